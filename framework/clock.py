@@ -1,0 +1,34 @@
+"""The engine's only source of time, so that a virtual clock can take the real one's place."""
+
+from __future__ import annotations
+
+import time
+from typing import Protocol
+
+
+class Clock(Protocol):
+    def now_s(self) -> float:
+        """Seconds since `restart`."""
+
+    def sleep_until(self, time_s: float) -> None:
+        """Return when `now_s() >= time_s`."""
+
+    def restart(self) -> None:
+        """Make this moment 0: called when warm-up is over."""
+
+
+class RealClock:
+    """Wall time from a monotonic counter."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter()
+
+    def now_s(self) -> float:
+        return time.perf_counter() - self._start
+
+    def sleep_until(self, time_s: float) -> None:
+        while (left_s := time_s - self.now_s()) > 0:
+            time.sleep(left_s)
+
+    def restart(self) -> None:
+        self._start = time.perf_counter()

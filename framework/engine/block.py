@@ -1,0 +1,21 @@
+"""A fixed number of token positions of KV memory, and its place in the prefix cache."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(slots=True, eq=False)
+class Block:
+    """Held by `ref` requests; cached when `hash` is set; evictable when cached, unheld and without cached children."""
+
+    id: int
+    ref: int = 0
+    hash: int | None = None
+    token_bytes: bytes = b""
+    """The ids it holds, compared at a lookup so that a hash collision cannot serve a wrong block."""
+    parent: Block | None = None
+    children: int = 0
+    depth: int = 0
+    hits: int = 0
+    last_used_s: float = 0.0

@@ -1,0 +1,115 @@
+"""Turns what a caller passes into a `Request`, or says what is wrong with it."""
+
+from __future__ import annotations
+
+import operator
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from framework.engine.output import TextTracker
+from framework.engine.request import Request
+from framework.interfaces.sampling_params import SamplingParams
+
+
+@dataclass(slots=True, kw_only=True)
+class Intake:
+    """The limits that a request is held against.
+
+    `tokenizer` may be None, for models without one; prompts are token ids then and stop strings are refused.
+    `refuses(params)` is the sampler's `unsupported_reason`.
+    """
+
+    vocab_size: int
+    max_model_len: int
+    seed: int = 0
+    eos_token_ids: tuple[int, ...] = ()
+    tokenizer: Any = None
+    refuses: Any = field(default=lambda params: None)
+
+    def build(
+        self,
+        request_id: int,
+        *,
+        prompt: str | None,
+        prompt_token_ids: Sequence[int] | None,
+        params: SamplingParams,
+        want_text: bool,
+        arrival_s: float,
+        priority: int,
+        client: str,
+        deadline_s: float | None,
+    ) -> Request:
+        """Check and build.
+
+        Raises:
+            ValueError: naming the value, the limit and the remedy.
+        """
+        token_ids = self._token_ids(prompt, prompt_token_ids)
+        self._check_params(params)
+        request = Request(
+            id=request_id,
+            token_ids=token_ids,
+            num_prompt=len(token_ids),
+            max_total_tokens=min(len(token_ids) + params.max_tokens, self.max_model_len),
+            params=params,
+            seed=params.seed if params.seed is not None else mix_seed(self.seed, request_id),
+            stop_ids=frozenset(params.stop_token_ids + (() if params.ignore_eos else self.eos_token_ids)),
+            arrival_s=arrival_s,
+            priority=priority,
+            client=client,
+            deadline_s=deadline_s,
+        )
+        if want_text or params.stop:
+            if self.tokenizer is None:
+                raise ValueError(
+                    "text output or stop strings were asked for, but this model has no tokenizer; set model.tokenizer"
+                )
+            request.text = TextTracker(self.tokenizer.stream_decoder(), params.stop)
+            request.streams = want_text
+        return request
+
+    def _token_ids(self, prompt: str | None, prompt_token_ids: Sequence[int] | None) -> array[int]:
+        if (prompt is None) == (prompt_token_ids is None):
+            given = "both" if prompt is not None else "neither"
+            raise ValueError(f"a request takes either a text prompt or prompt_token_ids, but {given} was given")
+        if prompt is not None:
+            if self.tokenizer is None:
+                raise ValueError(
+                    "a text prompt was given, but this model has no tokenizer; pass prompt_token_ids, or set "
+                    "model.tokenizer"
+                )
+            prompt_token_ids = self.tokenizer.encode(prompt)
+        assert prompt_token_ids is not None
+        if len(prompt_token_ids) == 0:
+            raise ValueError("the prompt is empty; pass at least one token")
+        low, high = min(prompt_token_ids), max(prompt_token_ids)
+        if low < 0 or high >= self.vocab_size:
+            bad = low if low < 0 else high
+            raise ValueError(f"prompt token id {bad} is out of range; this model's ids are 0 to {self.vocab_size - 1}")
+        if len(prompt_token_ids) >= self.max_model_len:
+            raise ValueError(
+                f"the prompt has {len(prompt_token_ids)} tokens, but with room for one output token at most "
+                f"{self.max_model_len - 1} fit (max_model_len={self.max_model_len}); shorten it, or raise "
+                f"engine.max_model_len or engine.num_blocks"
+            )
+        return array("i", map(operator.index, prompt_token_ids))
+
+    def _check_params(self, params: SamplingParams) -> None:
+        for name, ids in (("stop_token_ids", params.stop_token_ids), ("logit_bias", tuple(params.logit_bias))):
+            bad = next((token for token in ids if not 0 <= token < self.vocab_size), None)
+            if bad is not None:
+                raise ValueError(f"{name} names token id {bad}; this model's ids are 0 to {self.vocab_size - 1}")
+        reason = self.refuses(params)
+        if reason is not None:
+            raise ValueError(reason)
+
+
+def mix_seed(seed: int, request_id: int) -> int:
+    """A request's own non-negative 63-bit seed (the SplitMix64 finaliser over both numbers)."""
+    mask = (1 << 64) - 1
+    x = (seed * 0x9E3779B97F4A7C15 + request_id + 0x632BE59BD9B4E019) & mask
+    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & mask
+    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & mask
+    return (x ^ (x >> 31)) >> 1

@@ -1,0 +1,218 @@
+"""Owner of all KV blocks: reference counts, the prefix cache, and eviction through a policy.
+
+A cached block is found by a hash chained over the tokens from the start of the sequence (as in vLLM's automatic prefix
+caching) and then compared token by token and parent by parent. Invariants: a block table is append-only; a held child
+implies a held parent, so evictable blocks are exactly the unheld leaves; `num_free` is O(1).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from xxhash import xxh3_64_intdigest
+
+from framework.engine.block import Block
+from framework.engine.request import Request
+from framework.errors import PluginError
+from framework.interfaces.eviction import CachedBlock, EvictionPolicy
+
+NEVER = 1 << 62
+
+
+@dataclass(slots=True)
+class CacheCounters:
+    """Events since start or `KVCache.reset`."""
+
+    hit_blocks: int = 0
+    lookup_blocks: int = 0
+    evictions: int = 0
+
+
+class KVCache:
+    """Hands blocks to requests and takes them back. Schedulers reach it only through the plan."""
+
+    def __init__(
+        self, num_blocks: int, block_size: int, policy: EvictionPolicy, *, prefix_caching: bool = True
+    ) -> None:
+        self.block_size, self.prefix_caching = block_size, prefix_caching
+        self.blocks = [Block(i) for i in range(num_blocks)]
+        self.policy = policy
+        self.now_s = 0.0
+        self.counters = CacheCounters()
+        self._free = self.blocks[::-1]
+        self._cached: dict[int, Block] = {}
+        self._num_unheld_cached = 0
+        # Optional hooks that a policy leaves alone are not called.
+        self._on_insert = policy.on_insert if type(policy).on_insert is not EvictionPolicy.on_insert else None
+        self._on_hit = policy.on_hit if type(policy).on_hit is not EvictionPolicy.on_hit else None
+
+    @property
+    def num_free(self) -> int:
+        """Blocks that can be handed out: free ones and those the policy can be made to give up."""
+        return len(self._free) + self._num_unheld_cached
+
+    @property
+    def num_cached_unheld(self) -> int:
+        return self._num_unheld_cached
+
+    def match(self, request: Request) -> list[Block]:
+        """The longest cached prefix of a request, leaving at least one token to compute. Changes nothing."""
+        if not self.prefix_caching:
+            return []
+        limit = min(len(request.token_ids), request.num_tokens - 1) // self.block_size
+        found: list[Block] = []
+        parent = None
+        for index in range(limit):
+            block = self._lookup(request, index, parent)
+            if block is None:
+                break
+            found.append(block)
+            parent = block
+        return found
+
+    def admit(self, request: Request, max_tokens: int) -> int:
+        """Match the prefix cache and allocate for up to `max_tokens` further tokens; returns how many, or 0 if blocks
+        do not suffice, with nothing changed."""
+        cached = self.match(request)
+        start = len(cached) * self.block_size
+        num = min(request.num_pending - start, max_tokens)
+        need = -(-(start + num) // self.block_size) - len(cached)
+        unheld = sum(block.ref == 0 for block in cached)
+        if need > self.num_free - unheld:
+            return 0
+        for block in cached:
+            self._hold(block)
+            block.hits += 1
+            block.last_used_s = self.now_s
+            if self._on_hit is not None:
+                self._on_hit(block)
+        counters = self.counters
+        counters.hit_blocks += len(cached)
+        counters.lookup_blocks += len(request.token_ids) // self.block_size if self.prefix_caching else 0
+        blocks = request.blocks
+        assert not blocks
+        assert request.num_computed == 0
+        blocks.extend(cached)
+        blocks.extend(self._take() for _ in range(need))
+        request.capacity_tokens = len(blocks) * self.block_size
+        request.num_computed, request.num_committed = start, len(cached)
+        request.commit_at_tokens = start + self.block_size if self.prefix_caching else NEVER
+        return num
+
+    def grow(self, request: Request, num_tokens: int) -> bool:
+        """Make room for the first `num_tokens` tokens of a running request, or change nothing and return False."""
+        need = -(-num_tokens // self.block_size) - len(request.blocks)
+        if need > self.num_free:
+            return False
+        request.blocks.extend(self._take() for _ in range(need))
+        request.capacity_tokens = len(request.blocks) * self.block_size
+        return True
+
+    def commit(self, request: Request) -> None:
+        """Publish full blocks whose ids are known and whose KV a submitted step writes."""
+        full = min(request.num_computed, len(request.token_ids)) // self.block_size
+        for index in range(request.num_committed, full):
+            parent = self._cached[request.hashes[index - 1]] if index else None
+            digest = self._hash(request, index)
+            twin = self._cached.get(digest)
+            if twin is None:
+                self._publish(request.blocks[index], digest, self._token_bytes(request, index), index, parent)
+            elif not self._same(twin, request, index, parent):
+                request.commit_at_tokens = NEVER  # a hash collision: this request shares nothing from here on
+                request.num_committed = index
+                return
+            elif twin is not request.blocks[index]:
+                self._hold(twin)
+                request.pins.append(twin)
+        request.num_committed = full
+        request.commit_at_tokens = (full + 1) * self.block_size
+
+    def release(self, request: Request) -> None:
+        """Take back all blocks of a request, the deepest first so that children become evictable before parents."""
+        for block in reversed(request.blocks):
+            self._drop(block)
+        for block in reversed(request.pins):
+            self._drop(block)
+        request.blocks.clear()
+        request.pins.clear()
+        request.num_computed = request.num_committed = request.capacity_tokens = request.num_sent_blocks = 0
+
+    def reset(self) -> None:
+        """Empty the prefix cache and the counters; no request may hold a block."""
+        assert all(block.ref == 0 for block in self.blocks)
+        while self._num_unheld_cached:
+            self._free.append(self._evict())
+        self.counters = CacheCounters()
+
+    def _lookup(self, request: Request, index: int, parent: Block | None) -> Block | None:
+        block = self._cached.get(self._hash(request, index))
+        return block if block is not None and self._same(block, request, index, parent) else None
+
+    def _same(self, block: Block, request: Request, index: int, parent: Block | None) -> bool:
+        return block.parent is parent and block.token_bytes == self._token_bytes(request, index)
+
+    def _token_bytes(self, request: Request, index: int) -> bytes:
+        return request.token_ids[index * self.block_size : (index + 1) * self.block_size].tobytes()
+
+    def _hash(self, request: Request, index: int) -> int:
+        hashes = request.hashes
+        while len(hashes) <= index:
+            seed = hashes[-1] if hashes else 0
+            hashes.append(xxh3_64_intdigest(self._token_bytes(request, len(hashes)), seed))
+        return hashes[index]
+
+    def _publish(self, block: Block, digest: int, token_bytes: bytes, depth: int, parent: Block | None) -> None:
+        block.hash, block.token_bytes, block.depth, block.parent = digest, token_bytes, depth, parent
+        if parent is not None:
+            parent.children += 1
+        self._cached[digest] = block
+        if self._on_insert is not None:
+            self._on_insert(block)
+
+    def _hold(self, block: Block) -> None:
+        if block.ref == 0 and block.hash is not None:
+            self._num_unheld_cached -= 1
+            if block.children == 0:
+                self.policy.remove(block)
+        block.ref += 1
+
+    def _drop(self, block: Block) -> None:
+        assert block.ref > 0, f"block {block.id} released twice"
+        block.ref -= 1
+        if block.ref:
+            return
+        if block.hash is None:
+            self._free.append(block)
+            return
+        block.last_used_s = self.now_s
+        self._num_unheld_cached += 1
+        if block.children == 0:
+            self.policy.add(block)
+
+    def _take(self) -> Block:
+        block = self._free.pop() if self._free else self._evict()
+        block.ref = 1
+        return block
+
+    def _evict(self) -> Block:
+        block = self._checked_victim(self.policy.evict())
+        self.counters.evictions += 1
+        self._num_unheld_cached -= 1
+        assert block.hash is not None
+        del self._cached[block.hash]
+        parent = block.parent
+        block.hash, block.parent, block.token_bytes, block.hits = None, None, b"", 0
+        if parent is not None:
+            parent.children -= 1
+            if parent.ref == 0 and parent.children == 0:
+                self.policy.add(parent)
+        return block
+
+    def _checked_victim(self, victim: CachedBlock) -> Block:
+        block = self.blocks[victim.id] if isinstance(victim, Block) else None
+        if block is None or block is not victim or block.ref or block.children or block.hash is None:
+            raise PluginError(
+                f"eviction policy {type(self.policy).__name__} returned {victim!r} as a victim; the rule is: a cached "
+                f"block that no request holds and that has no cached child, added and not yet removed"
+            )
+        return block

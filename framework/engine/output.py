@@ -1,0 +1,76 @@
+"""What a step brought to its requests, and the text side of it: incremental decoding and stop strings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from framework.execution.executor import TokenLogprobs
+from framework.metrics.records import RequestRecord
+
+
+@dataclass(slots=True, kw_only=True)
+class RequestOutput:
+    """News of one request. The last one (`finished`) carries everything that it produced."""
+
+    request_id: int
+    new_token_ids: list[int]
+    text_delta: str = ""
+    finished: bool = False
+    finish_reason: str | None = None
+    token_ids: list[int] = field(default_factory=list)
+    """All output ids; only when finished."""
+    text: str = ""
+    """All output text; only when finished."""
+    logprobs: list[TokenLogprobs] | None = None
+    """One an output token, if asked for; only when finished."""
+    record: RequestRecord | None = None
+    """Only when finished."""
+
+
+class StreamDecoder(Protocol):
+    def push(self, token_id: int) -> str:
+        """The text that `token_id` completes; empty while it ends in the middle of a character."""
+
+    def flush(self) -> str:
+        """The text of an unfinished character that will never be completed."""
+
+
+class TextTracker:
+    """The output text of one request: decoded token by token, cut at the first stop string.
+
+    Text that could still become part of a stop string is held back, so that a stream never shows any of one.
+    """
+
+    def __init__(self, decoder: StreamDecoder, stop: tuple[str, ...]) -> None:
+        self._decoder, self._stop = decoder, stop
+        self._hold_back = max((len(text) for text in stop), default=1) - 1
+        self.text = ""
+        self._num_shown = 0
+
+    def push(self, token_id: int) -> bool:
+        """Take one more token; True when the text now contains a stop string, and has been cut before it."""
+        self.text += (new := self._decoder.push(token_id))
+        return self._cut(len(new))
+
+    def finish(self) -> None:
+        """No token follows. What the decoder held of an unfinished character is shown as it would be decoded."""
+        self.text += (new := self._decoder.flush())
+        self._cut(len(new))
+        self._hold_back = 0
+
+    def take_delta(self) -> str:
+        """Text that can be shown and was not yet."""
+        end = max(self._num_shown, len(self.text) - self._hold_back)
+        delta, self._num_shown = self.text[self._num_shown : end], end
+        return delta
+
+    def _cut(self, num_new: int) -> bool:
+        if not self._stop or not num_new:
+            return False
+        begin = max(0, len(self.text) - num_new - self._hold_back)
+        found = [at for text in self._stop if (at := self.text.find(text, begin)) >= 0]
+        if found:
+            self.text = self.text[: min(found)]
+            self._hold_back = 0
+        return bool(found)

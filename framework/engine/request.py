@@ -1,0 +1,85 @@
+"""One request: its tokens, its blocks and the counters that say how far it is."""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass, field
+
+from framework.engine.block import Block
+from framework.engine.output import TextTracker
+from framework.execution.executor import TokenLogprobs
+from framework.interfaces.sampling_params import SamplingParams
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Request:
+    """A live request. Only the engine, the plan and the KV cache write to it; plugins see it as a `RequestView`."""
+
+    id: int
+    token_ids: array[int]
+    """Ids known on the host: prompt and delivered outputs (C int, so that a block's ids are one slice of bytes)."""
+    num_prompt: int
+    max_total_tokens: int
+    """It ends when it has this many: prompt + max_tokens, or the model's length limit."""
+    params: SamplingParams
+    seed: int
+    stop_ids: frozenset[int]
+    arrival_s: float
+    priority: int = 0
+    client: str = ""
+    deadline_s: float | None = None
+
+    num_tokens: int = 0
+    """Known ids plus sampled ones still in flight."""
+    num_computed: int = 0
+    num_inflight: int = 0
+    """Submitted steps, not yet collected, that hold a row of it."""
+    running: bool = False
+    slot: int = -1
+    """Its row of the device-resident batch state while running."""
+    planned_in: int = -1
+    """Serial of the last plan that took it in or preempted it."""
+    finish_reason: str | None = None
+
+    blocks: list[Block] = field(default_factory=list)
+    capacity_tokens: int = 0
+    """Tokens that `blocks` hold: len(blocks) * block_size."""
+    pins: list[Block] = field(default_factory=list)
+    """Cached twins of private blocks, held so that a held child always has a held parent."""
+    hashes: list[int] = field(default_factory=list)
+    num_committed: int = 0
+    """Leading full blocks already offered to the prefix cache."""
+    commit_at_tokens: int = 0
+    """Computed and known tokens at which the next block can be offered."""
+    num_sent_blocks: int = 0
+    """Blocks that the executor knows of."""
+
+    num_preemptions: int = 0
+    num_cached_tokens: int = 0
+    scheduled_s: float | None = None
+    token_times_s: list[float] = field(default_factory=list)
+    logprobs: list[TokenLogprobs] = field(default_factory=list)
+    text: TextTracker | None = None
+    streams: bool = False
+    """Whether every new piece of text is reported, not only the end."""
+
+    def __post_init__(self) -> None:
+        self.num_tokens = len(self.token_ids)
+
+    @property
+    def finished(self) -> bool:
+        return self.finish_reason is not None
+
+    @property
+    def num_pending(self) -> int:
+        if self.num_tokens >= self.max_total_tokens:
+            return 0
+        return self.num_tokens - self.num_computed
+
+    @property
+    def num_output(self) -> int:
+        return len(self.token_ids) - self.num_prompt
+
+    @property
+    def output_ids(self) -> list[int]:
+        return self.token_ids[self.num_prompt :].tolist()

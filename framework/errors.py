@@ -1,0 +1,9 @@
+"""Errors with a meaning of their own; bad values from users are plain `ValueError`."""
+
+
+class PluginError(RuntimeError):
+    """A plugin broke a rule of its interface. The message names the plugin, the rule and the request or block."""
+
+
+class IncompatibleError(ValueError):
+    """Plugins, model and machine cannot work together: the cell is skipped, with this message as the reason."""

@@ -1,0 +1,22 @@
+"""The five plugin interfaces: everything that the author of a plugin has to read."""
+
+from framework.interfaces.eviction import CachedBlock, EvictionPolicy, ScorePolicy
+from framework.interfaces.graph import BatchShape, GraphKey, GraphLimits, GraphStrategy
+from framework.interfaces.sampling_params import SamplingParams
+from framework.interfaces.scheduler import Queue, RequestView, Scheduler, StepPlan, Verdict
+
+__all__ = [
+    "BatchShape",
+    "CachedBlock",
+    "EvictionPolicy",
+    "GraphKey",
+    "GraphLimits",
+    "GraphStrategy",
+    "Queue",
+    "RequestView",
+    "SamplingParams",
+    "Scheduler",
+    "ScorePolicy",
+    "StepPlan",
+    "Verdict",
+]

@@ -1,0 +1,94 @@
+"""The eviction policy: which cached KV block to drop when a step needs one and none is free."""
+
+from __future__ import annotations
+
+import heapq
+from abc import ABC, abstractmethod
+from typing import Protocol
+
+
+class CachedBlock(Protocol):
+    """What a policy may read of a block of the prefix cache. It may write nothing."""
+
+    @property
+    def id(self) -> int:
+        """Physical block; reused for other content after eviction."""
+
+    @property
+    def hash(self) -> int | None:
+        """Chained content hash; never None while a policy holds the block. The key for ghost lists."""
+
+    @property
+    def depth(self) -> int:
+        """Position in its chain: 0 for the block that holds a prompt's first tokens."""
+
+    @property
+    def hits(self) -> int:
+        """Times a request found it in the cache."""
+
+    @property
+    def last_used_s(self) -> float:
+        """When a request last took or released it, on the engine's clock."""
+
+
+class EvictionPolicy(ABC):
+    """Orders evictable blocks: cached, held by no request, and with no cached child (leaves go before their parents).
+
+    The framework calls `add` when a block becomes evictable and `remove` when it is held again or gone; between the two
+    the policy owns its ordering and nothing else. Decisions should be O(1) or O(log n).
+    """
+
+    @abstractmethod
+    def add(self, block: CachedBlock) -> None:
+        """`block` became evictable."""
+
+    @abstractmethod
+    def remove(self, block: CachedBlock) -> None:
+        """`block`, added before, is held by a request again or has a cached child again."""
+
+    @abstractmethod
+    def evict(self) -> CachedBlock:
+        """Choose a victim among the blocks added and not removed, and forget it. Called only when there is one."""
+
+    def on_insert(self, block: CachedBlock) -> None:
+        """`block` was published to the prefix cache under a new hash."""
+
+    def on_hit(self, block: CachedBlock) -> None:
+        """A request found `block` in the prefix cache and holds it now."""
+
+
+class ScorePolicy(EvictionPolicy):
+    """Base for policies that can give a block a number when it becomes evictable: the lowest score goes first.
+
+    Ties go to the deeper block, then to the lower id, so that a decision depends on nothing else. O(log n) a decision:
+    a removed block stays in the heap until it surfaces.
+    """
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, int, int]] = []
+        self._live: dict[int, tuple[int, CachedBlock]] = {}
+        self._tickets = 0
+
+    @abstractmethod
+    def score(self, block: CachedBlock) -> float:
+        """How much `block` is worth keeping, asked once each time it becomes evictable."""
+
+    def add(self, block: CachedBlock) -> None:
+        self._tickets += 1
+        self._live[block.id] = (self._tickets, block)
+        heapq.heappush(self._heap, (self.score(block), -block.depth, block.id, self._tickets))
+        if len(self._heap) > 2 * len(self._live) + 64:  # mostly stale entries: rebuild, amortised O(1) an add
+            self._heap = [entry for entry in self._heap if self._is_live(entry)]
+            heapq.heapify(self._heap)
+
+    def remove(self, block: CachedBlock) -> None:
+        del self._live[block.id]
+
+    def evict(self) -> CachedBlock:
+        while True:
+            entry = heapq.heappop(self._heap)
+            if self._is_live(entry):
+                return self._live.pop(entry[2])[1]
+
+    def _is_live(self, entry: tuple[float, int, int, int]) -> bool:
+        return self._live.get(entry[2], (0, None))[0] == entry[3]

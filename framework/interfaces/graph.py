@@ -1,0 +1,48 @@
+"""The graph strategy: which batch shapes are captured as CUDA graphs, and which one replays a given batch."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class GraphLimits:
+    """What a strategy may ask for."""
+
+    max_num_seqs: int
+    max_num_batched_tokens: int
+    mixed_supported: bool
+    """Whether the attention backend can be captured with prefill chunks in the batch."""
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class BatchShape:
+    """The shape of one step's batch, before padding."""
+
+    num_rows: int
+    num_tokens: int
+
+    @property
+    def decode_only(self) -> bool:
+        return self.num_rows == self.num_tokens
+
+
+@dataclass(slots=True, frozen=True, order=True)
+class GraphKey:
+    """The padded shape of a captured graph; a key with as many tokens as rows holds decode rows only."""
+
+    num_tokens: int
+    num_rows: int
+
+
+class GraphStrategy(ABC):
+    """Chooses graph shapes. Capturing, memory pools and padding are the framework's."""
+
+    @abstractmethod
+    def keys(self, limits: GraphLimits) -> list[GraphKey]:
+        """The shapes to capture at start, largest first so that all of them share one memory pool."""
+
+    @abstractmethod
+    def select(self, shape: BatchShape) -> GraphKey | None:
+        """The captured shape to replay `shape` in, every dimension at least as large; None runs it eagerly."""

@@ -1,0 +1,64 @@
+"""The Python API's keyword arguments as Hydra overrides, so that both ways of composing are one."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from framework.config.compose import CONF_DIR
+from framework.config.schema import Config, EngineConfig, ExecutorConfig
+
+_KEYS = {field.name: "engine" for field in dataclasses.fields(EngineConfig)}
+_KEYS |= {field.name: "executor" for field in dataclasses.fields(ExecutorConfig) if field.name != "name"}
+_GROUPS = [field.name for field in dataclasses.fields(Config) if field.name not in ("model", "seed")]
+
+
+def api_overrides(model: str, keywords: Mapping[str, Any]) -> list[str]:
+    """Overrides for `LLM(model, **keywords)`.
+
+    Raises:
+        ValueError: a keyword that is neither a group, an engine or executor key, nor `overrides`.
+    """
+    presets = sorted(path.stem for path in (CONF_DIR / "model").glob("*.yaml"))
+    if model in presets:
+        result = [f"model={model}"]
+    else:
+        result = ["model=custom", f"model.path={_quote(model)}", f"model.name={_quote(model)}"]
+    for key, value in keywords.items():
+        if key == "overrides":
+            result += value
+        elif key == "plugins":
+            result.append(f"plugins={_quote(value)}")
+        elif key == "model":
+            raise ValueError("model was given twice")
+        elif key in _KEYS and not isinstance(value, Mapping):
+            result.append(f"{_KEYS[key]}.{key}={_quote(value)}")
+        elif key in _GROUPS:
+            result += _group(key, value)
+        else:
+            known = ", ".join(sorted({*_KEYS, *_GROUPS, "overrides"}))
+            raise ValueError(f"LLM(...) has no keyword {key!r}; it takes {known}, or overrides=['a.b=c', ...]")
+    return result
+
+
+def _group(key: str, value: Any) -> list[str]:
+    if isinstance(value, str):
+        return [f"{key}={value}"]
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{key}={value!r}: pass the name of a choice, or a mapping of its keys")
+    chosen = [f"{key}={value['name']}"] if "name" in value else []
+    return chosen + [f"{key}.{inner}={_quote(v)}" for inner, v in value.items() if inner != "name"]
+
+
+def _quote(value: Any) -> str:
+    """A value in Hydra's override grammar."""
+    if isinstance(value, str):
+        escaped = value.replace("'", "\\'")
+        return f"'{escaped}'"
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{key}:{_quote(inner)}" for key, inner in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(_quote(inner) for inner in value) + "]"
+    return json.dumps(value)

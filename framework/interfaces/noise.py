@@ -49,7 +49,12 @@ def exponential_noise(seed_R: Tensor, position_R: Tensor, vocab_size: int) -> Te
     x_RV *= _LOWBIAS_B
     x_RV ^= torch.bitwise_right_shift(x_RV, 15, out=y_RV)  # unmasked, this clears the sign too: 31 uniform bits remain
     # The scratch memory becomes the result: a step's noise is megabytes, and fresh pages cost more than the arithmetic.
-    return y_RV.view(torch.float32).copy_(x_RV).mul_(_SCALE).add_(_OFFSET).log1p_().neg_()
+    return _to_exponential(y_RV.view(torch.float32).copy_(x_RV))
+
+
+def _to_exponential(bits: Tensor) -> Tensor:
+    """Exp(1) variates from integers in [0, 2^31), held in float32 and overwritten."""
+    return bits.mul_(_SCALE).add_(_OFFSET).log1p_().neg_()
 
 
 def _mix_64(x: Tensor) -> Tensor:

@@ -1,0 +1,94 @@
+"""What types cannot say about a configuration: choices, limits, and keys that depend on each other."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from framework import discovery
+from framework.config.explain import valid_keys
+from framework.config.parameters import wrong_choice
+from framework.config.schema import CHOICES, Config
+from framework.registry import REGISTRIES
+
+
+def check(cfg: DictConfig) -> None:
+    """Refuse values that no engine could be built from.
+
+    Raises:
+        ValueError: naming the key, its value, the limit and a remedy.
+    """
+    for item in cfg.plugins:
+        if not discovery.loaded(item):
+            raise ValueError(f"plugins=[{item}] comes from a file; give it on the command line, before composition")
+    _check_keys(cfg, [f.name for f in dataclasses.fields(Config)], "", "the configuration")
+    for section in ("model", "executor", "engine", "compile", "record", "slo"):
+        schema = OmegaConf.get_type(cfg[section])
+        if dataclasses.is_dataclass(schema):
+            _check_keys(cfg[section], [f.name for f in dataclasses.fields(schema)], f"{section}.", section)
+    _check_missing(cfg)
+    for key, annotation in CHOICES.items():
+        value = OmegaConf.select(cfg, key)
+        _require((wrong := wrong_choice(annotation, value)) is None, key, value, wrong or "", "")
+    for kind, registry in REGISTRIES.items():
+        _check_plugin(cfg, kind, registry.names())
+    _check_engine(cfg.engine)
+    level = cfg.compile.level
+    _require(level == "off", "compile.level", level, "compilation arrives with the GPU engine", "off")
+    threads, tp = OmegaConf.select(cfg, "executor.threads"), OmegaConf.select(cfg, "executor.tp")
+    _require(
+        threads is None or threads >= 1, "executor.threads", threads, "must be at least 1", "null for torch's default"
+    )
+    _require(tp is None or tp >= 1, "executor.tp", tp, "must be at least 1", "1 for a single rank")
+    for key in ("ttft_s", "tpot_s", "e2e_s"):
+        limit_s = cfg.slo[key]
+        _require(limit_s is None or limit_s > 0, f"slo.{key}", limit_s, "must be above 0", "null for no objective")
+
+
+def _check_keys(cfg: DictConfig, valid: list[str], prefix: str, where: str) -> None:
+    """Keys that were added by force (`+key=`, `++key=`) and mean nothing."""
+    for key in map(str, cfg):
+        if key not in valid:
+            raise ValueError(f"unknown key '{prefix}{key}'" + valid_keys(key, valid, where))
+
+
+def _check_missing(cfg: DictConfig) -> None:
+    missing = sorted(OmegaConf.missing_keys(cfg))
+    if missing:
+        raise ValueError(f"no value for {', '.join(missing)}: set {missing[0]}=...")
+
+
+def _check_plugin(cfg: DictConfig, kind: str, names: list[str]) -> None:
+    group = cfg[kind]
+    name = group.get("name") if isinstance(group, DictConfig) else group
+    if name not in names:
+        raise ValueError(f"{kind}.name={name} does not exist; choose from {', '.join(names)}")
+    if (plugin := discovery.broken_for(name)) and plugin.source == REGISTRIES[kind].entry(name).file:
+        raise ValueError(f"{kind}={name}: {plugin.message()}")
+    parameters = REGISTRIES[kind].entry(name).parameters
+    _check_keys(group, ["name", *(parameter.name for parameter in parameters)], f"{kind}.", f"{kind}={name}")
+    for parameter in parameters:
+        value: Any = group[parameter.name]
+        wrong = wrong_choice(parameter.annotation, value)
+        _require(wrong is None, f"{kind}.{parameter.name}", value, wrong or "", "")
+
+
+def _check_engine(engine: DictConfig) -> None:
+    size = engine.block_size
+    _require(size >= 1 and size & (size - 1) == 0, "engine.block_size", size, "must be a power of two", "16 or 32")
+    for key in ("max_num_seqs", "max_num_batched_tokens"):
+        _require(engine[key] >= 1, f"engine.{key}", engine[key], "must be at least 1", "64 or more")
+    length, blocks, share = engine.max_model_len, engine.num_blocks, engine.kv_memory_fraction
+    _require(
+        length is None or length >= 2, "engine.max_model_len", length, "must be at least 2", "null for the model's"
+    )
+    _require(blocks is None or blocks >= 1, "engine.num_blocks", blocks, "must be at least 1", "null for what fits")
+    _require(0 < share <= 1, "engine.kv_memory_fraction", share, "must be in (0, 1]", "0.9")
+    _require(engine.overlap in (0, 1), "engine.overlap", engine.overlap, "must be 0 or 1", "1")
+
+
+def _require(holds: bool, key: str, value: object, limit: str, remedy: str) -> None:
+    if not holds:
+        raise ValueError(f"{key}={value}: {limit}" + (f"; use {remedy}" if remedy else ""))

@@ -1,0 +1,61 @@
+"""One clear message from what Hydra and OmegaConf raise while composing."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+
+from hydra.errors import MissingConfigException
+from omegaconf import Container, DictConfig
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
+
+from framework import discovery
+
+
+def explain(error: BaseException) -> str:
+    """What is wrong in `error`, which key or choice, and what would be right."""
+    inner = error.__cause__ or error.__context__
+    cause = inner if isinstance(inner, OmegaConfBaseException) else error
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        name = error.missing_cfg_file.rpartition("/")[2]
+        plugin = discovery.broken_for(name)
+        if plugin is not None:
+            return f"{error.missing_cfg_file.replace('/', '=')}: {plugin.message()}"
+    if isinstance(cause, ConfigKeyError) or _is_struct_error(cause):
+        file = re.match(r"In '.*?': ", str(error))  # the mistake is in a preset, not on the command line
+        return (file[0] if file else "") + _unknown_key(cause)
+    if isinstance(cause, OmegaConfBaseException):
+        return f"{_line(error)}: {_line(cause)}" if cause is not error else _line(cause)
+    return str(error)
+
+
+def _is_struct_error(error: BaseException) -> bool:
+    return isinstance(error, OmegaConfBaseException) and "not in" in str(error) and error.parent_node is not None
+
+
+def _unknown_key(error: BaseException) -> str:
+    assert isinstance(error, OmegaConfBaseException)
+    key, parent = str(error.key), error.parent_node
+    message = f"unknown key '{error.full_key or key}'"
+    if not isinstance(parent, DictConfig):
+        return f"{message}: {_line(error)}"
+    return message + valid_keys(key, [str(name) for name in parent if name != "hydra"], _path(parent))
+
+
+def valid_keys(key: str, valid: Sequence[str], where: str) -> str:
+    """The end of a message about an unknown `key` of `where`: what was probably meant, and all that exist."""
+    close = difflib.get_close_matches(key, valid, n=1)
+    hint = f" (did you mean '{close[0]}'?)" if close else ""
+    return f"{hint}; {where} has the keys: {', '.join(valid)}"
+
+
+def _path(node: Container) -> str:
+    path = node._get_full_key(None)
+    choice = node.get("name") if isinstance(node, DictConfig) and "name" in node else None
+    return (f"{path}={choice}" if choice else path) or "the configuration"
+
+
+def _line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines()]
+    return " ".join(line for line in lines if line and not line.startswith(("object_type=", "reference_type=")))

@@ -1,0 +1,1 @@
+"""Attention backends: causal attention over the paged KV cache."""

@@ -1,0 +1,177 @@
+"""Plain PyTorch attention over the paged cache: the reference for every other backend, on any device."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from framework.interfaces.attention import AttentionBackend, AttentionSpec, BatchLayout, GraphSupport
+from framework.registry import ATTENTIONS
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_LENGTH_RATIO = 0.75
+"""Decode rows attend together while the shortest is at least this share of the longest: what padding may cost."""
+_CPU_GROUP_SLOTS, _GPU_GROUP_SLOTS = 1 << 10, 1 << 16
+"""Most token positions gathered for one group of decode rows. On a CPU the copy should stay in the cache and off fresh
+pages (twice as fast as 16,384); on a GPU every group is a few more launches."""
+
+
+@dataclass(slots=True)
+class DecodeGroup:
+    """Rows with one token each and similar lengths, attended in one call."""
+
+    token_G: Tensor
+    """[G] int64, their tokens among the step's"""
+    slot_GL: Tensor
+    """[G, L] int64, where their contexts lie in the cache"""
+    mask_G11L: Tensor | None
+    """[G, 1, 1, L] bool, what to attend to; None when all are L long"""
+
+
+@dataclass(slots=True)
+class PrefillChunk:
+    """A row with several tokens, `start:stop` of the step's."""
+
+    start: int
+    stop: int
+    slot_L: Tensor | None
+    """[L] int64, where its context lies in the cache; None when the chunk is all of it"""
+    mask_CL: Tensor | None
+    """[C, L] bool, which of L positions each of its C tokens attends to; None likewise"""
+
+
+@dataclass(slots=True)
+class Metadata:
+    """The step's rows, sorted by how they are attended."""
+
+    slot_W: Tensor
+    """[W] int64: where the W written tokens go"""
+    written_W: Tensor | None
+    """[W] int64: which of the step's tokens are written; None for all"""
+    decode_groups: list[DecodeGroup]
+    prefill_chunks: list[PrefillChunk]
+
+
+@ATTENTIONS.register("sdpa")
+class SDPA(AttentionBackend):
+    """PyTorch's `scaled_dot_product_attention` for one prefill chunk, or some decode rows of similar length, at a time.
+
+    The cache is [2 (K, V), num_blocks, block_size, M, H]. Contexts are gathered by token position, and the positions
+    that pad a row repeat its last token: memory that holds no token of the row is never read, whatever is in it.
+    """
+
+    graph_support = GraphSupport.NEVER
+
+    @classmethod
+    def unsupported_reason(cls, spec: AttentionSpec) -> str | None:
+        if spec.kv_dtype.itemsize < 2:
+            return f"attention=sdpa has no scales for a cache of {spec.kv_dtype}; choose the model's dtype for it"
+        return None
+
+    def kv_cache_shape(self, num_blocks: int) -> tuple[int, ...]:
+        return (2, num_blocks, self.spec.block_size, self.spec.num_kv_heads, self.spec.head_size)
+
+    def plan(self, batch: BatchLayout) -> Metadata:
+        starts, lengths = batch.query_start_host, batch.seq_lens_host
+        decode_rows, chunks = [], []
+        for row in range(batch.num_rows):
+            num_new = starts[row + 1] - starts[row]
+            if num_new == 1:
+                decode_rows.append(row)
+            elif num_new > 1:
+                chunks.append(self._plan_chunk(batch, row))
+        max_slots = _CPU_GROUP_SLOTS if self.spec.device.type == "cpu" else _GPU_GROUP_SLOTS
+        groups = [self._plan_group(batch, rows) for rows in _similar_lengths(decode_rows, lengths, max_slots)]
+        slot_T = batch.slot_mapping_T
+        written_W = (slot_T >= 0).nonzero().squeeze(1)
+        all_written = written_W.numel() == slot_T.numel()
+        return Metadata(slot_T[written_W], None if all_written else written_W, groups, chunks)
+
+    def forward(
+        self, layer: int, q_TNH: Tensor, k_TMH: Tensor, v_TMH: Tensor, kv_cache: Tensor, metadata: Metadata
+    ) -> Tensor:
+        import torch
+
+        k_SMH, v_SMH = kv_cache.view(2, -1, *kv_cache.shape[3:])
+        for cache_SMH, new_TMH in ((k_SMH, k_TMH), (v_SMH, v_TMH)):
+            new_WMH = new_TMH if metadata.written_W is None else new_TMH[metadata.written_W]
+            cache_SMH.index_copy_(0, metadata.slot_W, new_WMH.to(cache_SMH.dtype))
+        out_TNH = torch.zeros_like(q_TNH) if metadata.written_W is not None else torch.empty_like(q_TNH)
+        for group in metadata.decode_groups:
+            out_TNH[group.token_G] = self._attend_group(group, q_TNH[group.token_G], k_SMH, v_SMH)
+        for chunk in metadata.prefill_chunks:
+            tokens = slice(chunk.start, chunk.stop)
+            if chunk.slot_L is None:
+                k_LMH, v_LMH = k_TMH[tokens], v_TMH[tokens]
+            else:
+                k_LMH, v_LMH = (_gather(cache_SMH, chunk.slot_L).to(q_TNH.dtype) for cache_SMH in (k_SMH, v_SMH))
+            out_TNH[tokens] = self._attend_chunk(q_TNH[tokens], k_LMH, v_LMH, chunk.mask_CL)
+        return out_TNH
+
+    def _plan_chunk(self, batch: BatchLayout, row: int) -> PrefillChunk:
+        import torch
+
+        start, stop, length = batch.query_start_host[row], batch.query_start_host[row + 1], batch.seq_lens_host[row]
+        if stop - start == length and self.spec.kv_dtype == self.spec.dtype:  # else the cache would round K and V
+            return PrefillChunk(start, stop, None, None)
+        position_L = torch.arange(length, device=batch.block_table_RB.device)
+        mask_CL = position_L <= position_L[length - (stop - start) :].unsqueeze(1)
+        return PrefillChunk(start, stop, self._slots(batch.block_table_RB[row], position_L), mask_CL)
+
+    def _plan_group(self, batch: BatchLayout, rows: list[int]) -> DecodeGroup:
+        import torch
+
+        device = batch.block_table_RB.device
+        lengths = [batch.seq_lens_host[row] for row in rows]
+        last_G1 = torch.tensor(lengths, device=device).unsqueeze(1) - 1
+        position_L = torch.arange(max(lengths), device=device)
+        slot_GL = self._slots(batch.block_table_RB[torch.tensor(rows, device=device)], position_L.minimum(last_G1))
+        token_G = torch.tensor([batch.query_start_host[row] for row in rows], device=device)
+        mask_GL = None if min(lengths) == max(lengths) else position_L <= last_G1
+        return DecodeGroup(token_G, slot_GL, None if mask_GL is None else mask_GL[:, None, None])
+
+    def _slots(self, block_table: Tensor, position: Tensor) -> Tensor:
+        """The cache slot of each position; both arguments [..., B] and [..., L] of as many rows."""
+        block = block_table.long().gather(-1, position // self.spec.block_size)
+        return block * self.spec.block_size + position % self.spec.block_size
+
+    def _attend_group(self, group: DecodeGroup, q_GNH: Tensor, k_SMH: Tensor, v_SMH: Tensor) -> Tensor:
+        """The query heads that share a KV head become the queries of one head: [G, M, N/M, H] over [G, M, L, H]."""
+        k_GLMH, v_GLMH = (_gather(cache_SMH, group.slot_GL).to(q_GNH.dtype) for cache_SMH in (k_SMH, v_SMH))
+        k_GMLH, v_GMLH = k_GLMH.transpose(1, 2), v_GLMH.transpose(1, 2)
+        q_GMQH = q_GNH.unflatten(1, (self.spec.num_kv_heads, -1))
+        return self._attend(q_GMQH, k_GMLH, v_GMLH, group.mask_G11L).flatten(1, 2)
+
+    def _attend_chunk(self, q_CNH: Tensor, k_LMH: Tensor, v_LMH: Tensor, mask_CL: Tensor | None) -> Tensor:
+        """KV heads become the batch, so that the query heads that share one read it without a copy: [M, N/M, C, H]."""
+        q_MQCH = q_CNH.transpose(0, 1).unflatten(0, (self.spec.num_kv_heads, -1))
+        shape = (-1, q_MQCH.shape[1], -1, -1)
+        k_MQLH, v_MQLH = (x_LMH.transpose(0, 1).unsqueeze(1).expand(shape) for x_LMH in (k_LMH, v_LMH))
+        return self._attend(q_MQCH, k_MQLH, v_MQLH, mask_CL, causal=mask_CL is None).flatten(0, 1).transpose(0, 1)
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool = False) -> Tensor:
+        from torch.nn.functional import scaled_dot_product_attention
+
+        return scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, scale=self.spec.scale)
+
+
+def _gather(cache_SMH: Tensor, slot: Tensor) -> Tensor:
+    """[..., M, H]: the entries at slots [...]. As rows of a matrix: on a CPU much faster than `cache_SMH[slot]`."""
+    rows = cache_SMH.flatten(1).index_select(0, slot.flatten())
+    return rows.view(*slot.shape, *cache_SMH.shape[1:])
+
+
+def _similar_lengths(rows: list[int], lengths: list[int], max_slots: int) -> list[list[int]]:
+    """Partition `rows` into groups of similar context lengths, longest first, of at most `max_slots` once padded."""
+    groups: list[list[int]] = []
+    longest = 0
+    for row in sorted(rows, key=lambda row: -lengths[row]):
+        full = bool(groups) and (len(groups[-1]) + 1) * longest > max_slots
+        if not groups or full or lengths[row] < math.ceil(longest * _LENGTH_RATIO):
+            groups.append([])
+            longest = lengths[row]
+        groups[-1].append(row)
+    return groups

@@ -1,0 +1,1 @@
+"""Eviction policies: which cached KV block is dropped first."""

@@ -1,0 +1,1 @@
+"""Graph strategies: which batch shapes are captured as CUDA graphs."""

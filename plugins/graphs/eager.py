@@ -1,0 +1,17 @@
+"""No graphs."""
+
+from __future__ import annotations
+
+from framework.interfaces.graph import BatchShape, GraphKey, GraphLimits, GraphStrategy
+from framework.registry import GRAPHS
+
+
+@GRAPHS.register("eager")
+class Eager(GraphStrategy):
+    """Captures nothing: every step launches its kernels one by one. Starts at once, and runs on any device."""
+
+    def keys(self, limits: GraphLimits) -> list[GraphKey]:
+        return []
+
+    def select(self, shape: BatchShape) -> GraphKey | None:
+        return None

@@ -1,0 +1,1 @@
+"""Samplers: how the next token is picked from the logits."""

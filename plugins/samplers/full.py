@@ -1,0 +1,68 @@
+"""Every sampling parameter that requests can carry."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from framework.interfaces.sampler import Sampler, SamplingParams, TokenHistory
+from framework.registry import SAMPLERS
+from plugins.samplers.filters import MinP, TopK, TopP
+from plugins.samplers.penalties import LogitBias, Penalties
+from plugins.samplers.selection import Temperature, argmax_rows, gumbel_argmax
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(slots=True)
+class Prepared:
+    """What the rows ask for; None for what none of them does, so that it costs nothing."""
+
+    bias: LogitBias | None
+    penalties: Penalties | None
+    temperature: Temperature | None
+    filters: list[MinP | TopK | TopP]
+
+
+@SAMPLERS.register("full")
+class Full(Sampler):
+    """Temperature, top-k, top-p, min-p, repetition/presence/frequency penalties, logit bias.
+
+    The order is vLLM's: on the raw logits the bias, then the repetition, frequency and presence penalties; then the
+    temperature; then min-p, top-k and top-p, each over what the one before left. Then one token is drawn as in
+    `gumbel`. Tokens equal to the last one that a filter keeps are kept too. A row of temperature 0 takes the most
+    likely token after bias and penalties.
+    """
+
+    graph_safe = False  # which operations run depends on what the rows ask for
+
+    @classmethod
+    def unsupported_reason(cls, params: SamplingParams) -> str | None:
+        return None
+
+    def prepare(self, params: Sequence[SamplingParams]) -> Prepared:
+        temperature = Temperature.of(params, self.device)
+        top_k = TopK.of(params, self.vocab_size, self.device)
+        filters = (MinP.of(params, self.device), top_k, TopP.of(params, self.device))
+        return Prepared(
+            LogitBias.of(params, self.vocab_size, self.device),
+            Penalties.of(params, self.device),
+            temperature,
+            [one for one in filters if one is not None] if temperature else [],
+        )
+
+    def sample(
+        self, logits_RV: Tensor, prepared: Prepared, seed_R: Tensor, position_R: Tensor, history: TokenHistory
+    ) -> Tensor:
+        if prepared.bias:
+            prepared.bias.apply(logits_RV)
+        if prepared.penalties:
+            prepared.penalties.apply(logits_RV, history)
+        if prepared.temperature is None:
+            return argmax_rows(logits_RV)
+        logits_RV /= prepared.temperature.divisor_R1
+        for one in prepared.filters:
+            one.apply(logits_RV)
+        return gumbel_argmax(logits_RV, seed_R, position_R, prepared.temperature.noise_weight_R1)

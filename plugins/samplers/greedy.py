@@ -1,0 +1,39 @@
+"""Always the most likely token."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from framework.interfaces.sampler import Sampler, SamplingParams, TokenHistory
+from framework.registry import SAMPLERS
+from plugins.samplers.selection import argmax_rows
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@SAMPLERS.register("greedy")
+class Greedy(Sampler):
+    """The most likely token, the lowest id among equals. For requests with temperature 0 and untouched logits.
+
+    Top-k, top-p and min-p keep the most likely token, so they are accepted and change nothing.
+    """
+
+    graph_safe = True
+
+    @classmethod
+    def unsupported_reason(cls, params: SamplingParams) -> str | None:
+        if not params.greedy:
+            return f"sampler=greedy ignores temperature={params.temperature}; choose sampler=gumbel or temperature=0"
+        if params.has_penalties or params.logit_bias:
+            return "sampler=greedy has no penalties and no logit_bias; choose sampler=full"
+        return None
+
+    def prepare(self, params: Sequence[SamplingParams]) -> None:
+        return None
+
+    def sample(
+        self, logits_RV: Tensor, prepared: None, seed_R: Tensor, position_R: Tensor, history: TokenHistory
+    ) -> Tensor:
+        return argmax_rows(logits_RV)

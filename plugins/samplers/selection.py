@@ -1,0 +1,80 @@
+"""Picking one token a row: the argmax, and the argmax under Gumbel noise at a temperature."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from framework.interfaces.sampling_params import SamplingParams
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+_MIN_TEMPERATURE = 1e-5
+"""Below it a row is greedy, as in vLLM: the quotient would overflow long before a second token had a chance."""
+
+_ARGMAX_CHUNKS = (256, 128, 64)
+_CPU_BLOCK_TOKENS = 1 << 18
+"""Logits handled at once on a CPU (1 MiB in float32): temporaries stay in the core's cache and off fresh pages."""
+
+
+@dataclass(slots=True)
+class Temperature:
+    """Temperatures of a batch in which some row draws."""
+
+    divisor_R1: Tensor
+    """[R, 1] float32; 1 for greedy rows"""
+    noise_weight_R1: Tensor | None
+    """[R, 1] float32: 1 for rows that draw, 0 for greedy ones; None when every row draws"""
+
+    @classmethod
+    def of(cls, params: Sequence[SamplingParams], device: torch.device) -> Temperature | None:
+        """None when every row is greedy."""
+        import torch
+
+        draws = [p.temperature >= _MIN_TEMPERATURE for p in params]
+        if not any(draws):
+            return None
+        divisors = [[p.temperature if drawn else 1.0] for p, drawn in zip(params, draws, strict=True)]
+        weights = None if all(draws) else torch.tensor([[float(drawn)] for drawn in draws], device=device)
+        return cls(torch.tensor(divisors, dtype=torch.float32, device=device), weights)
+
+
+def argmax_rows(scores_RV: Tensor) -> Tensor:
+    """The first index of each row's maximum, [R] int64.
+
+    `Tensor.argmax` takes 2.7 ms for 32 x 49,152 on one core where `amax` takes 0.2 ms, so on a CPU the maximum of each
+    chunk comes first and only one chunk a row is searched.
+    """
+    num_rows, vocab_size = scores_RV.shape
+    chunk = next((size for size in _ARGMAX_CHUNKS if vocab_size % size == 0), 0)
+    if scores_RV.is_cuda or not chunk:
+        return scores_RV.argmax(-1)
+    chunks_RCc = scores_RV.reshape(num_rows, vocab_size // chunk, chunk)
+    best_R1 = chunks_RCc.amax(-1).argmax(-1, keepdim=True)
+    inside_R1 = chunks_RCc.take_along_dim(best_R1.unsqueeze(-1), 1).squeeze(1).argmax(-1, keepdim=True)
+    return (best_R1 * chunk + inside_R1).squeeze(1)
+
+
+def gumbel_argmax(logits_RV: Tensor, seed_R: Tensor, position_R: Tensor, weight_R1: Tensor | None = None) -> Tensor:
+    """A sample of `softmax(logits)` for each row, [R] int64: argmax(logits - log E), E ~ Exp(1) by (seed, position).
+
+    This is the exponential race argmax(softmax(logits) / E) in log space, where no normalisation is needed and nothing
+    underflows. `weight_R1` scales the noise: 0 makes a row greedy, 1 samples it. `logits_RV` is overwritten.
+    """
+    import torch
+
+    from framework.interfaces.noise import exponential_noise
+
+    num_rows, vocab_size = logits_RV.shape
+    block = num_rows if logits_RV.is_cuda else max(1, _CPU_BLOCK_TOKENS // vocab_size)
+    picked = []
+    for start in range(0, num_rows, block):
+        rows = slice(start, start + block)
+        noise_RV = exponential_noise(seed_R[rows], position_R[rows], vocab_size).log_()
+        if weight_R1 is not None:
+            noise_RV *= weight_R1[rows]
+        picked.append(argmax_rows(logits_RV[rows].sub_(noise_RV)))
+    return picked[0] if len(picked) == 1 else torch.cat(picked)

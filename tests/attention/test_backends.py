@@ -1,0 +1,57 @@
+"""Every attention backend against explicit loops in float64, on random mixed batches over a poisoned cache."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+from framework.discovery import discover
+from framework.registry import ATTENTIONS
+from tests.attention.cases import Problem, Target, check, problems
+
+GPU = (pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"))
+HALF = (torch.bfloat16, torch.float16)
+
+BACKENDS = [
+    pytest.param(Target("sdpa"), id="sdpa"),
+    pytest.param(Target("sdpa", device="cuda", dtypes=HALF), id="sdpa-cuda", marks=GPU),
+]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _plugins() -> None:
+    discover()
+
+
+@pytest.mark.parametrize("target", BACKENDS)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(data=st.data())
+def test_random_mixed_batches(target: Target, data: st.DataObject) -> None:
+    problem = data.draw(problems(target))
+    backend_class = ATTENTIONS.get(target.name)
+    assume(backend_class.unsupported_reason(problem.spec) is None)
+    check(backend_class, problem)
+
+
+@pytest.mark.parametrize("target", BACKENDS)
+@pytest.mark.parametrize(
+    "rows",
+    [
+        pytest.param(((0, 1),), id="a prompt of one token"),
+        pytest.param(((0, 40),), id="a whole prompt"),
+        pytest.param(((0, 33), (0, 7)), id="two whole prompts"),
+        pytest.param(((64, 17),), id="a chunk after a prefix"),
+        pytest.param(((31, 1), (32, 1), (33, 1)), id="around a block's end"),
+        pytest.param(((299, 1), (1, 1), (150, 1), (298, 1)), id="decode rows of very different lengths"),
+        pytest.param(((100, 1), (0, 1), (16, 2), (0, 30), (50, 9)), id="everything"),
+    ],
+)
+def test_named_batches(target: Target, rows: tuple[tuple[int, int], ...]) -> None:
+    backend_class = ATTENTIONS.get(target.name)
+    block_size = 16 if 16 in target.block_sizes else target.block_sizes[0]
+    for dtype in target.dtypes:
+        problem = Problem(target, dtype, 6, 2, 64, block_size, rows, num_padding=2, seed=len(rows))
+        assert backend_class.unsupported_reason(problem.spec) is None
+        check(backend_class, problem)

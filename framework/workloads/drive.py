@@ -1,0 +1,126 @@
+"""The open loop: requests enter the engine when they arrive, whatever it is doing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
+
+from framework.clock import Clock
+from framework.interfaces.sampling_params import SamplingParams
+from framework.metrics.records import RequestRecord
+from framework.workloads.base import TimedRequest
+from framework.workloads.observer import Observer, Output
+
+
+class DrivenEngine(Protocol):
+    """What `drive` needs of an engine."""
+
+    observers: list[Any]
+
+    @property
+    def clock(self) -> Clock: ...
+    @property
+    def has_work(self) -> bool: ...
+    def add_request(
+        self,
+        *,
+        prompt_token_ids: list[int] | None = None,
+        prompt: str | None = None,
+        params: SamplingParams,
+        want_text: bool = False,
+        arrival_s: float | None = None,
+        priority: int = 0,
+        client: str = "",
+        deadline_s: float | None = None,
+    ) -> int: ...
+    def step(self) -> Sequence[Output]: ...
+    def abort(self, request_id: int) -> Output | None: ...
+
+
+def drive(engine: DrivenEngine, requests: Iterable[TimedRequest], observers: Sequence[Observer]) -> None:
+    """Run `requests`, which are prepared and in arrival order, to their end; `observers` hear of everything.
+
+    A request that the engine refuses with ValueError is reported through `on_reject` and the others go on. On
+    KeyboardInterrupt the unfinished ones are aborted, so that the observers get the tokens that they have so far.
+    Whatever else is raised leaves the engine as it is.
+    """
+    live: set[int] = set()
+    for observer in observers:
+        engine.observers.append(observer)  # for on_step, which the engine calls
+    try:
+        _loop(engine, requests, observers, live)
+    except KeyboardInterrupt as interrupt:
+        try:
+            outputs = [output for request_id in sorted(live) if (output := engine.abort(request_id)) is not None]
+            for observer in observers:
+                observer.on_outputs(outputs)
+        finally:
+            # It may have struck in the middle of a plan, where an abort fails: it is the interrupt that counts then.
+            raise interrupt
+    finally:
+        for observer in observers:
+            engine.observers.remove(observer)
+
+
+def _loop(
+    engine: DrivenEngine, requests: Iterable[TimedRequest], observers: Sequence[Observer], live: set[int]
+) -> None:
+    coming = iter(requests)
+    upcoming = next(coming, None)
+    num_rejected = 0
+    while upcoming is not None or engine.has_work:
+        while upcoming is not None and upcoming.arrival_s <= engine.clock.now_s():
+            request_id = _add(engine, upcoming, observers, -1 - num_rejected)
+            if request_id is None:
+                num_rejected += 1
+            else:
+                live.add(request_id)
+            upcoming = next(coming, None)
+        if engine.has_work:
+            outputs = engine.step()
+            live.difference_update(output.request_id for output in outputs if output.finished)
+            for observer in observers:
+                observer.on_outputs(outputs)
+        elif upcoming is not None:
+            engine.clock.sleep_until(upcoming.arrival_s)
+
+
+def _add(engine: DrivenEngine, request: TimedRequest, observers: Sequence[Observer], rejected_id: int) -> int | None:
+    """The engine's id of the request; None if it was refused."""
+    error = request.error
+    if not error:
+        try:
+            request_id = engine.add_request(
+                prompt_token_ids=request.prompt_token_ids,
+                prompt=request.prompt,
+                params=request.params,
+                want_text=request.streams,
+                arrival_s=request.arrival_s,
+                priority=request.priority,
+                client=request.client,
+                deadline_s=request.deadline_s,
+            )
+        except ValueError as refusal:
+            error = str(refusal)
+    if not error:
+        for observer in observers:
+            observer.on_request(request_id, request)
+        return request_id
+    record = RequestRecord(
+        request_id=rejected_id,
+        client=request.client,
+        arrival_s=request.arrival_s,
+        scheduled_s=None,
+        first_token_s=None,
+        finish_s=engine.clock.now_s(),
+        num_prompt_tokens=len(request.prompt_token_ids or ()),
+        num_output_tokens=0,
+        num_cached_tokens=0,
+        num_preemptions=0,
+        finish_reason="rejected",
+        error=error,
+        deadline_s=request.deadline_s,
+    )
+    for observer in observers:
+        observer.on_reject(record, request)
+    return None

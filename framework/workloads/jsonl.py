@@ -1,0 +1,71 @@
+"""Requests from a file, one JSON object a line."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+from framework.interfaces.sampling_params import SamplingParams
+from framework.registry import WORKLOADS
+from framework.workloads.base import TimedRequest, Workload, WorkloadContext
+from framework.workloads.jsonl_line import request_from_line
+
+
+@WORKLOADS.register("jsonl")
+class Jsonl(Workload):
+    """Prompts, conversations or token ids from a JSON Lines file, with optional arrival times and parameters.
+
+    A line is an object with one of `prompt` (str), `messages` (list of {role, content}) and `prompt_token_ids` (list of
+    int), and any of `arrival_s`, `priority`, `client`, `deadline_s` and the sampling parameters (`max_tokens`,
+    `temperature`, `top_p`, ...). Lines are put in arrival order; those without `arrival_s` arrive at 0.
+    """
+
+    has_text = True
+
+    def __init__(
+        self,
+        *,
+        path: str,
+        num_requests: int | None = None,
+        max_tokens: int = 64,
+        temperature: float = 0.0,
+        ignore_eos: bool = False,
+    ) -> None:
+        """
+        Args:
+            path: the file.
+            num_requests: read this many lines at most; None for all.
+            max_tokens: for lines that do not say.
+            temperature: for lines that do not say; 0 for greedy.
+            ignore_eos: for lines that do not say.
+        """
+        if not path:
+            raise ValueError("workload.path='' must name a JSON Lines file; pass workload.path=FILE")
+        if num_requests is not None and num_requests < 1:
+            raise ValueError(f"workload.num_requests={num_requests} must be at least 1; pass null for the whole file")
+        self.path = Path(path).expanduser()
+        self.num_requests = num_requests
+        self.defaults: dict[str, object] = {
+            "max_tokens": max_tokens,
+            "temperature": temperature,
+            "ignore_eos": ignore_eos,
+        }
+        SamplingParams(max_tokens=max_tokens, temperature=temperature)  # raises here, once, not for every line
+
+    def requests(self, context: WorkloadContext) -> Iterator[TimedRequest]:
+        try:
+            text = self.path.read_text(encoding="utf-8")
+        except OSError as error:
+            raise ValueError(f"workload.path={self.path} cannot be read: {error.strerror}; pass a file") from error
+        except UnicodeDecodeError as error:
+            raise ValueError(f"workload.path={self.path} is not UTF-8 at byte {error.start}; convert it") from error
+        # Not splitlines(): JSON strings may hold U+2028 and the like, which end a line only for str.splitlines.
+        lines = ((number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip())
+        parsed = [
+            request_from_line(line, f"{self.path}:{number}", self.defaults)
+            for number, line in itertools.islice(lines, self.num_requests)
+        ]
+        if not parsed:
+            raise ValueError(f"workload.path={self.path} holds 0 requests; at least 1 line is needed")
+        yield from sorted(parsed, key=lambda request: request.arrival_s)

@@ -1,0 +1,60 @@
+"""Turns a workload into a list of tokenised requests before the clock starts, so that no timing contains it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from framework.workloads.base import TimedRequest, Workload, WorkloadContext
+
+
+def prepare(workload: Workload, context: WorkloadContext) -> list[TimedRequest]:
+    """Draw every request of `workload` and replace text by token ids.
+
+    Raises:
+        ValueError: for a workload that yields nothing or is out of arrival order, or text without a tokenizer.
+    """
+    prepared: list[TimedRequest] = []
+    last_s = 0.0
+    for request in workload.requests(context):
+        if request.arrival_s < last_s:
+            raise ValueError(
+                f"arrival_s={request.arrival_s} of request {len(prepared)} is before {last_s}, "
+                "the latest arrival so far (0 at first): sort the requests by arrival_s, none below 0"
+            )
+        last_s = request.arrival_s
+        request.streams = workload.prints_answers
+        _tokenize(request, context.tokenizer)
+        prepared.append(request)
+    if not prepared:
+        raise ValueError(f"the workload {type(workload).__name__} has 0 requests, at least 1 is needed")
+    return prepared
+
+
+def _tokenize(request: TimedRequest, tokenizer: Any) -> None:
+    given = [name for name in ("prompt_token_ids", "prompt", "messages") if getattr(request, name) is not None]
+    if request.error:
+        return
+    if len(given) != 1:
+        found = " and ".join(given) or "none of them"
+        request.error = f"a request takes exactly one of prompt, messages and prompt_token_ids; it has {found}"
+        return
+    if request.prompt_token_ids is not None:
+        return
+    if tokenizer is None:
+        raise ValueError(f"{given[0]} needs a tokenizer and the model has none; pass prompt_token_ids instead")
+    if request.prompt is not None:
+        request.label = request.label or request.prompt
+        request.prompt_token_ids = list(tokenizer.encode(request.prompt))
+        request.prompt = None
+    elif request.messages is not None:
+        request.label = request.label or (request.messages[-1]["content"] if request.messages else "")
+        if not tokenizer.has_chat_template:
+            raise ValueError("messages need a chat template and the model's tokenizer has none; pass prompt instead")
+        if not request.messages:
+            request.error = "messages=[] must hold at least 1 message; pass one with role user"
+            return
+        try:
+            request.prompt_token_ids = tokenizer.apply_chat_template(request.messages)
+        except ValueError as error:  # the template refuses these messages: other requests may be fine
+            request.error = str(error)
+        request.messages = None

@@ -1,0 +1,290 @@
+"""The wandb tracker: what an offline run holds, read from its file; one run a cell; no error that ends a cell."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import wandb
+from wandb.sdk.lib import wbauth
+
+from framework.metrics.recorder import OutputRecord
+from framework.metrics.records import RequestRecord, StepRecord
+from framework.registry import TRACKERS
+from framework.tracking import CellInfo, Record, RecordWriter, publish, read_record
+from framework.tracking import wandb_tracker as module
+from framework.tracking.wandb_login import logged_in
+from framework.tracking.wandb_tracker import WandbTracker
+from tests.tracking.offline_run import OfflineRun, read_offline_run
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def step(i: int) -> StepRecord:
+    values: dict[str, Any] = {f.name: i for f in dataclasses.fields(StepRecord)}
+    return StepRecord(**{**values, "graph_key": "eager", "finish_s": i / 10, "blocks_free": 8, "blocks_used": 2})
+
+
+def request(i: int, reason: str = "stop") -> RequestRecord:
+    values: dict[str, Any] = {f.name: i for f in dataclasses.fields(RequestRecord)}
+    return RequestRecord(**{**values, "client": "c", "finish_reason": reason, "error": "", "token_times_s": []})
+
+
+def cell(folder: Path, scheduler: str = "prefill_first") -> CellInfo:
+    return CellInfo(
+        folder=folder,
+        cell_id=f"id-{scheduler}",
+        config={"scheduler": {"name": scheduler}, "seed": 3},
+        choices={"scheduler": scheduler},
+        overrides=[f"scheduler={scheduler}"],
+        name=f"cell-{scheduler}",
+        group="sweep",
+        tags=["t1"],
+    )
+
+
+def result(status: Any = "completed", num_steps: int = 3) -> Record:
+    return Record(
+        status=status,
+        cell_id="id",
+        effective={"attention": "sdpa"},
+        environment={"python": "3"},
+        metrics={"output_tokens_per_s": 12.5, "ttft_s/p99": None, "steps": num_steps},
+        requests=[request(0), request(1, "rejected")],
+        steps=[step(i) for i in range(num_steps)],
+        outputs=[OutputRecord(request_id=0, prompt="p", text="é", token_ids=[1], finish_reason="stop")],
+    )
+
+
+def run_cell(folder: Path, record: Record, scheduler: str = "prefill_first", **parameters: Any) -> WandbTracker:
+    tracker: WandbTracker = TRACKERS.build({"name": "wandb", **parameters})
+    writer = RecordWriter(folder)
+    tracker.start(cell(folder, scheduler))
+    for one in record.steps:
+        tracker.on_step(one)
+    publish(record, writer, tracker)
+    return tracker
+
+
+def offline_run(folder: Path) -> OfflineRun:
+    (path,) = folder.glob("wandb/offline-run-*/*.wandb")
+    deadline_s = time.monotonic() + 20
+    # finish() returns while wandb's own process still writes the last blocks; the exit record is the last one.
+    while (run := read_offline_run(path)).exit_code is None and time.monotonic() < deadline_s:
+        time.sleep(0.02)
+    return run
+
+
+def test_offline_run_field_by_field(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    tracker = run_cell(tmp_path, result(), project="proj", tags=["t0"])
+    run = offline_run(tmp_path)
+    assert not tracker.error
+    assert not read_record(tmp_path).tracker_error
+    assert (run.project, run.group, run.name) == ("proj", "sweep", "cell-prefill_first")
+    assert (sorted(run.tags), run.exit_code) == (["t0", "t1"], 0)
+    assert {k: v for k, v in run.config.items() if k != "_wandb"} == {
+        "scheduler": {"name": "prefill_first"},
+        "seed": 3,
+        "cell_id": "id-prefill_first",
+        "choices": {"scheduler": "prefill_first"},
+        "overrides": ["scheduler=prefill_first"],
+        "effective": {"attention": "sdpa"},
+        "environment": {"python": "3"},
+    }
+    points = [row for row in run.history if "step/index" in row]
+    assert [p["step/index"] for p in points] == [0, 1, 2]
+    assert [p["step/finish_s"] for p in points] == [0, 0.1, 0.2]
+    assert points[2]["step/kv_utilization"] == pytest.approx(2 / 12)
+    assert run.step_metrics["step/*"] == "step/index"
+    assert run.summary["output_tokens_per_s"] == 12.5
+    assert run.summary["status"] == "completed"
+    assert "ttft_s/p99" not in run.summary
+    assert "step/rows" not in run.summary
+    requests, outputs = run.table("tables/requests"), run.table("tables/outputs")
+    rows = [dict(zip(requests["columns"], row, strict=True)) for row in requests["data"]]
+    seen = [(r["request_id"], r["finish_reason"], r["num_prompt_tokens"]) for r in rows]
+    assert seen == [(0, "stop", 0), (1, "rejected", 1)]
+    assert outputs["data"] == [[0, "p", "é", "stop"]]
+    printed = capfd.readouterr()
+    (line,) = printed.out.splitlines()
+    assert line.startswith("wandb: not logged in, so offline; upload this run with: wandb sync ")
+    assert Path(line.rpartition(" ")[2]) == run.folder
+    assert printed.err == ""
+
+
+def test_one_run_a_cell_even_after_a_crash(tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("crashed", "leftover", "good")]
+    run_cell(folders[0], Record(status="failed", cell_id="id", reason="boom"), "crashing")
+    folders[1].mkdir()
+    # Somebody's run that a crash left open: wandb would hand it out again by default.
+    leftover = wandb.init(mode="offline", dir=folders[1], settings=wandb.Settings(silent=True, console="off"))
+    run_cell(folders[2], result(), "good")
+    leftover.finish()
+    crashed, other, good = map(offline_run, folders)
+    assert len({crashed.run_id, other.run_id, good.run_id}) == 3
+    assert (crashed.exit_code, good.exit_code) == (1, 0)
+    assert (crashed.summary["status"], crashed.summary["reason"]) == ("failed", "boom")
+    assert crashed.config["choices"] == {"scheduler": "crashing"}
+    assert good.config["choices"] == {"scheduler": "good"}
+    assert "output_tokens_per_s" not in crashed.summary
+    assert "choices" not in other.config
+
+
+def test_a_long_run_is_condensed(tmp_path: Path) -> None:
+    run_cell(tmp_path, result(num_steps=1001))
+    points = [row for row in offline_run(tmp_path).history if "step/index" in row]
+    assert len(points) == 200
+    assert points[-1]["step/index"] == 1000
+    assert sum(p["step/count"] for p in points) == 1001
+    assert sum(p["step/evictions"] for p in points) == 1000 * 1001 / 2
+    assert sum(p["step/rows"] * p["step/count"] for p in points) == pytest.approx(1000 * 1001 / 2)
+
+
+def test_an_error_of_wandb_is_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def broken(**_: Any) -> None:
+        raise wandb.errors.CommError("no\nroute")
+
+    monkeypatch.setattr(wandb, "init", broken)
+    run_cell(tmp_path, result())
+    record = read_record(tmp_path)
+    assert (record.status, record.tracker_error) == ("completed", "CommError: no route")
+    assert capfd.readouterr().err.startswith("warning: wandb: CommError: no route")
+
+
+class FakeRun:
+    url = "https://wandb.example/run"
+    dir = "/nowhere/files"
+
+    def __init__(self, fail: str = "") -> None:
+        self.logged: list[dict[str, Any]] = []
+        self.config: dict[str, Any] = {}
+        self.summary: dict[str, Any] = {}
+        self.exit_code: int | None = None
+        self.fail = fail
+
+    def define_metric(self, *_: Any, **__: Any) -> None: ...
+
+    def log(self, row: dict[str, Any]) -> None:
+        if self.fail == "log":
+            raise RuntimeError("log failed")
+        self.logged.append(row)
+
+    def finish(self, exit_code: int) -> None:
+        self.exit_code = exit_code
+        if self.fail == "finish":
+            raise TimeoutError("finish took too long")
+
+
+def online(monkeypatch: pytest.MonkeyPatch, run: FakeRun) -> list[dict[str, Any]]:
+    calls: list[dict[str, Any]] = []
+    monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
+
+    def init(**arguments: Any) -> FakeRun:
+        calls.append(arguments)
+        return run
+
+    monkeypatch.setattr(wandb, "init", init)
+    return calls
+
+
+def test_online_sends_a_point_every_two_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = FakeRun()
+    calls, now_s = online(monkeypatch, run), [100.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now_s[0])
+    tracker = WandbTracker()
+    tracker.start(cell(tmp_path))
+    assert calls[0]["mode"] == "online"
+    assert calls[0]["reinit"] == "create_new"
+    for i in range(10):
+        now_s[0] += 0.5
+        tracker.on_step(step(i))
+    assert [row["step/count"] for row in run.logged] == [4, 4]
+    tracker.finish(result("interrupted"))
+    assert [row.get("step/count") for row in run.logged] == [4, 4, 2, None]
+    assert run.exit_code == 1
+    assert run.summary["status"] == "interrupted"
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize(("fail", "message"), [("log", "log failed"), ("finish", "took too long")])
+def test_online_errors_are_recorded_and_the_run_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fail: str, message: str
+) -> None:
+    run = FakeRun(fail)
+    online(monkeypatch, run)
+    tracker = run_cell(tmp_path, result())
+    assert message in tracker.error
+    assert message in read_record(tmp_path).tracker_error
+    assert run.exit_code == 0
+
+
+def test_online_without_login_never_prompts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wandb, "init", lambda **_: pytest.fail("asked wandb"))
+    assert "wandb login" in run_cell(tmp_path, result(), mode="online").error
+
+
+def test_disabled_touches_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wandb, "init", lambda **_: pytest.fail("asked wandb"))
+    assert not run_cell(tmp_path, result(), mode="disabled").error
+    assert not (tmp_path / "wandb").exists()
+
+
+def test_auto_mode(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert WandbTracker().mode == "offline"
+    monkeypatch.setenv("WANDB_API_KEY", "k")
+    assert WandbTracker().mode == "online"
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    assert WandbTracker().mode == "disabled"
+    assert WandbTracker(mode="offline").mode == "offline"
+
+
+@pytest.mark.parametrize(
+    ("text", "url"),
+    [
+        ("machine api.wandb.ai login user password KEY\n", ""),
+        ("machine api.wandb.ai login user password KEY\n", "https://wandb.corp:8080"),
+        ("machine wandb.corp:8080 login user password KEY\n", "https://wandb.corp:8080"),
+        ("machine elsewhere login user password KEY\n", ""),
+        ("nonsense\n", ""),
+        (None, ""),
+    ],
+)
+def test_logged_in_agrees_with_wandb(text: str | None, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = "0123456789" * 4
+    if text is not None:
+        Path(os.environ["NETRC"]).write_text(text.replace("KEY", key))
+    if url:
+        monkeypatch.setenv("WANDB_BASE_URL", url)
+    assert logged_in() == (wbauth.read_netrc_auth(host=url or "https://api.wandb.ai") is not None)
+
+
+def test_no_process_is_left_behind(tmp_path: Path) -> None:
+    script = (
+        "import sys; from pathlib import Path; from framework.tracking import *\n"
+        "from framework.tracking.wandb_tracker import WandbTracker\n"
+        "folder = Path(sys.argv[1]); tracker = WandbTracker()\n"
+        "tracker.start(CellInfo(folder=folder, cell_id='x', config={}))\n"
+        "publish(Record(status='completed', cell_id='x'), RecordWriter(folder), tracker)\n"
+        "assert not tracker.error, tracker.error\n"
+    )
+    marker = {**os.environ, "LEFT_BEHIND_MARKER": str(tmp_path)}
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, env=marker, timeout=60, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    (path,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
+    assert read_offline_run(path).exit_code == 0  # complete, with nobody left to write the rest
+    environs = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            environs.append(path.read_bytes())
+        except (PermissionError, FileNotFoundError, ProcessLookupError):
+            continue
+    assert not any(str(tmp_path).encode() in environ for environ in environs)

@@ -1,0 +1,218 @@
+"""The open loop, against an engine that serves one token a request a step, on a clock that only it moves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from framework.interfaces.sampling_params import SamplingParams
+from framework.metrics.recorder import Recorder
+from framework.metrics.records import RequestRecord, StepRecord
+from framework.workloads.base import TimedRequest
+from framework.workloads.drive import drive
+from framework.workloads.observer import Observer, Output
+
+STEP_S = 1.0
+
+
+class FakeClock:
+    def __init__(self) -> None:
+        self.time_s, self.slept_until_s = 0.0, []  # type: float, list[float]
+
+    def now_s(self) -> float:
+        return self.time_s
+
+    def sleep_until(self, time_s: float) -> None:
+        assert time_s > self.time_s, "slept with work to do"
+        self.slept_until_s.append(time_s)
+        self.time_s = time_s
+
+    def restart(self) -> None:
+        self.time_s = 0.0
+
+
+@dataclass
+class FakeOutput:
+    request_id: int
+    new_token_ids: list[int]
+    text_delta: str
+    finished: bool
+    finish_reason: str | None
+    record: RequestRecord | None
+    token_ids: list[int] = field(default_factory=list)
+    text: str = ""
+
+
+def record(request_id: int, arrival_s: float = 0.0, finish_s: float = 1.0, tokens: int = 1) -> RequestRecord:
+    return RequestRecord(
+        request_id=request_id,
+        client="",
+        arrival_s=arrival_s,
+        scheduled_s=arrival_s,
+        first_token_s=arrival_s,
+        finish_s=finish_s,
+        num_prompt_tokens=1,
+        num_output_tokens=tokens,
+        num_cached_tokens=0,
+        num_preemptions=0,
+        finish_reason="length",
+    )
+
+
+class FakeEngine:
+    def __init__(self) -> None:
+        self.clock = FakeClock()
+        self.observers: list[Any] = []
+        self.left: dict[int, list[Any]] = {}
+        self.added: list[tuple[int, float, float]] = []
+        self.wants_text: dict[int, bool] = {}
+        self.steps = 0
+        self.fail_at = -1
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self.left)
+
+    def add_request(
+        self,
+        *,
+        prompt_token_ids: list[int] | None = None,
+        prompt: str | None = None,
+        params: SamplingParams,
+        want_text: bool = False,
+        arrival_s: float | None = None,
+        priority: int = 0,
+        client: str = "",
+        deadline_s: float | None = None,
+    ) -> int:
+        if not prompt_token_ids:
+            raise ValueError("prompt has 0 tokens, at least 1")
+        request_id = len(self.added)
+        assert arrival_s is not None
+        self.added.append((request_id, arrival_s, self.clock.now_s()))
+        self.wants_text[request_id] = want_text
+        self.left[request_id] = [params.max_tokens, params.max_tokens, arrival_s]
+        return request_id
+
+    def step(self) -> Sequence[Output]:
+        if self.steps == self.fail_at:
+            raise KeyboardInterrupt
+        self.clock.time_s += STEP_S
+        step = StepRecord(
+            step=self.steps,
+            submit_s=self.clock.time_s - STEP_S,
+            finish_s=self.clock.time_s,
+            plan_s=0.0,
+            run_s=STEP_S,
+            num_rows=len(self.left),
+            num_prefill_tokens=0,
+            num_decode_tokens=len(self.left),
+            num_padding_tokens=0,
+            graph_key="eager",
+            num_running=len(self.left),
+            num_waiting=0,
+            blocks_used=1,
+            blocks_cached=0,
+            blocks_free=1,
+            evictions=0,
+            preemptions=0,
+            cache_hit_blocks=0,
+            cache_lookup_blocks=0,
+        )
+        self.steps += 1
+        for observer in self.observers:
+            observer.on_step(step)
+        outputs: list[FakeOutput] = []
+        for request_id, state in list(self.left.items()):
+            state[0] -= 1
+            if state[0] == 0:
+                outputs.append(self.finish(request_id, "length"))
+            elif self.wants_text[request_id]:
+                outputs.append(FakeOutput(request_id, [7], "x", False, None, None))
+        return outputs
+
+    def finish(self, request_id: int, reason: str) -> FakeOutput:
+        left, total, arrival_s = self.left.pop(request_id)
+        ended = record(request_id, arrival_s, self.clock.time_s, total - left)
+        text = "x" * (total - left) if self.wants_text[request_id] else ""
+        return FakeOutput(request_id, [7], text[-1:], True, reason, ended, [7] * (total - left), text)
+
+    def abort(self, request_id: int) -> FakeOutput | None:
+        return self.finish(request_id, "abort") if request_id in self.left else None
+
+
+def timed(arrival_s: float, tokens: int = 1, **more: Any) -> TimedRequest:
+    more.setdefault("prompt_token_ids", [1])
+    return TimedRequest(arrival_s=arrival_s, params=SamplingParams(max_tokens=tokens), **more)
+
+
+def test_requests_enter_when_they_arrive_and_idle_time_is_slept() -> None:
+    engine, recorder = FakeEngine(), Recorder(keep_outputs=True)
+    drive(engine, [timed(0.0, 2), timed(0.0), timed(1.5), timed(10.0)], [recorder])
+    # (id, arrival handed on, clock when added): the third arrives inside the second step and waits for its end
+    assert engine.added == [(0, 0.0, 0.0), (1, 0.0, 0.0), (2, 1.5, 2.0), (3, 10.0, 10.0)]
+    assert engine.clock.slept_until_s == [10.0]
+    assert [r.request_id for r in recorder.requests] == [1, 0, 2, 3]
+    assert [s.finish_s for s in recorder.steps] == [1, 2, 3, 11]
+    assert engine.observers == []
+
+
+def test_refused_requests_are_recorded_and_the_others_finish() -> None:
+    engine, recorder = FakeEngine(), Recorder(keep_outputs=True)
+    requests = [timed(0.0, prompt_token_ids=[], label="empty"), timed(0.0, 2), timed(1.0, error="line 3: bad")]
+    drive(engine, requests, [recorder])
+    rejected = [r for r in recorder.requests if r.finish_reason == "rejected"]
+    assert [(r.request_id, r.error) for r in rejected] == [(-1, "prompt has 0 tokens, at least 1"), (-2, "line 3: bad")]
+    assert [r.num_output_tokens for r in recorder.requests if r.finish_reason == "length"] == [2]
+    assert [(o.request_id, o.prompt, o.text, o.token_ids) for o in recorder.outputs] == [
+        (-1, "empty", "", []),
+        (0, "", "", [7, 7]),
+        (-2, "", "", []),
+    ]
+
+
+def test_interrupt_keeps_what_was_done_and_frees_the_engine_of_observers() -> None:
+    engine, recorder = FakeEngine(), Recorder(keep_outputs=True, tokenizer=Digits())
+    engine.fail_at = 2
+    with pytest.raises(KeyboardInterrupt):
+        drive(engine, [timed(0.0, 1), timed(0.0, 9, streams=True), timed(50.0)], [recorder])
+    assert [(r.request_id, r.num_output_tokens) for r in recorder.requests] == [(0, 1), (1, 2)]
+    assert [(o.text, o.finish_reason) for o in recorder.outputs] == [("7", "length"), ("xx", "abort")]
+    assert engine.observers == []
+
+
+def test_interrupt_stays_an_interrupt_where_aborting_fails() -> None:
+    class Stubborn(FakeEngine):
+        def abort(self, request_id: int) -> FakeOutput | None:
+            raise AssertionError("in the middle of a plan")
+
+    engine = Stubborn()
+    engine.fail_at = 1
+    with pytest.raises(KeyboardInterrupt):
+        drive(engine, [timed(0.0, 9)], [Observer()])
+
+
+class Digits:
+    def decode(self, token_ids: list[int], skip_special_tokens: bool) -> str:
+        assert skip_special_tokens
+        return "".join(map(str, token_ids))
+
+
+def test_observers_hear_each_step_before_its_outputs_once() -> None:
+    heard: list[str] = []
+
+    class Listener(Observer):
+        def on_request(self, request_id: int, request: TimedRequest) -> None:
+            heard.append(f"request {request_id}")
+
+        def on_step(self, step: StepRecord) -> None:
+            heard.append(f"step {step.step}")
+
+        def on_outputs(self, outputs: Sequence[Output]) -> None:
+            heard.append(f"outputs {len(outputs)}")
+
+    drive(FakeEngine(), [timed(0.0), timed(0.0, 2, streams=True)], [Listener()])
+    assert heard == ["request 0", "request 1", "step 0", "outputs 2", "step 1", "outputs 1"]

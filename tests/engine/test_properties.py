@@ -1,7 +1,7 @@
 """Random traces over every scheduler, eviction policy and overlap depth, against a shadow KV memory.
 
-How this was tried: `tests/engine/test_seeded_bugs.py` puts a list of bugs into the engine, one by one, and requires that
-these traces notice each of them.
+How this was tried: `tests/engine/test_seeded_bugs.py` puts a list of bugs into the engine, one by one, and requires
+that these traces notice each of them.
 """
 
 from __future__ import annotations

@@ -1,0 +1,180 @@
+"""What the framework needs to know of a model, read from its Hugging Face config."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from framework.layers.rope_config import RopeConfig
+from framework.models.families import Family, family_of
+
+if TYPE_CHECKING:
+    import torch
+
+_REQUIRED = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "max_position_embeddings",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelConfig:
+    """A dense decoder: grouped-query attention, SwiGLU, RMSNorm, rotary positions. Counts are before any split."""
+
+    architecture: str
+    num_layers: int
+    hidden_size: int
+    num_heads: int
+    num_kv_heads: int
+    head_size: int
+    intermediate_size: int
+    vocab_size: int
+    max_position: int
+    """`max_position_embeddings`: what the config promises without RoPE scaling."""
+    rope: RopeConfig
+    rms_eps: float
+    tie_embeddings: bool
+    qkv_bias: bool
+    output_bias: bool
+    """Of the attention's output projection."""
+    mlp_bias: bool
+    qk_norm: bool
+    sliding_window: int | None
+    """Tokens that a layer with a window sees; None when no layer has one."""
+    dtype: str | None
+    """Of the checkpoint, e.g. "bfloat16"."""
+    initializer_range: float
+    """Standard deviation of random weights."""
+    bos_token_id: int | None
+    eos_token_ids: tuple[int, ...]
+
+    @classmethod
+    def from_hf(cls, config: Any, *, max_model_len: int | None = None) -> ModelConfig:
+        """From a `config.json` as a mapping, or from a `transformers` config object.
+
+        Raises:
+            ValueError: for an unsupported architecture, activation or RoPE type, a missing setting, a `max_model_len`
+                above what the model can do, or a sliding window shorter than it.
+        """
+        values: Mapping[str, Any] = config if isinstance(config, Mapping) else config.to_dict()
+        family = family_of(values)
+        if missing := [key for key in _REQUIRED if values.get(key) is None]:
+            raise ValueError(f"the config of {family.architecture} lacks {', '.join(missing)}")
+        if (activation := values.get("hidden_act", "silu")) != "silu":
+            raise ValueError(f"hidden_act={activation!r} is not supported; only 'silu' is")
+        if quantization := values.get("quantization_config"):
+            method = quantization.get("quant_method", "unknown")
+            raise ValueError(f"weights quantised with {method!r} are not supported; use the unquantised checkpoint")
+        num_heads = values["num_attention_heads"]
+        model = cls(
+            architecture=family.architecture,
+            num_layers=values["num_hidden_layers"],
+            hidden_size=values["hidden_size"],
+            num_heads=num_heads,
+            num_kv_heads=values.get("num_key_value_heads") or family.num_kv_heads or num_heads,
+            head_size=values.get("head_dim") or family.head_size or values["hidden_size"] // num_heads,
+            intermediate_size=values["intermediate_size"],
+            vocab_size=values["vocab_size"],
+            max_position=values["max_position_embeddings"],
+            rope=RopeConfig.from_hf(values),
+            rms_eps=values.get("rms_norm_eps", 1e-6),
+            tie_embeddings=bool(values.get("tie_word_embeddings", False)),
+            qkv_bias=_flag(family.qkv_bias, values),
+            output_bias=_flag(family.output_bias, values),
+            mlp_bias=_flag(family.mlp_bias, values),
+            qk_norm=family.qk_norm,
+            sliding_window=_sliding_window(values, family),
+            dtype=_dtype_name(values),
+            initializer_range=values.get("initializer_range", 0.02),
+            bos_token_id=values.get("bos_token_id"),
+            eos_token_ids=token_ids(values.get("eos_token_id")),
+        )
+        model.check_length(max_model_len)
+        return model
+
+    @property
+    def max_model_len(self) -> int:
+        """The longest sequence that the model can do, RoPE scaling included."""
+        return self.rope.max_model_len(self.max_position)
+
+    def check_length(self, max_model_len: int | None) -> None:
+        """Refuse a `max_model_len` that the model can't serve; None asks for the most that it can do."""
+        if max_model_len is not None and not 1 <= max_model_len <= self.max_model_len:
+            raise ValueError(
+                f"max_model_len={max_model_len} must be in [1, {self.max_model_len}], what this {self.architecture} "
+                f"has positions for; lower engine.max_model_len or set RoPE scaling in the model's config"
+            )
+        length = max_model_len or self.max_model_len
+        if self.sliding_window is not None and self.sliding_window < length:
+            raise ValueError(
+                f"this {self.architecture} attends over a sliding window of {self.sliding_window} tokens, which is not "
+                f"supported; only full attention is: set engine.max_model_len={self.sliding_window} or less"
+            )
+
+    @property
+    def num_parameters(self) -> int:
+        """Weights in the checkpoint; a tied embedding counts once."""
+        norms = (2 * self.num_layers + 1) * self.hidden_size + self.num_layers * 2 * self.head_size * self.qk_norm
+        biases = self.num_layers * (
+            (self._q_size + 2 * self._kv_size) * self.qkv_bias
+            + self.hidden_size * self.output_bias
+            + (2 * self.intermediate_size + self.hidden_size) * self.mlp_bias
+        )
+        embeddings = self.vocab_size * self.hidden_size * (1 if self.tie_embeddings else 2)
+        return self.num_layers * self._layer_matrix_size + embeddings + norms + biases
+
+    @property
+    def matmul_flops_per_token(self) -> int:
+        """Floating-point operations of the weight matrices, LM head included; attention comes on top of it."""
+        return 2 * (self.num_layers * self._layer_matrix_size + self.vocab_size * self.hidden_size)
+
+    def kv_bytes_per_token(self, dtype: torch.dtype) -> int:
+        """Bytes that one token's keys and values take over all layers."""
+        return 2 * self.num_layers * self._kv_size * dtype.itemsize
+
+    @property
+    def _q_size(self) -> int:
+        return self.num_heads * self.head_size
+
+    @property
+    def _kv_size(self) -> int:
+        return self.num_kv_heads * self.head_size
+
+    @property
+    def _layer_matrix_size(self) -> int:
+        attention = 2 * self._q_size + 2 * self._kv_size
+        return self.hidden_size * (attention + 3 * self.intermediate_size)
+
+
+def token_ids(value: int | list[int] | None) -> tuple[int, ...]:
+    """A config's `eos_token_id`, which may be one id, several or none."""
+    if value is None:
+        return ()
+    return (value,) if isinstance(value, int) else tuple(value)
+
+
+def _flag(setting: bool | str, values: Mapping[str, Any]) -> bool:
+    return bool(values.get(setting, False)) if isinstance(setting, str) else setting
+
+
+def _dtype_name(values: Mapping[str, Any]) -> str | None:
+    dtype = values.get("dtype") or values.get("torch_dtype")
+    return None if dtype is None else str(dtype).removeprefix("torch.")
+
+
+def _sliding_window(values: Mapping[str, Any], family: Family) -> int | None:
+    window = values.get("sliding_window")
+    if window is None or family.windowed == "never":
+        return None
+    if family.windowed == "flag" and not values.get("use_sliding_window", False):
+        return None
+    layer_types = values.get("layer_types")
+    if layer_types is not None:
+        return window if "sliding_attention" in layer_types else None
+    first_windowed = values.get("max_window_layers", 28) if family.windowed == "flag" else 0
+    return window if first_windowed < values["num_hidden_layers"] else None

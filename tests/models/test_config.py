@@ -1,0 +1,97 @@
+"""Reading configs: families, lengths, counts, and what is refused."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from transformers import LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
+
+from framework.loading import load_config
+from framework.models.config import ModelConfig
+from framework.models.decoder import DecoderLM
+from framework.models.weight_slots import weight_slots
+
+LLAMA = {
+    "architectures": ["LlamaForCausalLM"],
+    "vocab_size": 96,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 128,
+}
+
+
+def test_defaults_are_those_of_the_transformers_classes():
+    for config_class in (LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config):
+        full = config_class(sliding_window=None).to_dict()
+        sparse = {key: full[key] for key in (*list(LLAMA)[1:], "model_type")}
+        if "sliding_window" not in config_class().to_dict():
+            full.pop("sliding_window", None)
+        read, expected = ModelConfig.from_hf(sparse), ModelConfig.from_hf(full)
+        for field in ("num_kv_heads", "head_size", "rms_eps", "tie_embeddings", "qkv_bias", "qk_norm", "rope"):
+            assert getattr(read, field) == getattr(expected, field), (config_class, field)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"architectures": ["GPT2LMHeadModel"]},
+            "GPT2LMHeadModel is not .* LlamaForCausalLM, MistralForCausalLM, Qwen2",
+        ),
+        (
+            {"architectures": ["Qwen3MoeForCausalLM"], "model_type": "qwen3_moe"},
+            "Qwen3MoeForCausalLM is not a supported",
+        ),
+        ({"architectures": None, "model_type": "gemma"}, "model_type='gemma' is not"),
+        ({"hidden_act": "gelu"}, "hidden_act='gelu' is not supported; only 'silu'"),
+        ({"hidden_size": None}, "LlamaForCausalLM lacks hidden_size"),
+        ({"rope_scaling": {"type": "su", "factor": 2.0}}, "rope_type='su' is not supported; supported are default"),
+        ({"quantization_config": {"quant_method": "fp8"}}, "quantised with 'fp8' are not supported"),
+    ],
+)
+def test_unsupported_settings_are_named(changes, message):
+    with pytest.raises(ValueError, match=message):
+        ModelConfig.from_hf({**LLAMA, **changes})
+
+
+def test_only_a_window_that_matters_is_refused():
+    mistral = {**LLAMA, "architectures": ["MistralForCausalLM"], "sliding_window": 64}
+    with pytest.raises(ValueError, match=r"sliding window of 64 tokens.*max_model_len=64 or less"):
+        ModelConfig.from_hf(mistral)
+    assert ModelConfig.from_hf(mistral, max_model_len=64).sliding_window == 64
+    qwen2 = {**mistral, "architectures": ["Qwen2ForCausalLM"], "max_window_layers": 1}
+    assert ModelConfig.from_hf(qwen2).sliding_window is None  # use_sliding_window is off
+    with pytest.raises(ValueError, match=r"sliding window"):
+        ModelConfig.from_hf({**qwen2, "use_sliding_window": True})
+    assert ModelConfig.from_hf({**qwen2, "use_sliding_window": True, "max_window_layers": 2}).sliding_window is None
+
+
+def test_length_limit_follows_the_scaling():
+    assert ModelConfig.from_hf(LLAMA).max_model_len == 128
+    with pytest.raises(ValueError, match=r"max_model_len=129 must be in \[1, 128\]"):
+        ModelConfig.from_hf(LLAMA, max_model_len=129)
+    yarn = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 100}
+    assert ModelConfig.from_hf({**LLAMA, "rope_scaling": yarn}).max_model_len == 400
+
+
+def test_counts():
+    config = ModelConfig.from_hf({**LLAMA, "num_key_value_heads": 2, "attention_bias": True, "mlp_bias": True})
+    model = DecoderLM(config, device=torch.device("meta"), dtype=torch.float32)
+    shapes = [slot.full_shape for slot in weight_slots(model).values()]
+    assert config.num_parameters == sum(math.prod(shape) for shape in shapes)
+    matrices = sum(layer.weight.numel() for _, layer in model.linear_layers())
+    assert config.matmul_flops_per_token == 2 * matrices
+    assert config.kv_bytes_per_token(torch.bfloat16) == 2 * 2 * (2 * 8) * 2
+
+
+@pytest.mark.parametrize(
+    ("name", "billions"),
+    [("qwen3_0_6b", 0.596), ("qwen3_8b", 8.191), ("qwen3_32b", 32.762), ("llama3_8b", 8.030), ("smollm2", 0.1345)],
+)
+def test_presets_have_the_published_number_of_parameters(name, billions):
+    preset = OmegaConf.load(Path(__file__).parents[2] / "conf" / "model" / f"{name}.yaml")
+    assert load_config(preset).num_parameters / 1e9 == pytest.approx(billions, rel=1e-3)

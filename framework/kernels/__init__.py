@@ -1,0 +1,1 @@
+"""Compute kernels that PyTorch lacks, by device."""

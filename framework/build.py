@@ -15,6 +15,7 @@ from framework.errors import IncompatibleError
 from framework.execution.choose_attention import choose_attention
 from framework.execution.device import resolve_device, resolve_dtype
 from framework.execution.device_state import DeviceState
+from framework.execution.device_thread import DeviceThread
 from framework.execution.local import LocalExecutor
 from framework.execution.memory import kv_block_bytes, num_kv_blocks
 from framework.execution.runner import Runner
@@ -49,11 +50,18 @@ def build_engine(cfg: DictConfig) -> BuiltEngine:
         IncompatibleError: before any weight is loaded, if plugins, model and machine cannot work together.
         ValueError: for values and files that are wrong in themselves.
     """
+    thread = DeviceThread(cfg.executor.threads)
+    try:
+        return _build(cfg, thread)
+    except BaseException:
+        thread.close()
+        raise
+
+
+def _build(cfg: DictConfig, thread: DeviceThread) -> BuiltEngine:
     started = time.perf_counter()
     if cfg.executor.tp != 1:
         raise IncompatibleError(f"executor.tp={cfg.executor.tp}: executor=local runs one rank; set executor.tp=1")
-    if cfg.executor.threads is not None:
-        torch.set_num_threads(cfg.executor.threads)
     device = resolve_device(cfg.executor.device)
     config = load_config(cfg.model, max_model_len=cfg.engine.max_model_len)
     dtype = resolve_dtype(cfg.executor.dtype, device, config.dtype)
@@ -77,15 +85,15 @@ def build_engine(cfg: DictConfig) -> BuiltEngine:
     scheduler = SCHEDULERS.build(cfg.scheduler)
     eviction = EVICTIONS.build(cfg.eviction)
     sampler = SAMPLERS.build(cfg.sampler, config.vocab_size, device)
-    loaded = load_model(cfg.model, device=device, dtype=dtype, max_model_len=max_model_len)
-    kernels = optimize_for_cpu(loaded.model) if device.type == "cpu" else {}
+    loaded = thread.run(load_model, cfg.model, device=device, dtype=dtype, max_model_len=max_model_len)
+    kernels = thread.run(optimize_for_cpu, loaded.model) if device.type == "cpu" else {}
     num_blocks = num_kv_blocks(cfg.engine, device, kv_block_bytes(spec), max_model_len)
     max_model_len = _fit_length(cfg, num_blocks, max_model_len)
     state = DeviceState(
         num_slots=spec.max_num_seqs, max_model_len=max_model_len, block_size=spec.block_size, device=device
     )
     runner = Runner(loaded.model, attention, sampler, state, num_blocks=num_blocks, block_size=spec.block_size)
-    executor = LocalExecutor(runner, num_blocks=num_blocks, threads=cfg.executor.threads)
+    executor = LocalExecutor(runner, thread, num_blocks=num_blocks)
     engine = Engine(
         scheduler,
         eviction,
@@ -104,7 +112,7 @@ def build_engine(cfg: DictConfig) -> BuiltEngine:
         "device": str(device),
         "dtype": str(dtype).removeprefix("torch."),
         "kv_dtype": str(kv_dtype).removeprefix("torch."),
-        "threads": torch.get_num_threads(),
+        "threads": thread.run(torch.get_num_threads),
         "num_blocks": num_blocks,
         "max_model_len": max_model_len,
         "model_source": loaded.source,

@@ -15,6 +15,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,10 @@ class Transformers:
         del self.model
 
 
+def _same(system: Any) -> Any:
+    return system
+
+
 def measure(system: Any, make_load: Callable[[int], Load], repeats: int) -> list[float]:
     """Output tokens per second of each repeat, after a short warm-up."""
     system.run([(prompt, 4) for prompt, _ in make_load(99)[:8]])
@@ -117,18 +122,20 @@ def main() -> None:
         ours = ServeLab(dtype)
         folder = str(ours.llm.effective["model_source"])
         print(f"ServeLab {dtype}: {ours.llm.effective}", file=sys.stderr)
-        systems: list[tuple[str, Any]] = [("ServeLab", ours)]
+        systems: list[tuple[str, Callable[[], Any]]] = [("ServeLab", partial(_same, ours))]
         if dtype in options.transformers_dtypes.split(","):
-            systems.append(("transformers, batches of 8", Transformers(dtype, folder)))
-        for name, system in systems:
+            systems.append(("transformers, batches of 8", partial(Transformers, dtype, folder)))
+        for name, start in systems:
+            system = start()
             for load_name, make_load in (("32 requests", batch_load), ("1 request", single_load)):
                 rates = measure(system, make_load, options.repeats)
                 rows.append((name, dtype, load_name, rates))
                 print(f"{name} {dtype} {load_name}: {rates}", file=sys.stderr)
-        for _, system in systems:
-            system.close()
+            system.close()  # before the next one starts: two OpenMP teams on the same cores slow each other down
     machine = environment()
-    print(f"\n{machine['cpu']}, {torch.get_num_threads()} threads, torch {torch.__version__}, {machine['git_revision']}\n")
+    print(
+        f"\n{machine['cpu']}, {torch.get_num_threads()} threads, torch {torch.__version__}, {machine['git_revision']}\n"
+    )
     print("| system | dtype | load | output tokens/s, median (min-max) | ms a token |")
     print("| --- | --- | --- | --- | --- |")
     for name, dtype, load_name, rates in rows:

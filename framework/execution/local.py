@@ -1,13 +1,12 @@
-"""One device in this process: steps run one after another on a thread of their own, so that `submit` never blocks."""
+"""One device in this process: steps run one after another on its thread, so that `submit` never blocks."""
 
 from __future__ import annotations
 
 from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
-
-import torch
+from concurrent.futures import Future
 
 from framework.clock import RealClock
+from framework.execution.device_thread import DeviceThread
 from framework.execution.executor import Executor, StepBatch, StepResult
 from framework.execution.runner import Runner
 
@@ -15,12 +14,10 @@ from framework.execution.runner import Runner
 class LocalExecutor(Executor):
     """Runs a `Runner`. PyTorch releases the interpreter lock inside its kernels, which is when planning gets done."""
 
-    def __init__(self, runner: Runner, *, num_blocks: int, threads: int | None = None) -> None:
+    def __init__(self, runner: Runner, thread: DeviceThread, *, num_blocks: int) -> None:
         self.num_blocks = num_blocks
         self.clock = RealClock()
-        self._runner = runner
-        initializer = (lambda: torch.set_num_threads(threads)) if threads else None  # OpenMP's count is per thread
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="servelab-runner", initializer=initializer)
+        self._runner, self._thread = runner, thread
         self._pending: deque[Future[StepResult]] = deque()
 
     def submit(self, batch: StepBatch) -> None:
@@ -30,5 +27,5 @@ class LocalExecutor(Executor):
         return self._pending.popleft().result()
 
     def close(self) -> None:
-        self._thread.shutdown(wait=True, cancel_futures=True)
+        self._thread.close()
         self._pending.clear()

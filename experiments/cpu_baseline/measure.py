@@ -2,9 +2,9 @@
 
     python experiments/cpu_baseline/measure.py [--repeats 3] [--dtypes float32,bfloat16] [--transformers-dtypes float32]
 
-Load: 32 requests, prompts of 16-256 and outputs of 16-128 random tokens (Python's `random`, seed 0), greedy, EOS ignored,
-on SmolLM2-135M-Instruct; then one request of 64 tokens in and 128 out. Contents of the prompts differ from repeat to
-repeat, lengths do not. Prints the median and the spread over the repeats as a Markdown table.
+Load: 32 requests, prompts of 16-256 and outputs of 16-128 random tokens (Python's `random`, seed 0), greedy, EOS
+ignored, on SmolLM2-135M-Instruct; then one request of 64 tokens in and 128 out. Contents of the prompts differ from
+repeat to repeat, lengths do not. Prints the median and the spread over the repeats as a Markdown table.
 """
 
 from __future__ import annotations

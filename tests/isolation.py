@@ -6,6 +6,7 @@ import copy
 
 import pytest
 from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
 
 from framework import discovery
 from framework.registry import REGISTRIES
@@ -14,6 +15,7 @@ from framework.registry import REGISTRIES
 @pytest.fixture(autouse=True)
 def _same_plugins_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
     discovery.discover()  # else those that a test finds first would be taken back with its own
+    Plugins.instance()  # likewise for what Hydra's own plugins store at first use
     store = ConfigStore.instance()
     monkeypatch.setattr(discovery, "_broken", dict(discovery._broken))
     monkeypatch.setattr(discovery, "_extra", set(discovery._extra))

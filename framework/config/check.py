@@ -29,6 +29,8 @@ def check(cfg: DictConfig) -> None:
         if dataclasses.is_dataclass(schema):
             _check_keys(cfg[section], [f.name for f in dataclasses.fields(schema)], f"{section}.", section)
     _check_missing(cfg)
+    found = cfg.model.path is not None or cfg.model.config is not None
+    _require(found, "model.path", None, "there is no model to load", "model.path=FOLDER_OR_HUB_ID_OR_GGUF")
     for key, annotation in CHOICES.items():
         value = OmegaConf.select(cfg, key)
         _require((wrong := wrong_choice(annotation, value)) is None, key, value, wrong or "", "")

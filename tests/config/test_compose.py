@@ -117,7 +117,8 @@ def test_a_preset_keeps_the_types_of_its_plugin(tmp_path: Path) -> None:
     preset = tmp_path / "scheduler" / "small.yaml"
     search = f"hydra.searchpath=[{tmp_path.as_uri()}]"
     preset.write_text("defaults: [chunked_prefill, _self_]\nmax_chunk_tokens: 32\n")
-    assert compose([search, "scheduler=small"]).scheduler == {"name": "chunked_prefill", "max_chunk_tokens": 32}
+    scheduler = compose([search, "scheduler=small"]).scheduler
+    assert (scheduler.name, scheduler.max_chunk_tokens) == ("chunked_prefill", 32)
     preset.write_text("defaults: [chunked_prefill, _self_]\nmax_chunk_token: 32\n")
     with pytest.raises(ValueError, match=r"In 'scheduler/small': .*max_chunk_token'.*did you mean 'max_chunk_tokens'"):
         compose([search, "scheduler=small"])

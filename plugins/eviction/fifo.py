@@ -2,22 +2,45 @@
 
 from __future__ import annotations
 
-from framework.interfaces.eviction import CachedBlock, ScorePolicy
+import heapq
+
+from framework.interfaces.eviction import CachedBlock, EvictionPolicy
 from framework.registry import EVICTIONS
 
 
 @EVICTIONS.register("fifo")
-class FIFO(ScorePolicy):
-    """First in, first out, by the order of publication; being used changes nothing."""
+class FIFO(EvictionPolicy):
+    """First in, first out, by the order of publication; being used changes nothing.
+
+    A heap and not a queue, because parents, published before their children, become evictable after them. A block that
+    cannot be evicted when its turn comes leaves the heap until `add`: O(log n) an eviction, O(1) a hit.
+    """
 
     def __init__(self) -> None:
-        super().__init__()
-        self._inserted = 0
+        self._num_inserted = 0
         self._order: dict[int, int] = {}  # by block id; overwritten when the block is published with other content
+        self._heap: list[tuple[int, int]] = []
+        self._passed_over: set[int] = set()
+        self._evictable: dict[int, CachedBlock] = {}
 
     def on_insert(self, block: CachedBlock) -> None:
-        self._inserted += 1
-        self._order[block.id] = self._inserted
+        self._num_inserted += 1
+        self._order[block.id] = self._num_inserted
+        heapq.heappush(self._heap, (self._num_inserted, block.id))
 
-    def score(self, block: CachedBlock) -> float:
-        return self._order[block.id]
+    def add(self, block: CachedBlock) -> None:
+        self._evictable[block.id] = block
+        if block.id in self._passed_over:
+            self._passed_over.remove(block.id)
+            heapq.heappush(self._heap, (self._order[block.id], block.id))
+
+    def remove(self, block: CachedBlock) -> None:
+        del self._evictable[block.id]
+
+    def evict(self) -> CachedBlock:
+        while True:
+            _, block_id = heapq.heappop(self._heap)
+            block = self._evictable.pop(block_id, None)
+            if block is not None:
+                return block
+            self._passed_over.add(block_id)

@@ -1,6 +1,7 @@
 """Decode rows first, then prefill chunks in what is left of the budget."""
 
 from framework.interfaces.scheduler import Queue, Scheduler, StepPlan, Verdict
+from framework.interfaces.victim import Victim, victim_chooser
 from framework.registry import SCHEDULERS
 
 
@@ -10,12 +11,14 @@ class ChunkedPrefill(Scheduler):
 
     Args:
         max_chunk_tokens: prompt tokens of one request that run in a step at most; null leaves the whole budget to it.
+        victim: who is preempted when blocks run out.
     """
 
-    def __init__(self, *, max_chunk_tokens: int | None = None) -> None:
+    def __init__(self, *, max_chunk_tokens: int | None = None, victim: Victim = "youngest") -> None:
         if max_chunk_tokens is not None and max_chunk_tokens < 1:
             raise ValueError(f"scheduler.max_chunk_tokens={max_chunk_tokens} must be at least 1, or null for no limit")
         self.max_chunk_tokens = max_chunk_tokens
+        self.choose_victim = victim_chooser(victim)
 
     def schedule(self, queue: Queue, plan: StepPlan) -> None:
         preempted = False
@@ -25,11 +28,11 @@ class ChunkedPrefill(Scheduler):
                 prefilling.append(request)
                 continue
             while request.running and plan.add(request) is Verdict.NO_BLOCKS:
-                plan.preempt(queue.running[-1])  # the youngest
+                plan.preempt(self.choose_victim(queue.running))
                 preempted = True
         for request in prefilling:
             while request.running and plan.add(request, self.max_chunk_tokens) is Verdict.NO_BLOCKS:
-                plan.preempt(queue.running[-1])
+                plan.preempt(self.choose_victim(queue.running))
                 preempted = True
         while queue.waiting and not preempted:  # who was preempted just now must not come straight back
             if plan.add(queue.waiting[0], self.max_chunk_tokens) is not Verdict.OK:

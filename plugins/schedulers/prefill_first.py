@@ -1,21 +1,28 @@
 """All waiting prompts that fit run before anything decodes."""
 
 from framework.interfaces.scheduler import Queue, Scheduler, StepPlan, Verdict
+from framework.interfaces.victim import Victim, victim_chooser
 from framework.registry import SCHEDULERS
 
 
 @SCHEDULERS.register("prefill_first")
 class PrefillFirst(Scheduler):
     """Whole prompts, first come first served, in steps of their own; decodes run when none fits (the order of Orca,
-    OSDI'22, and nano-vLLM). Only a prompt that a whole budget cannot hold is split. The victim is the youngest.
+    OSDI'22, and nano-vLLM). Only a prompt that a whole budget cannot hold is split.
+
+    Args:
+        victim: who is preempted when blocks run out.
     """
+
+    def __init__(self, *, victim: Victim = "youngest") -> None:
+        self.choose_victim = victim_chooser(victim)
 
     def schedule(self, queue: Queue, plan: StepPlan) -> None:
         if self._prefill(queue, plan):
             return
         for request in tuple(queue.running):
             while request.running and plan.add(request) is Verdict.NO_BLOCKS:
-                plan.preempt(queue.running[-1])
+                plan.preempt(self.choose_victim(queue.running))
 
     def _prefill(self, queue: Queue, plan: StepPlan) -> bool:
         """Fill the plan with prompts; whether there was any."""

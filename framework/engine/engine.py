@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol, cast
 
 from framework.clock import Clock
+from framework.engine.blame import blame
 from framework.engine.intake import Intake
 from framework.engine.kv_cache import CacheCounters, KVCache
 from framework.engine.output import RequestOutput
@@ -127,8 +128,16 @@ class Engine:
         """Submit as many steps as `overlap` allows, then collect the oldest; returns what it brought.
 
         Raises:
-            PluginError: if a plugin breaks a rule; and whatever the executor raises.
+            PluginError: if a plugin breaks a rule or raises; and whatever else the executor raises.
         """
+        try:
+            return self._step()
+        except Exception as error:
+            if (culprit := blame(error)) is not None:
+                raise culprit from error
+            raise
+
+    def _step(self) -> list[RequestOutput]:
         while len(self._flights) <= self.overlap and (self.queue.running or self.queue.waiting):
             if not self._submit():
                 break

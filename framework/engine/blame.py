@@ -1,0 +1,33 @@
+"""Says which plugin an exception came out of."""
+
+from __future__ import annotations
+
+import traceback
+
+from framework.errors import PluginError
+from framework.interfaces.attention import AttentionBackend
+from framework.interfaces.eviction import EvictionPolicy
+from framework.interfaces.graph import GraphStrategy
+from framework.interfaces.sampler import Sampler
+from framework.interfaces.scheduler import Scheduler
+
+_KINDS = {
+    Scheduler: "scheduler",
+    EvictionPolicy: "eviction policy",
+    AttentionBackend: "attention backend",
+    Sampler: "sampler",
+    GraphStrategy: "graph strategy",
+}
+
+
+def blame(error: Exception) -> PluginError | None:
+    """An error that names the innermost plugin whose method was running; None if none was, or `error` names it."""
+    for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
+        plugin = frame.f_locals.get("self")
+        kind = next((name for base, name in _KINDS.items() if isinstance(plugin, base)), None)
+        if kind is not None:
+            if isinstance(error, PluginError) and type(plugin).__name__ in str(error):
+                return None
+            place = f"{frame.f_code.co_filename}:{line}"
+            return PluginError(f"{kind} {type(plugin).__name__} ({place}): {type(error).__name__}: {error}")
+    return None

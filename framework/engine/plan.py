@@ -127,6 +127,9 @@ class Plan:
     def cached_tokens(self, request: Request) -> int:
         return 0 if request.running else len(self._cache.match(request)) * self._cache.block_size
 
+    def cached_path(self, request: Request) -> list[int]:
+        return [] if request.running else request.hashes[: len(self._cache.match(request))]
+
     def blocks_needed(self, request: Request, num_tokens: int) -> int:
         return max(0, -(-num_tokens // self._cache.block_size) - len(request.blocks))
 

@@ -112,6 +112,10 @@ class StepPlan(Protocol):
     def cached_tokens(self, request: RequestView) -> int:
         """Tokens of a waiting request that the prefix cache holds now. Changes nothing."""
 
+    def cached_path(self, request: RequestView) -> Sequence[int]:
+        """Hashes of the cached blocks that a waiting request would find, from the first token on. Two requests whose
+        paths begin alike share these blocks. Changes nothing."""
+
     def blocks_needed(self, request: RequestView, num_tokens: int) -> int:
         """Further blocks that `request` needs to hold its first `num_tokens` tokens. Changes nothing."""
 

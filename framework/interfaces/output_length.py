@@ -1,0 +1,38 @@
+"""How many tokens a request will still produce, as far as a scheduler is meant to know."""
+
+from __future__ import annotations
+
+import random
+from typing import Literal
+
+from framework.interfaces.scheduler import RequestView
+
+Predictor = Literal["none", "oracle", "noisy"]
+
+
+class OutputLength:
+    """Predicts output lengths, the unknown in every shortest-job policy.
+
+    `none` predicts 0. `oracle` is `max_tokens`: exact under `ignore_eos` (as benchmarks run), an upper bound otherwise.
+    `noisy` multiplies it by a log-normal factor of median 1 whose logarithm has the standard deviation `error`; the
+    factor is a function of (seed, request id) alone.
+
+    Raises:
+        ValueError: an unknown predictor or a negative `error`.
+    """
+
+    def __init__(self, predictor: Predictor, *, error: float, seed: int) -> None:
+        if predictor not in ("none", "oracle", "noisy"):
+            raise ValueError(f"scheduler.predictor={predictor!r} does not exist; choose from none, oracle, noisy")
+        if not 0 <= error < float("inf"):
+            raise ValueError(f"scheduler.error={error} must be a finite number, at least 0")
+        self.predictor, self.error, self.seed = predictor, error, seed
+
+    def remaining(self, request: RequestView) -> float:
+        """Predicted tokens that are not produced yet; at least 1 unless the predictor is `none`."""
+        if self.predictor == "none":
+            return 0.0
+        total = float(request.params.max_tokens)
+        if self.predictor == "noisy":
+            total *= random.Random(f"{self.seed}/{request.id}").lognormvariate(0.0, self.error)
+        return max(1.0, total - request.num_output)

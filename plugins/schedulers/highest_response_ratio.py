@@ -1,0 +1,72 @@
+"""Highest response ratio next: short requests first, and every request's turn comes as it waits."""
+
+import heapq
+
+from framework.interfaces.output_length import OutputLength, Predictor
+from framework.interfaces.ranked import WaitingHeap
+from framework.interfaces.scheduler import Queue, RequestView, Scheduler, StepPlan, Verdict
+from framework.interfaces.victim import Victim, continue_running, victim_chooser
+from framework.registry import SCHEDULERS
+
+
+@SCHEDULERS.register("highest_response_ratio")
+class HighestResponseRatio(Scheduler):
+    """HRRN (Brinch Hansen, "An analysis of response ratio scheduling", IFIP 1971): the highest (waited + service) /
+    service first. With service in tokens the order is that of waited / tokens, whatever a token costs.
+
+    Ratios of different sizes cross over time, but of one size the first to arrive always leads: only one candidate a
+    size is compared in a step.
+
+    Args:
+        predictor: output length: `none` counts pending prompt tokens alone; `oracle` adds `max_tokens`, which is exact
+            under `ignore_eos` and an upper bound otherwise; `noisy` multiplies that by a log-normal error.
+        error: standard deviation of the logarithm of the `noisy` predictor's error.
+        seed: of the `noisy` predictor.
+        victim: who is preempted when blocks run out.
+    """
+
+    def __init__(
+        self, *, predictor: Predictor = "none", error: float = 0.5, seed: int = 0, victim: Victim = "youngest"
+    ) -> None:
+        self.output_length = OutputLength(predictor, error=error, seed=seed)
+        self.choose_victim = victim_chooser(victim)
+        self._by_size: dict[int, WaitingHeap] = {}
+        self._size: dict[int, int] = {}
+
+    def schedule(self, queue: Queue, plan: StepPlan) -> None:
+        preempted = continue_running(queue, plan, self.choose_victim)
+        for request in preempted:
+            self.on_arrival(request)
+        if self._size and not preempted and plan.slots_left and plan.tokens_left:
+            self._admit(queue.now_s, plan)
+
+    def _admit(self, now_s: float, plan: StepPlan) -> None:
+        leaders: list[tuple[float, int, RequestView]] = []
+        for size, group in self._by_size.items():
+            _push_leader(leaders, now_s, size, group)
+        while leaders:
+            request = heapq.heappop(leaders)[2]
+            if plan.add(request) is not Verdict.OK:
+                break
+            size = self._size[request.id]
+            group = self._by_size[size]
+            self.on_finish(request)
+            _push_leader(leaders, now_s, size, group)
+
+    def on_arrival(self, request: RequestView) -> None:
+        # At least 1: a victim whose last token is in flight has nothing pending.
+        size = max(1, round(request.num_pending + self.output_length.remaining(request)))
+        self._size[request.id] = size
+        self._by_size.setdefault(size, WaitingHeap()).push(request, request.arrival_s)
+
+    def on_finish(self, request: RequestView) -> None:
+        size = self._size.pop(request.id, None)
+        if size is not None:  # it waited
+            self._by_size[size].discard(request)
+            if not self._by_size[size]:
+                del self._by_size[size]
+
+
+def _push_leader(leaders: list[tuple[float, int, RequestView]], now_s: float, size: int, group: WaitingHeap) -> None:
+    if (request := group.first()) is not None:
+        heapq.heappush(leaders, ((request.arrival_s - now_s) / size, request.id, request))

@@ -1,0 +1,56 @@
+"""Anything that the interface allows, in random order: the adversary of engine and eviction policies in tests."""
+
+import random
+from collections.abc import Sequence
+
+from framework.interfaces.scheduler import Queue, RequestView, Scheduler, StepPlan, Verdict
+from framework.registry import SCHEDULERS
+
+
+@SCHEDULERS.register("random")
+class RandomOrder(Scheduler):
+    """Random order, chunk sizes, pauses and preemptions; deterministic for a seed. When luck plans nothing, the oldest
+    request runs, if need be alone, so that every request ends.
+
+    Args:
+        seed: of every choice.
+        preempt_probability: of one preemption for no reason in a step.
+        pause_probability: of leaving a running request out of a step.
+    """
+
+    def __init__(self, *, seed: int = 0, preempt_probability: float = 0.1, pause_probability: float = 0.1) -> None:
+        for name, value in (("preempt_probability", preempt_probability), ("pause_probability", pause_probability)):
+            if not 0 <= value < 1:
+                raise ValueError(f"scheduler.{name}={value} must be at least 0 and below 1")
+        self.preempt_probability, self.pause_probability = preempt_probability, pause_probability
+        self._random = random.Random(seed)
+
+    def schedule(self, queue: Queue, plan: StepPlan) -> None:
+        draw = self._random
+        planned = False
+        chunks = draw.choices((None, 1, 3, 17), k=len(queue.running))
+        for request, max_tokens in zip(self._shuffled(queue.running), chunks, strict=True):
+            if draw.random() < self.pause_probability:
+                continue
+            while (verdict := plan.add(request, max_tokens)) is Verdict.NO_BLOCKS:
+                plan.preempt(draw.choice(queue.running))
+            planned |= verdict is Verdict.OK
+        for request in self._shuffled(queue.waiting if plan.slots_left and plan.tokens_left else ()):
+            planned |= plan.add(request, draw.choice((None, 2, 9))) is Verdict.OK
+        if len(queue.running) > 1 and draw.random() < self.preempt_probability:
+            plan.preempt(draw.choice(queue.running))  # maybe one that this very plan holds
+        if not planned:
+            self._run_oldest(queue, plan)
+
+    def _shuffled(self, requests: Sequence[RequestView]) -> list[RequestView]:
+        return sorted(requests, key=lambda _: self._random.random())  # half the time of random.shuffle
+
+    def _run_oldest(self, queue: Queue, plan: StepPlan) -> None:
+        if not queue.running:
+            return
+        oldest = min(queue.running, key=lambda request: request.id)
+        if plan.add(oldest) is Verdict.NO_BLOCKS:
+            for request in tuple(queue.running):
+                if request is not oldest:
+                    plan.preempt(request)
+            plan.add(oldest)

@@ -1,0 +1,44 @@
+"""Shortest job first: the lowest mean waiting time when sizes differ a lot, at the price of the large ones."""
+
+from framework.interfaces.output_length import OutputLength, Predictor
+from framework.interfaces.ranked import RankedScheduler
+from framework.interfaces.scheduler import RequestView
+from framework.interfaces.victim import Victim
+from framework.registry import SCHEDULERS
+
+
+@SCHEDULERS.register("shortest_first")
+class ShortestFirst(RankedScheduler):
+    """The fewest tokens still to compute first. Knowing output lengths makes it shortest job first proper (as in
+    "Efficient LLM Scheduling by Learning to Rank", NeurIPS'24, section 4, there with a learned ranking).
+
+    Aging subtracts `aging` tokens from a size for each second of waiting. All waiting requests age alike, so the order
+    of two never changes: nobody who arrives more than size / aging seconds after a request overtakes it.
+
+    Args:
+        predictor: output length: `none` ranks by pending prompt tokens alone; `oracle` takes `max_tokens`, which is
+            exact under `ignore_eos` and an upper bound otherwise; `noisy` multiplies that by a log-normal error.
+        error: standard deviation of the logarithm of the `noisy` predictor's error.
+        seed: of the `noisy` predictor.
+        aging: tokens per second of waiting; 0 lets a stream of small requests starve a large one.
+        victim: who is preempted when blocks run out.
+    """
+
+    def __init__(
+        self,
+        *,
+        predictor: Predictor = "none",
+        error: float = 0.5,
+        seed: int = 0,
+        aging: float = 0.0,
+        victim: Victim = "youngest",
+    ) -> None:
+        super().__init__(victim=victim)
+        if not 0 <= aging < float("inf"):
+            raise ValueError(f"scheduler.aging={aging} must be a finite number of tokens per second, at least 0")
+        self.output_length = OutputLength(predictor, error=error, seed=seed)
+        self.aging = aging
+
+    def rank(self, request: RequestView) -> float:
+        size = request.num_pending + self.output_length.remaining(request)
+        return size + self.aging * request.arrival_s

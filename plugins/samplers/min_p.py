@@ -1,0 +1,75 @@
+"""Min-p sampling: a floor that rises and falls with the model's confidence."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from framework.interfaces.sampler import Sampler, SamplingParams, TokenHistory
+from framework.registry import SAMPLERS
+from plugins.samplers.refusals import refusal
+from plugins.samplers.selection import Temperature, argmax_rows, gumbel_argmax
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+
+@dataclass(slots=True)
+class Prepared:
+    """What the rows of a batch that draws ask for."""
+
+    temperature: Temperature
+    log_share_R1: Tensor
+    """[R, 1] float32: the logarithm of min_p; -inf where it is 0"""
+
+
+@SAMPLERS.register("min_p")
+class MinP(Sampler):
+    """Draws among the tokens at least `min_p` times as likely as the most likely one (Nguyen et al., "Turning Up the
+    Heat: Min-p Sampling", arXiv 2407.01082, section 3). The temperature comes first, as in the paper's implementation.
+
+    Args:
+        min_p: what a request with `min_p=0` (the default of a request) gets, in [0, 1]; the paper advises .05 to .1.
+
+    Raises:
+        ValueError: `min_p` is outside [0, 1].
+    """
+
+    graph_safe = True
+
+    def __init__(self, vocab_size: int, device: torch.device, *, min_p: float = 0.1) -> None:
+        super().__init__(vocab_size, device)
+        if not 0 <= min_p <= 1:
+            raise ValueError(f"sampler.min_p={min_p} must be in [0, 1]; 0 keeps every token")
+        self.min_p = min_p
+
+    @classmethod
+    def unsupported_reason(cls, params: SamplingParams) -> str | None:
+        return refusal("min_p", params, honours=("min_p",))
+
+    def prepare(self, params: Sequence[SamplingParams]) -> Prepared | None:
+        import torch
+
+        temperature = Temperature.of(params, self.device)
+        if temperature is None:
+            return None
+        shares = [one.min_p or self.min_p for one in params]
+        logs = [[math.log(share) if share else -math.inf] for share in shares]
+        return Prepared(temperature, torch.tensor(logs, device=self.device))
+
+    def sample(
+        self, logits_RV: Tensor, prepared: Prepared | None, seed_R: Tensor, position_R: Tensor, history: TokenHistory
+    ) -> Tensor:
+        if prepared is None:
+            return argmax_rows(logits_RV)
+        logits_RV /= prepared.temperature.divisor_R1
+        ban_below_share(logits_RV, prepared.log_share_R1)
+        return gumbel_argmax(logits_RV, seed_R, position_R, prepared.temperature.noise_weight_R1)
+
+
+def ban_below_share(logits_RV: Tensor, log_share_R1: Tensor) -> None:
+    """Set to -inf, in place, what is less likely than the given share of its row's maximum, which always stays."""
+    logits_RV.masked_fill_(logits_RV < logits_RV.amax(-1, keepdim=True) + log_share_R1, -math.inf)

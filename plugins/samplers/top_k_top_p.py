@@ -1,0 +1,56 @@
+"""Top-k and top-p without a sort, always the same operations whatever the rows ask for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from framework.interfaces.sampler import Sampler, SamplingParams, TokenHistory
+from framework.registry import SAMPLERS
+from plugins.samplers.refusals import refusal
+from plugins.samplers.thresholds import ban_below_top_k, ban_below_top_p
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_MIN_TEMPERATURE = 1e-5  # below it a row is greedy: the quotient would overflow
+
+
+@SAMPLERS.register("top_k_top_p")
+class TopKTopP(Sampler):
+    """Temperature, then top-k, then top-p over what top-k left: the distribution of `full` by other means.
+
+    Thresholds are searched and not sorted for, as in FlashInfer's kernels (Xing et al., "Sorting-Free GPU Kernels for
+    LLM Sampling", flashinfer.ai, 2025), but exactly: tokens equal to the last one kept are kept too. All rows run the
+    same operations, 62 passes over the logits, and nothing waits for the device.
+    """
+
+    graph_safe = True
+
+    @classmethod
+    def unsupported_reason(cls, params: SamplingParams) -> str | None:
+        return refusal("top_k_top_p", params, honours=("top_k", "top_p"))
+
+    def prepare(self, params: Sequence[SamplingParams]) -> Tensor:
+        """[R, 4] float64: temperature (0 for greedy rows), 1 where noise is drawn, k, p; V and inf keep every token."""
+        import torch
+
+        rows = []
+        for one in params:
+            draws = one.temperature >= _MIN_TEMPERATURE
+            k = min(one.top_k or self.vocab_size, self.vocab_size)
+            rows.append([one.temperature if draws else 1.0, draws, k, one.top_p if one.top_p < 1 else math.inf])
+        return torch.tensor(rows, dtype=torch.float64, device=self.device)
+
+    def sample(
+        self, logits_RV: Tensor, prepared: Tensor, seed_R: Tensor, position_R: Tensor, history: TokenHistory
+    ) -> Tensor:
+        from framework.interfaces.noise import exponential_noise
+
+        temperature_R1, weight_R1, k_R1, p_R1 = prepared.split(1, dim=1)
+        logits_RV /= temperature_R1.float()
+        ban_below_top_k(logits_RV, k_R1)
+        ban_below_top_p(logits_RV, p_R1)
+        noise_RV = exponential_noise(seed_R, position_R, self.vocab_size)
+        return logits_RV.sub_(noise_RV.log_().mul_(weight_R1.float())).argmax(-1)  # the exponential race, in log space

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from framework.cli import doctor, plugins
+from framework.cli import check, doctor, new, plugins
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -14,6 +14,8 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     plugins.add_parser(commands)
     doctor.add_parser(commands)
+    new.add_parser(commands)
+    check.add_parser(commands)
     options = parser.parse_args(arguments)
     try:
         return int(options.run(options))

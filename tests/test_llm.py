@@ -75,7 +75,7 @@ def test_bad_params(values: dict[str, object], message: str) -> None:
 
 def test_a_sampler_refuses_what_it_cannot_do() -> None:
     with LLM("tiny", sampler="greedy", max_model_len=32) as llm:
-        with pytest.raises(ValueError, match="temperature=0.7"):
+        with pytest.raises(ValueError, match=r"temperature=0\.7"):
             llm.generate("a", SamplingParams(temperature=0.7))
         assert llm.generate("a", GREEDY)[0].outputs
 
@@ -111,7 +111,9 @@ def test_two_streams_at_once(llm: LLM) -> None:
 def test_stop_string_cuts_the_text_and_stop_token_does_not_show(llm: LLM) -> None:
     free = llm.generate("stop", GREEDY)[0].outputs[0]
     middle = free.text[len(free.text) // 2]
-    cut = llm.generate("stop", SamplingParams(temperature=0, max_tokens=8, ignore_eos=True, stop=(middle,)))[0].outputs[0]
+    cut = llm.generate("stop", SamplingParams(temperature=0, max_tokens=8, ignore_eos=True, stop=(middle,)))[0].outputs[
+        0
+    ]
     assert cut.finish_reason == "stop"
     assert cut.text == free.text[: free.text.index(middle)]
     token = free.token_ids[3]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from framework.errors import PluginError
 from framework.interfaces.attention import AttentionBackend
@@ -18,6 +20,17 @@ _KINDS = {
     Sampler: "sampler",
     GraphStrategy: "graph strategy",
 }
+
+
+@contextmanager
+def blaming() -> Iterator[None]:
+    """An exception out of a plugin's method becomes a `PluginError` that names the plugin."""
+    try:
+        yield
+    except Exception as error:
+        if (culprit := blame(error)) is not None:
+            raise culprit from error
+        raise
 
 
 def blame(error: Exception) -> PluginError | None:

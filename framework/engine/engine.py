@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol, cast
 
 from framework.clock import Clock
-from framework.engine.blame import blame
+from framework.engine.blame import blaming
 from framework.engine.intake import Intake
 from framework.engine.kv_cache import CacheCounters, KVCache
 from framework.engine.output import RequestOutput
@@ -25,6 +25,10 @@ from framework.metrics.records import RequestRecord, StepRecord
 
 class StepObserver(Protocol):
     def on_step(self, record: StepRecord) -> None: ...
+
+
+_MAX_REPLANS = 1000
+"""Plans in a row that may only preempt: more of them is a scheduler that takes back what it adds, for ever."""
 
 
 @dataclass(slots=True)
@@ -113,7 +117,8 @@ class Engine:
         )
         self._live[request_id] = request
         self.queue.waiting.append(request)
-        self.scheduler.on_arrival(request)
+        with blaming():
+            self.scheduler.on_arrival(request)
         return request_id
 
     def abort(self, request_id: int) -> RequestOutput | None:
@@ -122,7 +127,8 @@ class Engine:
         if request is None:
             return None
         self.queue.now_s = self.cache.now_s = self.clock.now_s()
-        return self._finish(request, "abort", new_token_ids=[])
+        with blaming():
+            return self._finish(request, "abort", new_token_ids=[])
 
     def step(self) -> list[RequestOutput]:
         """Submit as many steps as `overlap` allows, then collect the oldest; returns what it brought.
@@ -130,12 +136,8 @@ class Engine:
         Raises:
             PluginError: if a plugin breaks a rule or raises; and whatever else the executor raises.
         """
-        try:
+        with blaming():
             return self._step()
-        except Exception as error:
-            if (culprit := blame(error)) is not None:
-                raise culprit from error
-            raise
 
     def _step(self) -> list[RequestOutput]:
         while len(self._flights) <= self.overlap and (self.queue.running or self.queue.waiting):
@@ -149,7 +151,8 @@ class Engine:
     def reset(self) -> None:
         """Empty the prefix cache, restart clock, ids and step count: what warm-up did leaves no trace in a number."""
         assert not self.has_work
-        self.cache.reset()
+        with blaming():
+            self.cache.reset()
         self._num_steps = self._next_id = 0
         self.clock.restart()
 
@@ -158,6 +161,7 @@ class Engine:
 
     def _submit(self) -> bool:
         """Plan and submit one step; False if there is nothing to submit before something in flight returns."""
+        replans = 0
         while True:
             started = time.perf_counter()
             self.queue.now_s = self.cache.now_s = self.clock.now_s()
@@ -170,7 +174,8 @@ class Engine:
                 break
             if self._flights:
                 return False
-            if not self.plan.num_preempted:
+            replans += 1
+            if not self.plan.num_preempted or replans > _MAX_REPLANS:
                 raise self._stuck()
         batch, requests = self.plan.seal(self._num_steps)
         record = self._record(batch, before)

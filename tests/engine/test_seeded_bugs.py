@@ -10,8 +10,8 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from framework.conformance import shadow
 from framework.engine import engine as engine_module
-from tests.engine import shadow
 from tests.engine.traces import Trace, run_trace, traces
 
 BUGS = {

@@ -1,4 +1,4 @@
-"""LRU and FIFO against ordered dictionaries on flat block streams, and what chains of blocks add."""
+"""LRU, FIFO and SLRU against ordered lists on flat block streams, and what chains of blocks add."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from framework.interfaces.eviction import EvictionPolicy
+from plugins.eviction.arc import ARC
 from plugins.eviction.fifo import FIFO
 from plugins.eviction.lru import LRU
+from plugins.eviction.slru import SLRU
 
 
 @dataclass
@@ -71,6 +73,32 @@ def test_flat_streams(policy: type[EvictionPolicy], hits_count: bool, stream: li
     assert evictions(policy(), stream, capacity) == oracle(stream, capacity, hits_count)
 
 
+def slru_oracle(stream: list[int], capacity: int, num_segments: int) -> list[int]:
+    segments: list[list[int]] = [[] for _ in range(num_segments)]  # oldest first
+    evicted = []
+    for content in stream:
+        rank = next((rank for rank, segment in enumerate(segments) if content in segment), None)
+        if rank is None:
+            if sum(map(len, segments)) == capacity:
+                evicted.append(next(segment for segment in segments if segment).pop(0))
+            segments[0].append(content)
+            continue
+        segments[rank].remove(content)
+        rank = min(rank + 1, num_segments - 1)
+        segments[rank].append(content)
+        share = (sum(map(len, segments))) // num_segments
+        for lower in range(rank - 1, -1, -1):
+            while len(segments[lower + 1]) > share:
+                segments[lower].append(segments[lower + 1].pop(0))
+    return evicted
+
+
+@pytest.mark.parametrize("num_segments", [2, 3])
+@given(stream=st.lists(st.integers(0, 12), max_size=300), capacity=st.integers(1, 9))
+def test_slru_on_flat_streams(num_segments: int, stream: list[int], capacity: int) -> None:
+    assert evictions(SLRU(num_segments=num_segments), stream, capacity) == slru_oracle(stream, capacity, num_segments)
+
+
 def test_lru_orders_by_use_not_by_when_a_parent_became_a_leaf() -> None:
     policy = LRU()
     child, parent = Block(1, hash=1, depth=1, last_used_s=1.0), Block(0, hash=0, depth=0, last_used_s=1.0)
@@ -102,3 +130,8 @@ def test_fifo_keeps_the_order_of_publication_and_renews_it_for_new_content() -> 
     policy.on_insert(a)
     policy.add(a)
     assert [policy.evict(), policy.evict()] == [b, a]
+
+
+def test_arc_moves_the_border_towards_the_list_whose_ghost_came_back() -> None:
+    # 2 comes back as a ghost of T1, so that T1 may keep a block; 4, asked for once, then outlives 2, asked for twice.
+    assert evictions(ARC(), [1, 1, 2, 3, 2, 4, 5], 2) == [2, 3, 1, 2]

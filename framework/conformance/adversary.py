@@ -8,7 +8,10 @@ from framework.interfaces.scheduler import Queue, Scheduler, StepPlan, Verdict
 
 
 class Adversary(Scheduler):
-    """Deterministic for a seed. Falls back to running the oldest request alone, so that every request ends."""
+    """Deterministic for a seed. Falls back to running the oldest request alone, so that every request ends.
+
+    Not a plugin: it is what the engine and eviction policies are tried with.
+    """
 
     def __init__(self, seed: int = 0) -> None:
         self._random = random.Random(seed)

@@ -1,0 +1,1 @@
+"""Comparing records and policies, after or without a run."""

@@ -1,0 +1,198 @@
+"""Random mixed batches for attention backends, and the answer by explicit loops in float64.
+
+A problem runs in two steps through one backend, so that it fits any cache layout: the first computes each row's
+context (as a prefill chunk of its own), the second the row's new tokens on top. All memory that was not written is NaN,
+and what `BatchLayout` calls undefined is nonsense.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from hypothesis import strategies as st
+
+from framework.interfaces.attention import AttentionBackend, AttentionSpec, BatchLayout
+
+
+@dataclass(frozen=True)
+class Target:
+    """A registered backend and what to try it on."""
+
+    name: str
+    device: str = "cpu"
+    dtypes: tuple[torch.dtype, ...] = (torch.float32, torch.bfloat16)
+    block_sizes: tuple[int, ...] = (1, 2, 3, 7, 16, 33, 64)
+    head_sizes: tuple[int, ...] = (16, 40, 64, 128)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Shapes of a batch; tensors follow from `seed`. `rows` are (context, new tokens), decode rows first."""
+
+    target: Target
+    dtype: torch.dtype
+    num_heads: int
+    num_kv_heads: int
+    head_size: int
+    block_size: int
+    rows: tuple[tuple[int, int], ...]
+    num_padding: int
+    seed: int
+
+    def describe(self) -> str:
+        """The shapes in words."""
+        rows = ", ".join(f"{new} new after {context} cached" for context, new in self.rows)
+        return (
+            f"{self.dtype} on {self.target.device}, {self.num_heads} query and {self.num_kv_heads} KV heads of size "
+            f"{self.head_size}, blocks of {self.block_size} tokens, {self.num_padding} padding tokens, seed {self.seed}"
+            f"\nrows (tokens): {rows}"
+        )
+
+    @property
+    def spec(self) -> AttentionSpec:
+        return AttentionSpec(
+            device=torch.device(self.target.device),
+            dtype=self.dtype,
+            kv_dtype=self.dtype,
+            num_heads=self.num_heads,
+            num_kv_heads=self.num_kv_heads,
+            head_size=self.head_size,
+            block_size=self.block_size,
+            num_layers=2,
+            scale=1.3 * self.head_size**-0.5,  # not the usual one, so that ignoring it shows
+            max_num_seqs=len(self.rows),
+            max_num_batched_tokens=sum(map(sum, self.rows)) + self.num_padding,
+            max_model_len=max(map(sum, self.rows)),
+        )
+
+
+@st.composite
+def problems(draw: st.DrawFn, target: Target) -> Problem:
+    """Decode rows and prefill chunks, with and without context, of 1 to 300 tokens."""
+    length = st.one_of(st.integers(1, 20), st.integers(1, 299))
+    decode_rows = draw(st.lists(st.tuples(length | st.just(0), st.just(1)), max_size=6))
+    chunks = draw(st.lists(st.tuples(length | st.just(0), st.integers(2, 40)), max_size=3, min_size=not decode_rows))
+    num_kv_heads = draw(st.integers(1, 3))
+    return Problem(
+        target=target,
+        dtype=draw(st.sampled_from(target.dtypes)),
+        num_heads=num_kv_heads * draw(st.integers(1, 8)),
+        num_kv_heads=num_kv_heads,
+        head_size=draw(st.sampled_from(target.head_sizes)),
+        block_size=draw(st.sampled_from(target.block_sizes)),
+        rows=(*decode_rows, *chunks),
+        num_padding=draw(st.integers(0, 3)),
+        seed=draw(st.integers(0, 2**32 - 1)),
+    )
+
+
+def check(build: Callable[[AttentionSpec], AttentionBackend], problem: Problem) -> None:
+    """Run both steps and compare every output with the oracle's. `build` may be a backend class.
+
+    Raises:
+        AssertionError: an output differs, or has another shape or dtype.
+    """
+    backend = build(problem.spec)
+    generator = torch.Generator().manual_seed(problem.seed)
+    q, k, v = ([_values(problem, row, heads, generator) for row in problem.rows] for heads in _head_counts(problem))
+    num_blocks_R = [-(-sum(row) // problem.block_size) for row in problem.rows]
+    # The last block is handed out too: a write to slot -1 that counts from the end must not go unnoticed.
+    blocks = torch.randperm(sum(num_blocks_R) + 2, generator=generator)
+    tables = blocks[: sum(num_blocks_R)].split(num_blocks_R)
+    shape = backend.kv_cache_shape(len(blocks))
+    cache = torch.full(shape, torch.nan, dtype=problem.dtype, device=problem.target.device)
+
+    contexts = [(row, 0, context) for row, (context, _) in enumerate(problem.rows) if context]
+    contexts.sort(key=lambda part: part[2] != 1)  # decode rows first
+    news = [(row, context, context + new) for row, (context, new) in enumerate(problem.rows)]
+    for parts in (contexts, news):
+        if not parts:
+            continue
+        batch = layout(problem, tables, parts)
+        q_TNH, k_TMH, v_TMH = (_step_tensor(problem, x, parts) for x in (q, k, v))
+        out_TNH = backend.forward(1, q_TNH, k_TMH, v_TMH, cache, backend.plan(batch))
+        assert out_TNH.shape == q_TNH.shape, f"shape {tuple(out_TNH.shape)}, not {tuple(q_TNH.shape)}"
+        assert out_TNH.dtype == problem.dtype, f"{out_TNH.dtype}, not {problem.dtype}"
+        _compare(problem, out_TNH, q, k, v, parts)
+
+
+def layout(problem: Problem, tables: Sequence[torch.Tensor], parts: Sequence[tuple[int, int, int]]) -> BatchLayout:
+    """The step that computes tokens `start:stop` of each (row, start, stop) of `parts`."""
+    size, device = problem.block_size, problem.target.device
+    starts, slots, positions = [0], list[int](), list[int]()
+    junk = torch.iinfo(torch.int32).max
+    table_RB = torch.full((len(parts), max(map(len, tables)) + 2), junk, dtype=torch.int32)
+    for index, (row, start, stop) in enumerate(parts):
+        num_blocks = -(-stop // size)
+        table_RB[index, :num_blocks] = tables[row][:num_blocks]
+        starts.append(starts[-1] + stop - start)
+        slots += [int(tables[row][position // size]) * size + position % size for position in range(start, stop)]
+        positions += range(start, stop)
+    lengths = [stop for _, _, stop in parts]
+    return BatchLayout(
+        num_rows=len(parts),
+        num_tokens=starts[-1],
+        num_decode_rows=sum(stop - start == 1 for _, start, stop in parts),
+        query_start_R1=torch.tensor(starts, dtype=torch.int32, device=device),
+        seq_lens_R=torch.tensor(lengths, dtype=torch.int32, device=device),
+        block_table_RB=table_RB.to(device),
+        slot_mapping_T=torch.tensor(slots + [-1] * problem.num_padding, device=device),
+        positions_T=torch.tensor(positions + [0] * problem.num_padding, device=device),
+        query_start_host=starts,
+        seq_lens_host=lengths,
+    )
+
+
+def oracle(q_CNH: np.ndarray, k_LMH: np.ndarray, v_LMH: np.ndarray, scale: float) -> np.ndarray:
+    """Causal attention of the last C of L tokens, one token and one head at a time, in float64."""
+    num_new, num_heads, _ = q_CNH.shape
+    length, num_kv_heads, _ = k_LMH.shape
+    out_CNH = np.zeros(q_CNH.shape)
+    for token in range(num_new):
+        visible = length - num_new + token + 1
+        for head in range(num_heads):
+            kv_head = head // (num_heads // num_kv_heads)
+            scores = k_LMH[:visible, kv_head] @ q_CNH[token, head] * scale
+            weights = np.exp(scores - scores.max())
+            out_CNH[token, head] = weights @ v_LMH[:visible, kv_head] / weights.sum()
+    return out_CNH
+
+
+def _head_counts(problem: Problem) -> tuple[int, int, int]:
+    return problem.num_heads, problem.num_kv_heads, problem.num_kv_heads
+
+
+def _values(problem: Problem, row: tuple[int, int], num_heads: int, generator: torch.Generator) -> torch.Tensor:
+    return torch.randn(sum(row), num_heads, problem.head_size, generator=generator).to(problem.dtype)
+
+
+def _step_tensor(problem: Problem, x: list[torch.Tensor], parts: Sequence[tuple[int, int, int]]) -> torch.Tensor:
+    """A step's q, k or v. Like the slices of a fused projection it is not contiguous; padding tokens are NaN."""
+    x_THH = torch.cat([x[row][start:stop] for row, start, stop in parts])
+    num_tokens, num_heads, _ = x_THH.shape
+    wide = torch.full(
+        (num_tokens + problem.num_padding, num_heads + 1, problem.head_size), torch.nan, dtype=x_THH.dtype
+    )
+    wide[:num_tokens, 1:] = x_THH
+    return wide.to(problem.target.device)[:, 1:]
+
+
+def _compare(
+    problem: Problem,
+    out_TNH: torch.Tensor,
+    q: list[torch.Tensor],
+    k: list[torch.Tensor],
+    v: list[torch.Tensor],
+    parts: Sequence[tuple[int, int, int]],
+) -> None:
+    tolerance = {torch.float32: 2e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2}[problem.dtype]
+    begin = 0
+    for row, start, stop in parts:
+        q_CNH, k_LMH, v_LMH = (x.double().numpy() for x in (q[row][start:stop], k[row][:stop], v[row][:stop]))
+        want = oracle(q_CNH, k_LMH, v_LMH, problem.spec.scale)
+        got = out_TNH[begin : begin + stop - start].double().cpu().numpy()
+        np.testing.assert_allclose(got, want, rtol=tolerance, atol=tolerance, err_msg=f"row {row}, {start}:{stop}")
+        begin += stop - start

@@ -1,0 +1,88 @@
+"""Composes the plugins that somebody names, and runs the checks of their kinds."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from omegaconf import DictConfig
+
+from framework.config.compose import compose
+from framework.conformance.finding import Budget, Check, Finding, NotApplicable, Violation
+from framework.errors import PluginError
+from framework.registry import REGISTRIES
+
+KINDS = ("scheduler", "eviction", "sampler", "attention", "graph")
+
+
+def check_plugins(overrides: Sequence[str], budget: Budget | None = None) -> dict[str, list[Finding]]:
+    """Check every plugin that `overrides` choose, such as `["scheduler=my_policy", "plugins=[./my.py]"]`.
+
+    Returns the findings by `kind=name`.
+
+    Raises:
+        ValueError: the overrides do not compose, or choose no plugin.
+    """
+    chosen = [kind for kind in KINDS if any(re.match(rf"\+?{kind}=", text) for text in overrides)]
+    if not chosen:
+        raise ValueError(
+            f"{' '.join(overrides) or 'nothing'} names no plugin to check; say which, such as scheduler=chunked_prefill"
+            f" (kinds: {', '.join(KINDS)})"
+        )
+    cfg = compose(overrides)
+    return {f"{kind}={cfg[kind].name}": run_checks(checks_of(kind, cfg[kind], budget or Budget())) for kind in chosen}
+
+
+def assert_conforms(*overrides: str, budget: Budget | None = None) -> None:
+    """For a plugin's own test: `assert_conforms("scheduler=my_policy", "plugins=[./my.py]")`.
+
+    Raises:
+        AssertionError: listing the rules that do not hold, each with its smallest failing case.
+        ValueError: as `check_plugins`.
+    """
+    findings = check_plugins(overrides, budget)
+    broken = [
+        f"{plugin}: {finding.rule}\n{finding.detail}"
+        for plugin, found in findings.items()
+        for finding in found
+        if finding.status == "fails"
+    ]
+    if broken:
+        raise AssertionError("\n\n".join(broken))
+
+
+def checks_of(kind: str, cfg: DictConfig, budget: Budget) -> list[Check]:
+    """The checks of a plugin's kind. `cfg` is its node of the configuration: name and parameters."""
+    module: Any = importlib.import_module(f"framework.conformance.{kind}_checks")  # only this kind's libraries
+
+    def build(*supplied: Any) -> Any:
+        return REGISTRIES[kind].build(cfg, *supplied)
+
+    checks: Callable[..., list[Check]] = module.checks
+    return checks(cfg, build, budget)
+
+
+def run_checks(checks: Iterable[Check]) -> list[Finding]:
+    """Run one after the other. A check of several rules gives a finding for each rule that fails."""
+    findings: list[Finding] = []
+    for check in checks:
+        try:
+            findings.append(Finding(check.rule, "holds", check.run()))
+        except NotApplicable as reason:
+            findings.append(Finding(check.rule, "skipped", str(reason)))
+        except Violation as violation:
+            findings.append(Finding(violation.rule, "fails", violation.message))
+        except PluginError as error:
+            findings.append(Finding(check.rule, "fails", str(error)))
+        except Exception as error:  # noqa: BLE001 (the plugin's own; the author gets to see it)
+            findings.append(Finding(check.rule, "fails", _own_error(error)))
+    return findings
+
+
+def _own_error(error: Exception) -> str:
+    text = "".join(traceback.format_exception_only(error)).strip()
+    frames = traceback.extract_tb(error.__traceback__)[-3:]
+    return text + "\n" + "".join(traceback.format_list(frames)).rstrip()

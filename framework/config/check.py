@@ -35,8 +35,7 @@ def check(cfg: DictConfig) -> None:
     for kind, registry in REGISTRIES.items():
         _check_plugin(cfg, kind, registry.names())
     _check_engine(cfg.engine)
-    level = cfg.compile.level
-    _require(level == "off", "compile.level", level, "compilation arrives with the GPU engine", "off")
+    _check_kernels(cfg)
     threads, tp = OmegaConf.select(cfg, "executor.threads"), OmegaConf.select(cfg, "executor.tp")
     _require(
         threads is None or threads >= 1, "executor.threads", threads, "must be at least 1", "null for torch's default"
@@ -73,6 +72,17 @@ def _check_plugin(cfg: DictConfig, kind: str, names: list[str]) -> None:
         value: Any = group[parameter.name]
         wrong = wrong_choice(parameter.annotation, value)
         _require(wrong is None, f"{kind}.{parameter.name}", value, wrong or "", "")
+
+
+def _check_kernels(cfg: DictConfig) -> None:
+    level, mode = cfg.compile.level, cfg.compile.mode
+    kernels = OmegaConf.select(cfg, "executor.kernels")
+    _require(level == "off" or kernels != "fused", "compile.level", level, "nothing is left to compile with executor.kernels=fused", "executor.kernels=auto")
+    _require(mode is None or level != "off", "compile.mode", mode, "needs compile.level=ops or model", "null")
+    _require(
+        mode != "reduce-overhead" or OmegaConf.select(cfg, "graph.name") == "eager",
+        "compile.mode", mode, "captures graphs of its own, which graph=" + str(OmegaConf.select(cfg, "graph.name")) + " does already", "graph=eager, or mode max-autotune-no-cudagraphs",
+    )
 
 
 def _check_engine(engine: DictConfig) -> None:

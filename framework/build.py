@@ -13,18 +13,22 @@ from framework.engine.engine import Engine
 from framework.engine.intake import Intake
 from framework.errors import IncompatibleError
 from framework.execution.choose_attention import choose_attention
+from framework.execution.compiled import compile_model
 from framework.execution.device import resolve_device, resolve_dtype
 from framework.execution.device_state import DeviceState
 from framework.execution.local import LocalExecutor
-from framework.execution.memory import kv_block_bytes, num_kv_blocks
+from framework.execution.memory import explain_out_of_memory, kv_block_bytes, num_kv_blocks
+from framework.execution.network import FusedNetwork, ModuleNetwork, Network
+from framework.execution.profile import activation_bytes
 from framework.execution.runner import Runner
-from framework.interfaces.attention import AttentionSpec
+from framework.execution.setup_graphs import build_graphs, check_graphs
+from framework.interfaces.attention import AttentionBackend, AttentionSpec
 from framework.interfaces.sampling_params import SamplingParams
 from framework.kernels.cpu.optimize import optimize_for_cpu
 from framework.loading.load import LoadedModel, load_config, load_model
 from framework.loading.tokenizer import Tokenizer
 from framework.models.config import ModelConfig
-from framework.registry import EVICTIONS, SAMPLERS, SCHEDULERS
+from framework.registry import EVICTIONS, GRAPHS, SAMPLERS, SCHEDULERS
 
 
 @dataclass(slots=True)
@@ -77,14 +81,26 @@ def build_engine(cfg: DictConfig) -> BuiltEngine:
     scheduler = SCHEDULERS.build(cfg.scheduler)
     eviction = EVICTIONS.build(cfg.eviction)
     sampler = SAMPLERS.build(cfg.sampler, config.vocab_size, device)
-    loaded = load_model(cfg.model, device=device, dtype=dtype, max_model_len=max_model_len)
-    kernels = optimize_for_cpu(loaded.model) if device.type == "cpu" else {}
-    num_blocks = num_kv_blocks(cfg.engine, device, kv_block_bytes(spec), max_model_len)
+    strategy = GRAPHS.build(cfg.graph)
+    kernels_name = _choose_kernels(cfg, attention, attention_name, device)
+    check_graphs(strategy, cfg.graph.name, attention, sampler, kernels_name, device)
+    with explain_out_of_memory("loading the weights", "the model's size or executor.dtype"):
+        loaded = load_model(cfg.model, device=device, dtype=dtype, max_model_len=max_model_len)
+    kernels = optimize_for_cpu(loaded.model) if device.type == "cpu" else {"layers": kernels_name}
+    kernels |= compile_model(loaded.model, cfg.compile.level, cfg.compile.mode)
+    network = _network(loaded, attention, kernels_name, 1)
+    reserved = activation_bytes(
+        network, num_tokens=spec.max_num_batched_tokens, num_rows=spec.max_num_seqs, device=device
+    )
+    num_blocks = num_kv_blocks(cfg.engine, device, kv_block_bytes(spec), max_model_len, reserved)
     max_model_len = _fit_length(cfg, num_blocks, max_model_len)
     state = DeviceState(
         num_slots=spec.max_num_seqs, max_model_len=max_model_len, block_size=spec.block_size, device=device
     )
-    runner = Runner(loaded.model, attention, sampler, state, num_blocks=num_blocks, block_size=spec.block_size)
+    with explain_out_of_memory("allocating the KV cache", "engine.kv_memory_fraction or engine.num_blocks"):
+        network = _network(loaded, attention, kernels_name, num_blocks)
+    graphs = build_graphs(strategy, network, attention, sampler, state, spec)
+    runner = Runner(network, attention, sampler, state, graphs, strategy)
     executor = LocalExecutor(runner, num_blocks=num_blocks, threads=cfg.executor.threads)
     engine = Engine(
         scheduler,
@@ -110,6 +126,8 @@ def build_engine(cfg: DictConfig) -> BuiltEngine:
         "model_source": loaded.source,
         "load_s": round(loaded.load_s, 3),
         "kernels": kernels,
+        "activation_gib": round(reserved / 2**30, 3),
+        **executor.effective(),
     }
     return BuiltEngine(
         engine=engine,
@@ -131,6 +149,41 @@ def _intake(cfg: DictConfig, loaded: LoadedModel, max_model_len: int, refuses: A
         tokenizer=loaded.tokenizer,
         refuses=refuses,
     )
+
+
+def _choose_kernels(cfg: DictConfig, attention: AttentionBackend, name: str, device: torch.device) -> str:
+    """`fused` or `torch`: whose kernels run the layers on a GPU."""
+    wanted = cfg.executor.kernels
+    if device.type == "cpu":
+        if wanted == "fused":
+            raise IncompatibleError("executor.kernels=fused: these are for CUDA GPUs; set executor.kernels=auto")
+        if cfg.compile.level != "off":
+            raise IncompatibleError(
+                f"compile.level={cfg.compile.level}: a CPU has kernels of its own, only a GPU's layers are compiled; "
+                f"set compile.level=off"
+            )
+        return "torch"
+    if wanted == "fused" and not attention.separate_write:
+        raise IncompatibleError(
+            f"executor.kernels=fused: attention={name} writes the cache itself; choose attention=triton or flash, or "
+            f"executor.kernels=torch"
+        )
+    if wanted == "auto":
+        return "fused" if attention.separate_write and cfg.compile.level == "off" else "torch"
+    return str(wanted)
+
+
+def _network(loaded: LoadedModel, attention: AttentionBackend, kernels: str, num_blocks: int) -> Network:
+    """The model with a KV cache of `num_blocks` blocks a layer."""
+    spec = attention.spec
+    shape = attention.kv_cache_shape(num_blocks)
+    # Not zeroed: untouched memory costs nothing on a CPU, and no backend may read a slot that was never written.
+    caches = [torch.empty(shape, dtype=spec.kv_dtype, device=spec.device) for _ in range(spec.num_layers)]
+    if kernels != "fused":
+        return ModuleNetwork(loaded.model, caches)
+    from framework.kernels.cuda.decoder import FusedDecoder
+
+    return FusedNetwork(FusedDecoder(loaded.model), caches)
 
 
 def _fit_length(cfg: DictConfig, num_blocks: int, max_model_len: int) -> int:

@@ -92,7 +92,7 @@ def _decode_kernel(
     if num_items == 1:
         tl.store(out_ptr + out_offset, (total / weight_sum[:, None]).to(out_ptr.dtype.element_ty), mask=mask_GH)
     else:
-        slot = item.to(tl.int64) * NUM_KV_HEADS + kv_head
+        slot = item * NUM_KV_HEADS + kv_head
         in_slot = group[:, None] * HEAD_PAD + column[None, :]
         tl.store(partial_ptr + slot * GROUP_PAD * HEAD_PAD + in_slot, total)
         tl.store(lse_ptr + slot * 2 * GROUP_PAD + group, best)
@@ -105,7 +105,7 @@ def _decode_kernel(
             weight_sum = tl.zeros((GROUP_PAD,), tl.float32)
             total = tl.zeros((GROUP_PAD, HEAD_PAD), tl.float32)
             for other in range(first_item, first_item + num_items):
-                slot = other.to(tl.int64) * NUM_KV_HEADS + kv_head
+                slot = other * NUM_KV_HEADS + kv_head
                 other_best = tl.load(lse_ptr + slot * 2 * GROUP_PAD + group, cache_modifier=".cg")
                 other_sum = tl.load(lse_ptr + slot * 2 * GROUP_PAD + GROUP_PAD + group, cache_modifier=".cg")
                 part = tl.load(partial_ptr + slot * GROUP_PAD * HEAD_PAD + in_slot, cache_modifier=".cg")

@@ -57,13 +57,14 @@ class Gumbel(Sampler):
     def prepare(
         self, params: Sequence[SamplingParams], out: RowTemperatures | None = None
     ) -> Temperature | RowTemperatures | None:
-        if self.device.type != "cuda":
+        if not self.takes_model_dtype:
             return Temperature.of(params, self.device)
         import torch
 
         draws = [p.temperature >= MIN_TEMPERATURE for p in params]
         divisors = [p.temperature if drawn else 1.0 for p, drawn in zip(params, draws, strict=True)]
-        both = torch.tensor([divisors, draws], dtype=torch.float32, pin_memory=True).to(self.device, non_blocking=True)
+        both = torch.tensor([divisors, draws], dtype=torch.float32, pin_memory=self.device.type == "cuda")
+        both = both.to(self.device, non_blocking=True)
         if out is None:
             return RowTemperatures(both[0], both[1])
         out.divisor_R.copy_(both[0])

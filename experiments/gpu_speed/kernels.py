@@ -59,7 +59,7 @@ def skinny() -> None:
             library = graph_us(lambda i, x=x, weights=weights: F.linear(x, weights[i]))
             results = []
             for n, k, warps, stages in itertools.product(
-                (4, 8, 16, 32) if rows == 1 else (8, 16, 32), (256, 512, 1024) if rows == 1 else (128, 256, 512), (2, 4, 8), (2, 4)
+                (4, 8, 16) if rows == 1 else (8, 16, 32), (512, 1024) if rows == 1 else (128, 256, 512), (2, 4, 8), (3,)
             ):
                 if n * k > 16384 or n * k < 1024:
                     continue
@@ -92,10 +92,8 @@ def attention() -> None:
         table = torch.randperm(num_blocks, device="cuda").int().view(rows, -1)
         num_bytes = 2 * rows * length * 8 * 128 * 2
         results = []
-        tiles = itertools.product((32, 64, 128), (2, 4), (2, 3, 4), (1024, 2048, 4096) if rows == 256 else (256, 1024))
+        tiles = itertools.product((32, 64, 128), (4, 8), (2, 3), (1024, 2048, 4096) if rows == 256 else (128, 512))
         for tokens, warps, stages, target in tiles:
-            if tokens == 128 and stages == 4:
-                continue
             tile = DecodeTile(tokens, warps, stages, target)
             decode = PagedDecode(
                 num_heads=16, num_kv_heads=8, head_size=128, block_size=block_size, scale=128**-0.5,
@@ -129,7 +127,7 @@ def head() -> None:
         x = torch.randn(rows, 1024, device="cuda", dtype=torch.bfloat16)
         print(f"head rows {rows}: ideal {weight.numel() * 2 / PEAK_BYTES_PER_S * 1e6:.1f} cublas {graph_us(lambda i, x=x: F.linear(x, weight), 3):.1f}", flush=True)
         results = []
-        for n, k, warps, stages in itertools.product((8, 16, 32, 64), (256, 512, 1024), (2, 4, 8), (2, 4)):
+        for n, k, warps, stages in itertools.product((8, 16, 32), (512, 1024), (4, 8), (3,)):
             if rows > 16 or n * k > 32768:
                 continue
             tile = SkinnyTile(n, k, warps, stages)

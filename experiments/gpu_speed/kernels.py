@@ -58,9 +58,13 @@ def skinny() -> None:
             x = torch.randn(rows, num_inputs, device="cuda", dtype=torch.bfloat16)
             library = graph_us(lambda i, x=x, weights=weights: F.linear(x, weights[i]))
             results = []
-            for n, k, warps, stages in itertools.product(
-                (4, 8, 16) if rows == 1 else (8, 16, 32), (512, 1024) if rows == 1 else (128, 256, 512), (2, 4, 8), (3,)
-            ):
+            whole = triton.next_power_of_2(num_inputs)
+            choices = (
+                itertools.product((1, 2, 4, 8), (whole,), (2, 4, 8), (1,))
+                if rows == 1
+                else itertools.product((8, 16, 32), (128, 256, 512), (2, 4), (3, 5))
+            )
+            for n, k, warps, stages in choices:
                 if n * k > 16384 or n * k < 1024:
                     continue
                 tile = SkinnyTile(n, k, warps, stages)
@@ -80,19 +84,20 @@ def skinny() -> None:
 
 
 def attention() -> None:
-    for rows, length, block_size in ((256, 850, 256), (256, 850, 16), (8, 512, 256), (1, 512, 256)):
-        layers = 4 if rows == 256 else LAYERS
-        num_blocks = rows * (-(-length // block_size) + 1)
+    for rows, length, block_size in ((256, 850, 256), (100, 850, 256), (8, 512, 256), (1, 512, 256)):
+        layers = 4 if rows >= 100 else LAYERS
+        spread = length // 2 if rows == 100 else 0
+        lens = torch.randint(length - spread, length + spread + 1, (rows,), dtype=torch.int32, device="cuda")
+        num_blocks = rows * (-(-(length + spread) // block_size) + 1)
         caches = [
             torch.randn(2, num_blocks, block_size, 8, 128, device="cuda", dtype=torch.bfloat16) for _ in range(layers)
         ]
         q = torch.randn(rows, 16, 128, device="cuda", dtype=torch.bfloat16)
         out = torch.empty_like(q)
-        lens = torch.full((rows,), length, dtype=torch.int32, device="cuda")
         table = torch.randperm(num_blocks, device="cuda").int().view(rows, -1)
-        num_bytes = 2 * rows * length * 8 * 128 * 2
+        num_bytes = 2 * int(lens.sum()) * 8 * 128 * 2
         results = []
-        tiles = itertools.product((32, 64, 128), (4, 8), (2, 3), (1024, 2048, 4096) if rows == 256 else (128, 512))
+        tiles = itertools.product((32, 64, 128), (4, 8) if rows <= 8 else (4,), (2, 3), (1024, 2048, 4096, 8192) if rows >= 100 else (64, 128, 512))
         for tokens, warps, stages, target in tiles:
             tile = DecodeTile(tokens, warps, stages, target)
             decode = PagedDecode(
@@ -127,8 +132,8 @@ def head() -> None:
         x = torch.randn(rows, 1024, device="cuda", dtype=torch.bfloat16)
         print(f"head rows {rows}: ideal {weight.numel() * 2 / PEAK_BYTES_PER_S * 1e6:.1f} cublas {graph_us(lambda i, x=x: F.linear(x, weight), 3):.1f}", flush=True)
         results = []
-        for n, k, warps, stages in itertools.product((8, 16, 32), (512, 1024), (4, 8), (3,)):
-            if rows > 16 or n * k > 32768:
+        for n, k, warps, stages in itertools.product((8, 16, 32), (512, 1024), (4, 8), (3,) if rows > 1 else (1,)):
+            if rows > 16 or n * k > 32768 or (rows == 1 and k < 1024):
                 continue
             tile = SkinnyTile(n, k, warps, stages)
             try:

@@ -156,12 +156,16 @@ def main() -> None:
             if what == "nano_bench":
                 attempt(args.out, what, lambda: nano_bench(llm))
             elif what == "decode":
-                for rows, prompt, output in ((1, 128, 512), (8, 128, 256), (256, 850, 40)):
+                for rows, prompt, output in ((1, 128, 512), (8, 128, 256), (64, 850, 40), (256, 850, 40)):
                     attempt(
                         args.out,
                         f"decode rows={rows} context={prompt}",
                         lambda r=rows, p=prompt, o=output: at_once(llm, r, p, o, 1),
                     )
+            elif what == "no_pdl":
+                from framework.kernels.cuda import pdl
+
+                pdl.enabled = False
             elif what == "profile":
                 for rows, prompt in ((1, 512), (8, 256), (256, 850)):
                     print(profile_steps(llm, rows, prompt), flush=True)

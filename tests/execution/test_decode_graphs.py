@@ -7,8 +7,6 @@ from typing import Any
 
 import pytest
 
-from tests.triton_interpreter import INTERPRETED
-
 from framework.execution.decode_graphs import DecodeGraphs
 from framework.execution.network import FusedNetwork
 from framework.execution.runner import Runner
@@ -17,6 +15,7 @@ from framework.interfaces.sampling_params import SamplingParams
 from framework.llm import LLM
 from framework.loading.load import load_model
 from framework.registry import GRAPHS
+from tests.triton_interpreter import INTERPRETED
 
 pytestmark = pytest.mark.skipif(not INTERPRETED, reason="needs triton and no CUDA device")
 PROMPTS = [[5, 9, 11, 300, 2], [7], [8, 8, 1]]

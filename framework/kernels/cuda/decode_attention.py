@@ -17,8 +17,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from framework.kernels.cuda.pdl import launch_options, let_next_start, wait_for_previous
 
-@triton.jit
+_FEW_ROWS = 16
+
+
+@triton.jit(do_not_specialize=["num_rows", "target_items"])
 def _plan_kernel(
     item_start_ptr, chunk_ptr, seq_len_ptr, num_rows, target_items,
     NUM_KV_HEADS: tl.constexpr, TILE: tl.constexpr, ROWS_PAD: tl.constexpr,
@@ -34,21 +38,23 @@ def _plan_kernel(
     tl.store(chunk_ptr, chunk * TILE)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_rows"])
 def _decode_kernel(
     out_ptr, partial_ptr, lse_ptr, counter_ptr, q_ptr, k_cache_ptr, v_cache_ptr, table_ptr, seq_len_ptr,
     item_start_ptr, chunk_ptr, scale_log2, num_rows, stride_q_token, stride_q_head, stride_table,
     stride_block, stride_offset, stride_head,
     NUM_KV_HEADS: tl.constexpr, GROUP: tl.constexpr, GROUP_PAD: tl.constexpr, HEAD_SIZE: tl.constexpr,
     HEAD_PAD: tl.constexpr, BLOCK_SIZE: tl.constexpr, TILE: tl.constexpr, ROWS_PAD: tl.constexpr,
-    PRECISION: tl.constexpr,
+    PRECISION: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
+    let_next_start(PDL)  # the plan is older than the kernel before this one, so it can be read without waiting
     item = tl.program_id(0) // NUM_KV_HEADS
     kv_head = tl.program_id(0) % NUM_KV_HEADS
     row_index = tl.arange(0, ROWS_PAD)
     item_end = tl.load(item_start_ptr + 1 + row_index, mask=row_index < num_rows, other=2147483647)
     row = tl.sum((item_end <= item).to(tl.int32), 0)
     if row >= num_rows:  # the grid is as large as the worst batch needs
+        wait_for_previous(PDL)
         return
     first_item = tl.load(item_start_ptr + row)
     num_items = tl.load(item_start_ptr + row + 1) - first_item
@@ -61,6 +67,7 @@ def _decode_kernel(
     mask_GH = (group < GROUP)[:, None] & (column < HEAD_SIZE)[None, :]
     head = kv_head * GROUP + group
     q_offset = row.to(tl.int64) * stride_q_token + head[:, None] * stride_q_head + column[None, :]
+    wait_for_previous(PDL)
     q = tl.load(q_ptr + q_offset, mask=mask_GH, other=0.0)
 
     best = tl.full((GROUP_PAD,), -float("inf"), tl.float32)
@@ -121,9 +128,9 @@ def _decode_kernel(
 class DecodeTile:
     """How contexts are cut: tokens a tile, warps and pipeline stages a program, items that the grid aims at."""
 
-    tokens: int = 64
+    tokens: int = 128
     num_warps: int = 4
-    num_stages: int = 3
+    num_stages: int = 2
     target_items: int = 2048
 
 
@@ -156,6 +163,7 @@ class PagedDecode:
         self.group = num_heads // num_kv_heads
         self.tile = tile or DecodeTile()
         self.scale_log2 = scale * 1.4426950408889634
+        self._max_rows_pad = triton.next_power_of_2(max_num_rows)
         self._group_pad = max(16, triton.next_power_of_2(self.group))
         self._head_pad = max(16, triton.next_power_of_2(head_size))
         max_items = triton.cdiv(self.tile.target_items, num_kv_heads) + max_num_rows
@@ -172,10 +180,14 @@ class PagedDecode:
         chunk_tokens = torch.empty(1, dtype=torch.int32, device=device)
         _plan_kernel[(1,)](
             item_start_R1, chunk_tokens, seq_lens_R, num_rows, self.tile.target_items,
-            NUM_KV_HEADS=self.num_kv_heads, TILE=self.tile.tokens, ROWS_PAD=triton.next_power_of_2(num_rows),
+            NUM_KV_HEADS=self.num_kv_heads, TILE=self.tile.tokens, ROWS_PAD=self._rows_pad(num_rows),
             num_warps=4,
         )  # fmt: skip
         return DecodePlan(item_start_R1, chunk_tokens, seq_lens_R, block_table_RB)
+
+    def _rows_pad(self, num_rows: int) -> int:
+        """Two sizes, not one a power of two: each is compiled anew."""
+        return _FEW_ROWS if num_rows <= _FEW_ROWS else self._max_rows_pad
 
     def __call__(self, q_RNH: Tensor, kv_cache: Tensor, plan: DecodePlan, out_RNH: Tensor) -> None:
         """Attend with the rows' last token, whose KV is in the cache ([2, num_blocks, block_size, M, H] strided).
@@ -191,6 +203,7 @@ class PagedDecode:
             q_RNH.stride(0), q_RNH.stride(1), plan.block_table_RB.stride(0), *k_cache.stride()[:3],
             NUM_KV_HEADS=self.num_kv_heads, GROUP=self.group, GROUP_PAD=self._group_pad, HEAD_SIZE=self.head_size,
             HEAD_PAD=self._head_pad, BLOCK_SIZE=self.block_size, TILE=self.tile.tokens,
-            ROWS_PAD=triton.next_power_of_2(num_rows), PRECISION="ieee" if q_RNH.dtype == torch.float32 else "tf32",
+            ROWS_PAD=self._rows_pad(num_rows), PRECISION="ieee" if q_RNH.dtype == torch.float32 else "tf32",
             num_warps=self.tile.num_warps, num_stages=self.tile.num_stages,
+            **launch_options(),
         )  # fmt: skip

@@ -9,6 +9,9 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from triton.language.extra.cuda import libdevice
+
+from framework.kernels.cuda.interpreter import interpreted
 
 _BLOCK_TOKENS = 1024
 _ROWS_PER_PROGRAM = 4
@@ -23,19 +26,26 @@ def _mix_64(x):
 
 
 @triton.jit
-def _log_exponential(bits):
+def _log(x, EXACT: tl.constexpr):
+    if EXACT:
+        return tl.log(x)
+    return libdevice.fast_logf(x)  # one instruction of the GPU and a product
+
+
+@triton.jit
+def _log_exponential(bits, EXACT: tl.constexpr):
     """log(-log1p(-(y + 0.5) 2^-31)) for the 31 random bits y."""
     w = bits.to(tl.float32) * ((1 - 2.0**-24) * 2.0**-31) + 2.0**-32
     # Where w is small a series, since the hardware's log2 is exact to 2^-22 absolute, not relative, near 1.
     series = w * (1 + w * (1 / 2 + w * (1 / 3 + w * (1 / 4 + w * (1 / 5 + w * (1 / 6))))))
-    return tl.log(tl.where(w < 0.0625, series, -tl.log(1 - w)))
+    return _log(tl.where(w < 0.0625, series, -_log(1 - w, EXACT)), EXACT)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_rows"])
 def _gumbel_kernel(
     best_ptr, best_token_ptr, logits_ptr, divisor_ptr, weight_ptr, seed_ptr, position_ptr,
     num_rows, vocab_size, stride_row, num_blocks,
-    ROWS: tl.constexpr, BLOCK: tl.constexpr,
+    ROWS: tl.constexpr, BLOCK: tl.constexpr, EXACT: tl.constexpr,
 ):  # fmt: skip
     block = tl.program_id(0)
     token = block * BLOCK + tl.arange(0, BLOCK)
@@ -57,7 +67,7 @@ def _gumbel_kernel(
                 x = x * ((key >> 32).to(tl.uint32) | 1)
                 x = (x ^ (x >> 16)) * 0x846CA68B
                 signed = x.to(tl.int32, bitcast=True)
-                score = score / tl.load(divisor_ptr + row) - _log_exponential(signed ^ (signed >> 15))
+                score = score * (1.0 / tl.load(divisor_ptr + row)) - _log_exponential(signed ^ (signed >> 15), EXACT)
             best, at = tl.max(score, 0, return_indices=True)  # the lowest index among equals
             tl.store(best_ptr + row * num_blocks + block, best)
             tl.store(best_token_ptr + row * num_blocks + block, block * BLOCK + at)
@@ -89,7 +99,8 @@ def gumbel_argmax(logits_RV: Tensor, divisor_R: Tensor, weight_R: Tensor, seed_R
     grid = (num_blocks, triton.cdiv(num_rows, _ROWS_PER_PROGRAM))
     _gumbel_kernel[grid](
         best, best_token, logits_RV, divisor_R, weight_R, seed_R, position_R,
-        num_rows, vocab_size, logits_RV.stride(0), num_blocks, ROWS=_ROWS_PER_PROGRAM, BLOCK=_BLOCK_TOKENS, num_warps=4,
+        num_rows, vocab_size, logits_RV.stride(0), num_blocks, ROWS=_ROWS_PER_PROGRAM, BLOCK=_BLOCK_TOKENS,
+        EXACT=interpreted(), num_warps=4,
     )  # fmt: skip
     _reduce_kernel[(num_rows,)](
         out_R, best, best_token, num_blocks, BLOCKS_PAD=triton.next_power_of_2(num_blocks), num_warps=1

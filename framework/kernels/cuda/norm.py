@@ -7,15 +7,20 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from framework.kernels.cuda.pdl import launch_options, let_next_start, wait_for_previous
+
 
 @triton.jit
 def _rms_norm_kernel(
-    out_ptr, x_ptr, residual_ptr, weight_ptr, size, eps, ADD: tl.constexpr, SIZE_PAD: tl.constexpr
+    out_ptr, x_ptr, residual_ptr, weight_ptr, size, eps, ADD: tl.constexpr, SIZE_PAD: tl.constexpr,
+    PDL: tl.constexpr,
 ):
+    let_next_start(PDL)
     row = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, SIZE_PAD)
     mask = column < size
     weight = tl.load(weight_ptr + column, mask=mask, other=0.0).to(tl.float32)
+    wait_for_previous(PDL)
     x = tl.load(x_ptr + row * size + column, mask=mask, other=0.0).to(tl.float32)
     if ADD:
         x += tl.load(residual_ptr + row * size + column, mask=mask, other=0.0).to(tl.float32)
@@ -41,5 +46,6 @@ def rms_norm(x_TD: Tensor, weight_D: Tensor, eps: float, residual_TD: Tensor | N
         ADD=residual_TD is not None,
         SIZE_PAD=size_pad,
         num_warps=min(8, max(1, size_pad // 256)),
+        **launch_options(),
     )
     return out_TD

@@ -11,6 +11,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from framework.kernels.cuda.pdl import launch_options, let_next_start, wait_for_previous
+
 
 @dataclass(frozen=True, slots=True)
 class QKVShape:
@@ -26,8 +28,9 @@ def _rotate_and_write_kernel(
     qkv_ptr, weight_ptr, cos_sin_ptr, position_ptr, slot_ptr, k_cache_ptr, v_cache_ptr,
     stride_block, stride_offset, stride_head, eps,
     NUM_HEADS: tl.constexpr, NUM_KV_HEADS: tl.constexpr, HALF: tl.constexpr, HALF_PAD: tl.constexpr,
-    HEADS_PAD: tl.constexpr, KV_PAD: tl.constexpr, BLOCK_SIZE: tl.constexpr, NORM: tl.constexpr,
+    HEADS_PAD: tl.constexpr, KV_PAD: tl.constexpr, BLOCK_SIZE: tl.constexpr, NORM: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
+    let_next_start(PDL)
     token = tl.program_id(0).to(tl.int64)
     position = tl.load(position_ptr + token)
     slot = tl.load(slot_ptr + token)
@@ -38,16 +41,20 @@ def _rotate_and_write_kernel(
     mask = (head < num_qk) & (column < HALF)
     offset = head * head_size + column
     row_ptr = qkv_ptr + token * ((num_qk + NUM_KV_HEADS) * head_size)
-    low = tl.load(row_ptr + offset, mask=mask, other=0.0).to(tl.float32)
-    high = tl.load(row_ptr + offset + HALF, mask=mask, other=0.0).to(tl.float32)
-    if NORM:
-        scale = tl.rsqrt((tl.sum(low * low, 1) + tl.sum(high * high, 1)) / head_size + eps)[:, None]
-        low *= scale * tl.load(weight_ptr + offset, mask=mask, other=0.0).to(tl.float32)
-        high *= scale * tl.load(weight_ptr + offset + HALF, mask=mask, other=0.0).to(tl.float32)
     half = tl.arange(0, HALF_PAD)
     angle_ptr = cos_sin_ptr + position * head_size + half
     cos = tl.load(angle_ptr, mask=half < HALF, other=0.0).to(tl.float32)[None, :]
     sin = tl.load(angle_ptr + HALF, mask=half < HALF, other=0.0).to(tl.float32)[None, :]
+    if NORM:
+        low_weight = tl.load(weight_ptr + offset, mask=mask, other=0.0).to(tl.float32)
+        high_weight = tl.load(weight_ptr + offset + HALF, mask=mask, other=0.0).to(tl.float32)
+    wait_for_previous(PDL)
+    low = tl.load(row_ptr + offset, mask=mask, other=0.0).to(tl.float32)
+    high = tl.load(row_ptr + offset + HALF, mask=mask, other=0.0).to(tl.float32)
+    if NORM:
+        scale = tl.rsqrt((tl.sum(low * low, 1) + tl.sum(high * high, 1)) / head_size + eps)[:, None]
+        low *= scale * low_weight
+        high *= scale * high_weight
     new_low = low * cos - high * sin
     new_high = high * cos + low * sin
     is_query = mask & (head < NUM_HEADS)
@@ -109,6 +116,7 @@ def rotate_and_write(
         BLOCK_SIZE=kv_cache.shape[2],
         NORM=weight_XH is not None,
         num_warps=4,
+        **launch_options(),
     )
     return qkv_TX[:, : num_heads * head_size].unflatten(1, (num_heads, head_size))
 

@@ -21,6 +21,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from framework.interfaces.sampling_params import SamplingParams
+from framework.kernels.cuda import pdl
 from framework.llm import LLM
 from framework.metrics.recorder import Recorder
 from framework.registry import WORKLOADS
@@ -96,6 +97,23 @@ def at_once(llm: LLM, rows: int, prompt: int, output: int, seed: int) -> dict[st
     }
 
 
+def shared_prefix(caching: bool) -> dict[str, float]:
+    """TTFT of 256 requests that come at once and share a prefix of 2,048 tokens, the second time round."""
+    generator = torch.Generator().manual_seed(5)
+    prefix = torch.randint(0, 10_000, (2048,), generator=generator).tolist()
+    params = SamplingParams(temperature=0.6, max_tokens=4, ignore_eos=True)
+    with engine(prefix_caching=caching, graph="eager") as llm:
+        for _ in range(2):
+            recorder = Recorder(keep_outputs=False)
+            for _ in range(256):
+                tail = torch.randint(0, 10_000, (64,), generator=generator).tolist()
+                llm.engine.add_request(prompt_token_ids=prefix + tail, params=params)
+            while llm.engine.has_work:
+                recorder.on_outputs(llm.engine.step())
+        times = [r.first_token_s - r.arrival_s for r in recorder.requests if r.first_token_s is not None]
+        return {"ttft_s_p50": round(statistics.median(times), 4), "hits": recorder.requests[-1].num_cached_tokens}
+
+
 def profile_steps(llm: LLM, rows: int, prompt: int, steps: int = 12) -> str:
     """Kernel times of steady decode, and the share of the time in which no kernel ran."""
     from torch.profiler import ProfilerActivity, profile
@@ -146,7 +164,15 @@ def main() -> None:
     parser.add_argument("what", nargs="+")
     parser.add_argument("--out", type=Path, default=Path("gpu_speed.jsonl"))
     parser.add_argument("--set", nargs="*", default=[], help="engine options, e.g. attention=flash")
+    parser.add_argument("--no-pdl", action="store_true", help="launch kernels one after the other")
+    parser.add_argument("--prefetch", action="store_true", help="prefetch weights into the L2 cache")
+    parser.add_argument("--repeats", type=int, default=2)
     args = parser.parse_args()
+    pdl.enabled, pdl.prefetching = not args.no_pdl, args.prefetch
+    if args.what == ["prefix"]:
+        for caching in (False, True):
+            attempt(args.out, f"prefix caching={caching}", lambda caching=caching: shared_prefix(caching))
+        return
     changes: dict[str, Any] = dict(item.split("=", 1) for item in args.set)
     started = time.perf_counter()
     with engine(**changes) as llm:
@@ -154,7 +180,7 @@ def main() -> None:
         print(torch.cuda.get_device_name(), torch.__version__, subprocess.getoutput("git rev-parse --short HEAD"))
         for what in args.what:
             if what == "nano_bench":
-                attempt(args.out, what, lambda: nano_bench(llm))
+                attempt(args.out, what, lambda: nano_bench(llm, args.repeats))
             elif what == "decode":
                 for rows, prompt, output in ((1, 128, 512), (8, 128, 256), (64, 850, 40), (256, 850, 40)):
                     attempt(
@@ -162,10 +188,6 @@ def main() -> None:
                         f"decode rows={rows} context={prompt}",
                         lambda r=rows, p=prompt, o=output: at_once(llm, r, p, o, 1),
                     )
-            elif what == "no_pdl":
-                from framework.kernels.cuda import pdl
-
-                pdl.enabled = False
             elif what == "profile":
                 for rows, prompt in ((1, 512), (8, 256), (256, 850)):
                     print(profile_steps(llm, rows, prompt), flush=True)

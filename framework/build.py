@@ -19,6 +19,7 @@ from framework.execution.device_state import DeviceState
 from framework.execution.local import LocalExecutor
 from framework.execution.memory import explain_out_of_memory, kv_block_bytes, num_kv_blocks
 from framework.execution.network import FusedNetwork, ModuleNetwork, Network
+from framework.execution.peaks import measure_peaks
 from framework.execution.profile import activation_bytes
 from framework.execution.runner import Runner
 from framework.execution.setup_graphs import build_graphs, check_graphs
@@ -27,6 +28,7 @@ from framework.interfaces.sampling_params import SamplingParams
 from framework.kernels.cpu.optimize import optimize_for_cpu
 from framework.loading.load import LoadedModel, load_config, load_model
 from framework.loading.tokenizer import Tokenizer
+from framework.metrics.utilization import DevicePeaks, ModelCosts
 from framework.models.config import ModelConfig
 from framework.registry import EVICTIONS, GRAPHS, SAMPLERS, SCHEDULERS
 
@@ -42,6 +44,9 @@ class BuiltEngine:
     max_model_len: int
     effective: dict[str, object]
     """What was chosen where the configuration left it open."""
+    costs: ModelCosts
+    peaks: DevicePeaks | None
+    """None on a CPU, whose utilisation is not reported"""
     startup_s: float
     """From here to the end of warm-up, imports excluded."""
 
@@ -81,6 +86,7 @@ def build_engine(cfg: DictConfig) -> BuiltEngine:
     scheduler = SCHEDULERS.build(cfg.scheduler)
     eviction = EVICTIONS.build(cfg.eviction)
     sampler = SAMPLERS.build(cfg.sampler, config.vocab_size, device)
+    peaks = measure_peaks(device, dtype)  # before weights and cache take the memory
     strategy = GRAPHS.build(cfg.graph)
     kernels_name = _choose_kernels(cfg, attention, attention_name, device)
     check_graphs(strategy, cfg.graph.name, attention, sampler, kernels_name, device)
@@ -136,6 +142,8 @@ def build_engine(cfg: DictConfig) -> BuiltEngine:
         eos_token_ids=loaded.eos_token_ids,
         max_model_len=max_model_len,
         effective=effective,
+        costs=_costs(config, dtype, kv_dtype),
+        peaks=peaks,
         startup_s=time.perf_counter() - started,
     )
 
@@ -148,6 +156,16 @@ def _intake(cfg: DictConfig, loaded: LoadedModel, max_model_len: int, refuses: A
         eos_token_ids=loaded.eos_token_ids,
         tokenizer=loaded.tokenizer,
         refuses=refuses,
+    )
+
+
+def _costs(config: ModelConfig, dtype: torch.dtype, kv_dtype: torch.dtype) -> ModelCosts:
+    untied = 0 if config.tie_embeddings else config.vocab_size * config.hidden_size  # looked up, not read
+    return ModelCosts(
+        weight_bytes=(config.num_parameters - untied) * dtype.itemsize,
+        kv_bytes_per_token=config.kv_bytes_per_token(kv_dtype),
+        flops_per_token=config.matmul_flops_per_token,
+        attention_flops_per_token_pair=4 * config.num_layers * config.num_heads * config.head_size,
     )
 
 

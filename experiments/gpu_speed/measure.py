@@ -165,10 +165,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("gpu_speed.jsonl"))
     parser.add_argument("--set", nargs="*", default=[], help="engine options, e.g. attention=flash")
     parser.add_argument("--no-pdl", action="store_true", help="launch kernels one after the other")
-    parser.add_argument("--prefetch", action="store_true", help="prefetch weights into the L2 cache")
     parser.add_argument("--repeats", type=int, default=2)
     args = parser.parse_args()
-    pdl.enabled, pdl.prefetching = not args.no_pdl, args.prefetch
+    pdl.enabled = not args.no_pdl
     if args.what == ["prefix"]:
         for caching in (False, True):
             attempt(args.out, f"prefix caching={caching}", lambda caching=caching: shared_prefix(caching))

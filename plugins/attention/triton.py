@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from framework.kernels.cuda.decode_attention import DecodePlan
 
-_MAX_HEAD_SIZE = 256
+_MAX_HEAD_SIZE = 128
 
 
 @dataclass(slots=True)
@@ -42,6 +42,9 @@ class TritonAttention(AttentionBackend):
         from framework.kernels.cuda.interpreter import interpreted
 
         super().__init__(spec)
+        tile = DecodeTile(tokens=32) if spec.dtype.itemsize > 2 else DecodeTile()  # two stages have to fit on chip
+        if interpreted():
+            tile = DecodeTile(tokens=32, target_items=8)  # the interpreter runs programs one by one
         self._decode = PagedDecode(
             num_heads=spec.num_heads,
             num_kv_heads=spec.num_kv_heads,
@@ -50,7 +53,7 @@ class TritonAttention(AttentionBackend):
             scale=spec.scale,
             max_num_rows=spec.max_num_seqs,
             device=spec.device,
-            tile=DecodeTile(target_items=8) if interpreted() else None,  # the interpreter runs programs one by one
+            tile=tile,
         )
 
     @classmethod

@@ -9,6 +9,7 @@ import torch
 
 from framework.interfaces.sampling_params import SamplingParams
 from framework.llm import LLM
+from tests.parity.families import save_model
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 
@@ -20,21 +21,31 @@ PARAMS = [
 GREEDY = [SamplingParams(temperature=0, max_tokens=one.max_tokens, ignore_eos=True) for one in PARAMS]
 
 
-def tokens(params: list[SamplingParams], **options: Any) -> list[list[int]]:
+def tokens(params: list[SamplingParams], model: str = "tiny", **options: Any) -> list[list[int]]:
     options = {"max_num_seqs": 5, "max_model_len": 128, "sampler": "gumbel", "dtype": "float32", **options}
-    with LLM("tiny", max_num_batched_tokens=64, num_blocks=60, **options) as llm:
+    with LLM(model, max_num_batched_tokens=64, num_blocks=60, **options) as llm:
         return [output.outputs[0].token_ids for output in llm.generate(PROMPTS, params)]
 
 
 @pytest.fixture(scope="module")
-def on_cpu() -> list[list[int]]:
-    return tokens(GREEDY, device="cpu")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A saved model: random weights of a preset depend on the kind of device."""
+    path = tmp_path_factory.mktemp("qwen3")
+    save_model("qwen3", path)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def on_cpu(folder: str) -> list[list[int]]:
+    return tokens(GREEDY, folder, device="cpu")
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "triton"])
 @pytest.mark.parametrize("overlap", [0, 1])
-def test_greedy_tokens_are_those_of_the_cpu(on_cpu: list[list[int]], attention: str, overlap: int) -> None:
-    assert tokens(GREEDY, attention=attention, overlap=overlap) == on_cpu
+def test_greedy_tokens_are_those_of_the_cpu(
+    on_cpu: list[list[int]], folder: str, attention: str, overlap: int
+) -> None:
+    assert tokens(GREEDY, folder, attention=attention, overlap=overlap) == on_cpu
 
 
 @pytest.mark.parametrize("kernels", ["fused", "torch"])
@@ -76,5 +87,5 @@ def test_full_needs_a_sampler_that_can_be_captured() -> None:
 
 
 @pytest.mark.parametrize("level", ["ops", "model"])
-def test_compiled_layers_give_the_tokens_of_plain_ones(on_cpu: list[list[int]], level: str) -> None:
-    assert tokens(GREEDY, attention="sdpa", compile={"level": level}) == on_cpu
+def test_compiled_layers_give_the_tokens_of_plain_ones(on_cpu: list[list[int]], folder: str, level: str) -> None:
+    assert tokens(GREEDY, folder, attention="sdpa", compile={"level": level}) == on_cpu

@@ -20,7 +20,6 @@ _MIN_CAPABILITY = (9, 0)
 enabled = True
 """False launches kernels one after the other, to measure what overlapping them brings."""
 
-prefetching = False
 
 
 @functools.cache
@@ -45,21 +44,3 @@ def wait_for_previous(PDL: tl.constexpr):
     """What the kernels before wrote may be read."""
     if PDL:
         tl.extra.cuda.gdc_wait()
-
-
-def prefetch_enabled() -> bool:
-    """Whether `prefetch` may be used."""
-    return prefetching and enabled and _available()
-
-
-@triton.jit
-def prefetch(pointers, mask, anywhere):
-    """Ask for the cache lines at `pointers` to be in the L2 cache; those that are masked become `anywhere`."""
-    tl.inline_asm_elementwise(
-        "prefetch.global.L2 [$1]; mov.u32 $0, 0;",
-        "=r,l",
-        [tl.where(mask, pointers, anywhere).to(tl.int64)],
-        dtype=tl.int32,
-        is_pure=False,
-        pack=1,
-    )

@@ -118,7 +118,6 @@ def paged_prefill(
     num_rows = seq_lens_R.shape[0]
     exact = q_TNH.dtype == torch.float32
     tile_q, tile = (32, 32) if exact else (128, 64)
-    tile_q = min(tile_q, max(16, triton.next_power_of_2(max_new_tokens)))
     _prefill_kernel[(triton.cdiv(max_new_tokens, tile_q), num_heads, num_rows)](
         out_TNH, q_TNH, k_cache, v_cache, block_table_RB, query_start_R1, seq_lens_R, scale * 1.4426950408889634,
         q_TNH.stride(0), q_TNH.stride(1), out_TNH.stride(0), block_table_RB.stride(0), *k_cache.stride()[:3],

@@ -15,7 +15,7 @@ import triton.language as tl
 from torch import Tensor
 
 from framework.kernels.cuda.norm import rms_norm
-from framework.kernels.cuda.pdl import launch_options, let_next_start, prefetch, prefetch_enabled, wait_for_previous
+from framework.kernels.cuda.pdl import launch_options, let_next_start, wait_for_previous
 
 MAX_ROWS = 16
 """Above it a library's matrix product is faster; see experiments/gpu_speed."""
@@ -56,8 +56,7 @@ def _one_row_kernel(
 def _few_rows_kernel(
     out_ptr, x_ptr, weight_ptr, num_rows, num_outputs,
     K: tl.constexpr, ROWS: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
-    GATED: tl.constexpr, ADD: tl.constexpr, PRECISION: tl.constexpr, LINES: tl.constexpr, PREFETCH: tl.constexpr,
-    PDL: tl.constexpr,
+    GATED: tl.constexpr, ADD: tl.constexpr, PRECISION: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     let_next_start(PDL)
     output = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
@@ -67,11 +66,6 @@ def _few_rows_kernel(
     total = tl.zeros((ROWS, BLOCK_N), tl.float32)
     total_up = tl.zeros((ROWS, BLOCK_N), tl.float32)
     row_ptr = weight_ptr + output.to(tl.int64)[:, None] * K
-    if PREFETCH:
-        line = row_ptr + tl.arange(0, LINES)[None, :] * 64
-        prefetch(line, mask_N[:, None] & (tl.arange(0, LINES) * 64 < K)[None, :], weight_ptr)
-        if GATED:
-            prefetch(line + num_outputs.to(tl.int64) * K, mask_N[:, None] & (tl.arange(0, LINES) * 64 < K)[None, :], weight_ptr)
     wait_for_previous(PDL)
     for start in range(0, K, BLOCK_K):
         column = start + tl.arange(0, BLOCK_K)
@@ -156,7 +150,6 @@ def skinny_linear(
     else:
         _few_rows_kernel[grid](
             out_RN, x_RK, weight_NK, num_rows, num_outputs, ROWS=16, BLOCK_N=tile.block_n, BLOCK_K=tile.block_k,
-            LINES=triton.next_power_of_2(triton.cdiv(num_inputs, 64)), PREFETCH=prefetch_enabled(),
             PRECISION="ieee" if x_RK.dtype == torch.float32 else "tf32", **flags, **launch,
         )  # fmt: skip
     return out_RN

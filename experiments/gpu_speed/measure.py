@@ -163,7 +163,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("what", nargs="+")
     parser.add_argument("--out", type=Path, default=Path("gpu_speed.jsonl"))
-    parser.add_argument("--set", nargs="*", default=[], help="engine options, e.g. attention=flash")
+    parser.add_argument("--set", nargs="*", default=[], help="engine options and overrides, e.g. attention=flash compile.level=ops")
     parser.add_argument("--no-pdl", action="store_true", help="launch kernels one after the other")
     parser.add_argument("--repeats", type=int, default=2)
     args = parser.parse_args()
@@ -172,7 +172,9 @@ def main() -> None:
         for caching in (False, True):
             attempt(args.out, f"prefix caching={caching}", lambda caching=caching: shared_prefix(caching))
         return
-    changes: dict[str, Any] = dict(item.split("=", 1) for item in args.set)
+    pairs = [item.split("=", 1) for item in args.set]
+    changes: dict[str, Any] = {key: value for key, value in pairs if "." not in key}
+    changes["overrides"] = [f"{key}={value}" for key, value in pairs if "." in key]
     started = time.perf_counter()
     with engine(**changes) as llm:
         report(args.out, "effective", {"start_s": round(time.perf_counter() - started, 2), **llm.effective})

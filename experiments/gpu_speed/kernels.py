@@ -97,7 +97,12 @@ def attention() -> None:
         table = torch.randperm(num_blocks, device="cuda").int().view(rows, -1)
         num_bytes = 2 * int(lens.sum()) * 8 * 128 * 2
         results = []
-        tiles = itertools.product((32, 64, 128), (4, 8) if rows <= 8 else (4,), (2, 3), (1024, 2048, 4096, 8192) if rows >= 100 else (64, 128, 512))
+        tiles = itertools.product(
+            (32, 64, 128),
+            (4, 8) if rows <= 8 else (4,),
+            (2, 3),
+            (1024, 2048, 4096, 8192) if rows >= 100 else (64, 128, 512),
+        )
         for tokens, warps, stages, target in tiles:
             tile = DecodeTile(tokens, warps, stages, target)
             decode = PagedDecode(
@@ -106,7 +111,10 @@ def attention() -> None:
             )  # fmt: skip
             plan = decode.plan(lens, table)
             try:
-                us = graph_us(lambda i, decode=decode, plan=plan, caches=caches, q=q, out=out: decode(q, caches[i], plan, out), layers)
+                us = graph_us(
+                    lambda i, decode=decode, plan=plan, caches=caches, q=q, out=out: decode(q, caches[i], plan, out),
+                    layers,
+                )
             except triton.runtime.errors.OutOfResources:
                 continue
             results.append((us, tokens, warps, stages, target))
@@ -130,14 +138,19 @@ def head() -> None:
     weight = torch.randn(151936, 1024, device="cuda", dtype=torch.bfloat16)
     for rows in (1, 8, 256):
         x = torch.randn(rows, 1024, device="cuda", dtype=torch.bfloat16)
-        print(f"head rows {rows}: ideal {weight.numel() * 2 / PEAK_BYTES_PER_S * 1e6:.1f} cublas {graph_us(lambda i, x=x: F.linear(x, weight), 3):.1f}", flush=True)
+        print(
+            f"head rows {rows}: ideal {weight.numel() * 2 / PEAK_BYTES_PER_S * 1e6:.1f} cublas {graph_us(lambda i, x=x: F.linear(x, weight), 3):.1f}",
+            flush=True,
+        )
         results = []
         for n, k, warps, stages in itertools.product((8, 16, 32), (512, 1024), (4, 8), (3,) if rows > 1 else (1,)):
             if rows > 16 or n * k > 32768 or (rows == 1 and k < 1024):
                 continue
             tile = SkinnyTile(n, k, warps, stages)
             try:
-                results.append((graph_us(lambda i, x=x, tile=tile: skinny_linear(x, weight, tile=tile), 3), n, k, warps, stages))
+                results.append(
+                    (graph_us(lambda i, x=x, tile=tile: skinny_linear(x, weight, tile=tile), 3), n, k, warps, stages)
+                )
             except (triton.runtime.errors.OutOfResources, RuntimeError):
                 continue
         results.sort()

@@ -52,9 +52,7 @@ def nano_bench(llm: LLM, repeats: int = 2) -> dict[str, float]:
     rates = []
     for repeat in range(repeats + 1):
         workload = WORKLOADS.build({"name": "nano_bench", "seed": repeat + 1})
-        context = WorkloadContext(
-            tokenizer=None, vocab_size=151936, max_model_len=4096, seed=repeat, eos_token_ids=()
-        )
+        context = WorkloadContext(tokenizer=None, vocab_size=151936, max_model_len=4096, seed=repeat, eos_token_ids=())
         requests = prepare(workload, context)
         recorder = Recorder(keep_outputs=False)
         llm.engine.reset()
@@ -139,9 +137,13 @@ def profile_steps(llm: LLM, rows: int, prompt: int, steps: int = 12) -> str:
     by_name: dict[str, list[float]] = {}
     for event in events:
         by_name.setdefault(event.name[:70], []).append(event.time_range.end - event.time_range.start)
-    lines = [f"rows {rows} context {prompt}: idle share {1 - busy / (end - first):.4f}, {len(events) / steps:.0f} kernels a step"]
+    lines = [
+        f"rows {rows} context {prompt}: idle share {1 - busy / (end - first):.4f}, {len(events) / steps:.0f} kernels a step"
+    ]
     for name, times in sorted(by_name.items(), key=lambda item: -sum(item[1]))[:16]:
-        lines.append(f"  {sum(times) / steps:9.1f} us a step {len(times) / steps:6.1f} x {statistics.mean(times):7.2f} us  {name}")
+        lines.append(
+            f"  {sum(times) / steps:9.1f} us a step {len(times) / steps:6.1f} x {statistics.mean(times):7.2f} us  {name}"
+        )
     return "\n".join(lines)
 
 
@@ -163,7 +165,9 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("what", nargs="+")
     parser.add_argument("--out", type=Path, default=Path("gpu_speed.jsonl"))
-    parser.add_argument("--set", nargs="*", default=[], help="engine options and overrides, e.g. attention=flash compile.level=ops")
+    parser.add_argument(
+        "--set", nargs="*", default=[], help="engine options and overrides, e.g. attention=flash compile.level=ops"
+    )
     parser.add_argument("--no-pdl", action="store_true", help="launch kernels one after the other")
     parser.add_argument("--repeats", type=int, default=2)
     args = parser.parse_args()

@@ -77,11 +77,20 @@ def _check_plugin(cfg: DictConfig, kind: str, names: list[str]) -> None:
 def _check_kernels(cfg: DictConfig) -> None:
     level, mode = cfg.compile.level, cfg.compile.mode
     kernels = OmegaConf.select(cfg, "executor.kernels")
-    _require(level == "off" or kernels != "fused", "compile.level", level, "nothing is left to compile with executor.kernels=fused", "executor.kernels=auto")
+    _require(
+        level == "off" or kernels != "fused",
+        "compile.level",
+        level,
+        "nothing is left to compile with executor.kernels=fused",
+        "executor.kernels=auto",
+    )
     _require(mode is None or level != "off", "compile.mode", mode, "needs compile.level=ops or model", "null")
     _require(
         mode != "reduce-overhead" or OmegaConf.select(cfg, "graph.name") == "eager",
-        "compile.mode", mode, "captures graphs of its own, which graph=" + str(OmegaConf.select(cfg, "graph.name")) + " does already", "graph=eager, or mode max-autotune-no-cudagraphs",
+        "compile.mode",
+        mode,
+        "captures graphs of its own, which graph=" + str(OmegaConf.select(cfg, "graph.name")) + " does already",
+        "graph=eager, or mode max-autotune-no-cudagraphs",
     )
 
 

@@ -18,9 +18,7 @@ from framework.interfaces.graph import GraphKey
 class PieceGraphs:
     """Graphs of scope `PIECES` for batches of any kind."""
 
-    def __init__(
-        self, network: Network, state: DeviceState, max_tokens: int, *, max_graphs: int | None = None
-    ) -> None:
+    def __init__(self, network: Network, state: DeviceState, max_tokens: int, *, max_graphs: int | None = None) -> None:
         self._network = network
         config = network.model.config
         device = state.device
@@ -28,9 +26,7 @@ class PieceGraphs:
         self._position_T = torch.zeros(max_tokens, dtype=torch.int64, device=device)
         self._slot_T = torch.full((max_tokens,), -1, dtype=torch.int64, device=device)
         width = network.model.num_heads * config.head_size
-        self._answer = torch.zeros(
-            max_tokens * width, dtype=network.model.embed_tokens.weight.dtype, device=device
-        )
+        self._answer = torch.zeros(max_tokens * width, dtype=network.model.embed_tokens.weight.dtype, device=device)
         self.cache = GraphCache(device, self._capture, max_graphs)  # type: ignore[arg-type]
 
     @torch.inference_mode()

@@ -24,9 +24,7 @@ class ResidentRows:
         self.seq_lens_R = torch.zeros(max_rows, dtype=torch.int32, device=device)
         self.slot_mapping_R = torch.full((max_rows,), -1, dtype=torch.int64, device=device)
         self.query_start_R1 = torch.arange(max_rows + 1, dtype=torch.int32, device=device)
-        self.block_table_RB = torch.zeros(
-            max_rows, state.block_table_SB.shape[1], dtype=torch.int32, device=device
-        )
+        self.block_table_RB = torch.zeros(max_rows, state.block_table_SB.shape[1], dtype=torch.int32, device=device)
         self._slots: list[int] = []
         self._next = np.zeros(0, dtype=np.int64)
         self._num_padded = 0

@@ -63,7 +63,9 @@ class FlashAttention(AttentionBackend):
                 f"engine.block_size={_BLOCK_MULTIPLE}, or {_OTHERWISE}"
             )
         if spec.head_size % 8 or spec.head_size > _MAX_HEAD_SIZE:
-            return f"attention=flash needs a head size of 8, 16, ..., {_MAX_HEAD_SIZE}, not {spec.head_size}; {_OTHERWISE}"
+            return (
+                f"attention=flash needs a head size of 8, 16, ..., {_MAX_HEAD_SIZE}, not {spec.head_size}; {_OTHERWISE}"
+            )
         return None
 
     def kv_cache_shape(self, num_blocks: int) -> tuple[int, ...]:
@@ -117,9 +119,7 @@ class FlashAttention(AttentionBackend):
             )
         return out_TNH
 
-    def _decode(
-        self, attend: object, q_RNH: Tensor, k_cache: Tensor, v_cache: Tensor, batch: BatchLayout
-    ) -> Tensor:
+    def _decode(self, attend: object, q_RNH: Tensor, k_cache: Tensor, v_cache: Tensor, batch: BatchLayout) -> Tensor:
         num_rows = batch.num_decode_rows
         out_R1NH: Tensor = attend(  # type: ignore[operator]
             q_RNH.unsqueeze(1),

@@ -69,7 +69,9 @@ class TritonAttention(AttentionBackend):
         if spec.kv_dtype.itemsize < 2:
             return f"attention=triton has no scales for a cache of {spec.kv_dtype}; choose the model's dtype for it"
         if spec.head_size > _MAX_HEAD_SIZE:
-            return f"attention=triton has heads of at most {_MAX_HEAD_SIZE}, not {spec.head_size}; choose attention=sdpa"
+            return (
+                f"attention=triton has heads of at most {_MAX_HEAD_SIZE}, not {spec.head_size}; choose attention=sdpa"
+            )
         return None
 
     def kv_cache_shape(self, num_blocks: int) -> tuple[int, ...]:

@@ -42,9 +42,7 @@ def on_cpu(folder: str) -> list[list[int]]:
 
 @pytest.mark.parametrize("attention", ["sdpa", "triton"])
 @pytest.mark.parametrize("overlap", [0, 1])
-def test_greedy_tokens_are_those_of_the_cpu(
-    on_cpu: list[list[int]], folder: str, attention: str, overlap: int
-) -> None:
+def test_greedy_tokens_are_those_of_the_cpu(on_cpu: list[list[int]], folder: str, attention: str, overlap: int) -> None:
     assert tokens(GREEDY, folder, attention=attention, overlap=overlap) == on_cpu
 
 
@@ -62,7 +60,9 @@ def test_bucket_lists_are_configurable(sizes: list[int]) -> None:
 
 
 def test_lazy_graphs_stay_bounded() -> None:
-    with LLM("tiny", max_num_seqs=8, max_model_len=64, sampler="gumbel", graph={"name": "lazy", "max_graphs": 2}) as llm:
+    with LLM(
+        "tiny", max_num_seqs=8, max_model_len=64, sampler="gumbel", graph={"name": "lazy", "max_graphs": 2}
+    ) as llm:
         llm.generate(PROMPTS[:4], [SamplingParams(max_tokens=count, ignore_eos=True) for count in (4, 8, 12, 16)])
         graphs: Any = llm.engine.executor._runner.graphs  # type: ignore[attr-defined]
         assert graphs.cache.num_captured >= 3

@@ -9,9 +9,7 @@ import pytest
 from framework.metrics.records import RequestRecord, StepRecord
 from framework.metrics.utilization import DevicePeaks, ModelCosts, needed_bytes, needed_flops, utilization
 
-COSTS = ModelCosts(
-    weight_bytes=1000, kv_bytes_per_token=10, flops_per_token=100, attention_flops_per_token_pair=1
-)
+COSTS = ModelCosts(weight_bytes=1000, kv_bytes_per_token=10, flops_per_token=100, attention_flops_per_token_pair=1)
 
 
 def request(prompt: int, output: int, cached: int) -> RequestRecord:

@@ -97,6 +97,4 @@ class FusedDecoder:
         cos_sin_PH = self.model.rotary.cos_sin_PH
         if norm is None:
             return rotate_and_write(qkv_TX, self._shape, cos_sin_PH, position_T, slot_T, kv_cache)
-        return rotate_and_write(
-            qkv_TX, self._shape, cos_sin_PH, position_T, slot_T, kv_cache, norm.weight, norm.eps
-        )
+        return rotate_and_write(qkv_TX, self._shape, cos_sin_PH, position_T, slot_T, kv_cache, norm.weight, norm.eps)

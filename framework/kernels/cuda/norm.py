@@ -12,7 +12,14 @@ from framework.kernels.cuda.pdl import launch_options, let_next_start, wait_for_
 
 @triton.jit
 def _rms_norm_kernel(
-    out_ptr, x_ptr, residual_ptr, weight_ptr, size, eps, ADD: tl.constexpr, SIZE_PAD: tl.constexpr,
+    out_ptr,
+    x_ptr,
+    residual_ptr,
+    weight_ptr,
+    size,
+    eps,
+    ADD: tl.constexpr,
+    SIZE_PAD: tl.constexpr,
     PDL: tl.constexpr,
 ):
     let_next_start(PDL)

@@ -21,7 +21,6 @@ enabled = True
 """False launches kernels one after the other, to measure what overlapping them brings."""
 
 
-
 @functools.cache
 def _available() -> bool:
     return not interpreted() and torch.cuda.get_device_capability() >= _MIN_CAPABILITY

@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 """Times single kernels and their tiles: `python experiments/gpu_speed/kernels.py skinny attention head gumbel`.
 
 Every timing is of a captured graph over as many sets of weights or caches as a model has layers, so that no input is in

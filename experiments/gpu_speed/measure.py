@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 """Figures of the GPU engine: `python experiments/gpu_speed/measure.py nano_bench decode kernels ...`, a line each.
 
 Random weights in the shape of Qwen3-0.6B, bf16, on the GPU at hand. Every figure is printed and appended to a JSON file.
@@ -7,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import itertools
 import json
 import statistics
 import subprocess
@@ -87,7 +89,7 @@ def at_once(llm: LLM, rows: int, prompt: int, output: int, seed: int) -> dict[st
         llm.engine.step()
     llm.engine.observers.remove(recorder)
     decode = [s for s in recorder.steps if not s.num_prefill_tokens and s.num_rows == rows][4:-2]
-    gaps = [(b.finish_s - a.finish_s) * 1e3 for a, b in zip(decode, decode[1:], strict=False)]
+    gaps = [(b.finish_s - a.finish_s) * 1e3 for a, b in itertools.pairwise(decode)]
     return {
         "ms_a_step": round(statistics.mean(gaps), 4),
         "ms_a_step_p50": round(statistics.median(gaps), 4),

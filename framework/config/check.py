@@ -76,22 +76,12 @@ def _check_plugin(cfg: DictConfig, kind: str, names: list[str]) -> None:
 
 def _check_kernels(cfg: DictConfig) -> None:
     level, mode = cfg.compile.level, cfg.compile.mode
-    kernels = OmegaConf.select(cfg, "executor.kernels")
-    _require(
-        level == "off" or kernels != "fused",
-        "compile.level",
-        level,
-        "nothing is left to compile with executor.kernels=fused",
-        "executor.kernels=auto",
-    )
+    kernels, graph = OmegaConf.select(cfg, "executor.kernels"), OmegaConf.select(cfg, "graph.name")
+    useless = "nothing is left to compile with executor.kernels=fused"
+    _require(level == "off" or kernels != "fused", "compile.level", level, useless, "executor.kernels=auto")
     _require(mode is None or level != "off", "compile.mode", mode, "needs compile.level=ops or model", "null")
-    _require(
-        mode != "reduce-overhead" or OmegaConf.select(cfg, "graph.name") == "eager",
-        "compile.mode",
-        mode,
-        "captures graphs of its own, which graph=" + str(OmegaConf.select(cfg, "graph.name")) + " does already",
-        "graph=eager, or mode max-autotune-no-cudagraphs",
-    )
+    twice = f"captures graphs of its own, which graph={graph} does already"
+    _require(mode != "reduce-overhead" or graph == "eager", "compile.mode", mode, twice, "graph=eager")
 
 
 def _check_engine(engine: DictConfig) -> None:

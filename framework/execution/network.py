@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from framework.kernels.cuda.decoder import FusedDecoder
 
 Attend = Callable[..., Tensor]
-"""`attend(layer, q_TNH, ...)` with what the network leaves to the backend: keys and values too, unless it wrote them."""
+"""`attend(layer, q_TNH, ...)`, with keys and values too unless the network wrote them."""
 
 
 class Network(Protocol):

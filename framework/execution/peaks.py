@@ -20,8 +20,6 @@ def measure_peaks(device: torch.device, dtype: torch.dtype) -> DevicePeaks | Non
     matrix = torch.randn(_MATRIX_SIZE, _MATRIX_SIZE, dtype=dtype, device=device)
     copy_s = _seconds(lambda: target.copy_(source))
     product_s = _seconds(lambda: matrix @ matrix)
-    del source, target, matrix
-    torch.cuda.empty_cache()
     return DevicePeaks(bytes_per_s=2 * _COPY_BYTES / copy_s, flops_per_s=2 * _MATRIX_SIZE**3 / product_s)
 
 

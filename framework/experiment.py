@@ -90,6 +90,7 @@ def _measure(cfg: DictConfig, record: Record, tracker: Tracker) -> None:
     from framework.metrics.recorder import Recorder
     from framework.metrics.slo import Slo
     from framework.metrics.summary import summarize
+    from framework.metrics.utilization import utilization
     from framework.progress import ProgressBar
     from framework.tracking.environment import environment
     from framework.workloads.base import WorkloadContext
@@ -128,12 +129,19 @@ def _measure(cfg: DictConfig, record: Record, tracker: Tracker) -> None:
         finally:
             record.requests, record.steps = recorder.requests, recorder.steps
             record.outputs = recorder.outputs if keep_outputs else None
+            bandwidth, flops = (
+                utilization(built.costs, built.peaks, recorder.requests, recorder.steps)
+                if built.peaks
+                else (None, None)
+            )
             record.metrics = summarize(
                 recorder.requests,
                 recorder.steps,
                 slo=slo,
                 startup_s=startup_s,
                 peak_memory_gib=_peak_memory_gib(device),
+                memory_bandwidth_utilization=bandwidth,
+                model_flops_utilization=flops,
             )
 
 

@@ -37,8 +37,7 @@ def check(cfg: DictConfig) -> None:
     for kind, registry in REGISTRIES.items():
         _check_plugin(cfg, kind, registry.names())
     _check_engine(cfg.engine)
-    level = cfg.compile.level
-    _require(level == "off", "compile.level", level, "compilation arrives with the GPU engine", "off")
+    _check_kernels(cfg)
     threads, tp = OmegaConf.select(cfg, "executor.threads"), OmegaConf.select(cfg, "executor.tp")
     _require(
         threads is None or threads >= 1, "executor.threads", threads, "must be at least 1", "null for torch's default"
@@ -75,6 +74,16 @@ def _check_plugin(cfg: DictConfig, kind: str, names: list[str]) -> None:
         value: Any = group[parameter.name]
         wrong = wrong_choice(parameter.annotation, value)
         _require(wrong is None, f"{kind}.{parameter.name}", value, wrong or "", "")
+
+
+def _check_kernels(cfg: DictConfig) -> None:
+    level, mode = cfg.compile.level, cfg.compile.mode
+    kernels, graph = OmegaConf.select(cfg, "executor.kernels"), OmegaConf.select(cfg, "graph.name")
+    useless = "nothing is left to compile with executor.kernels=fused"
+    _require(level == "off" or kernels != "fused", "compile.level", level, useless, "executor.kernels=auto")
+    _require(mode is None or level != "off", "compile.mode", mode, "needs compile.level=ops or model", "null")
+    twice = f"captures graphs of its own, which graph={graph} does already"
+    _require(mode != "reduce-overhead" or graph == "eager", "compile.mode", mode, twice, "graph=eager")
 
 
 def _check_engine(engine: DictConfig) -> None:

@@ -13,7 +13,9 @@ CHOICES: dict[str, Any] = {
     "executor.device": Literal["auto", "cpu", "cuda"],
     "executor.dtype": Literal["auto", "float32", "bfloat16", "float16"],
     "executor.kv_dtype": Literal["auto", "float32", "bfloat16", "float16"],
+    "executor.kernels": Literal["auto", "torch", "fused"],
     "compile.level": Literal["off", "ops", "model"],
+    "compile.mode": Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"] | None,
 }
 """Keys with a fixed set of values. OmegaConf has no such type, so `check` compares them after composition."""
 
@@ -69,6 +71,9 @@ class ExecutorConfig:
     dtype: str = "auto"
     """Of weights and activations."""
     kv_dtype: str = "auto"
+    kernels: str = "auto"
+    """Of a GPU's layers. torch: PyTorch's, which compile.level may compile; fused: our own in Triton; auto: fused where
+    nothing is to be compiled and the attention backend allows it."""
     tp: int = 1
     """Tensor-parallel ranks."""
     threads: int | None = None
@@ -77,10 +82,12 @@ class ExecutorConfig:
 
 @dataclass
 class CompileConfig:
-    """torch.compile: off, ops (fused elementwise operations) or model."""
+    """torch.compile of a GPU's layers."""
 
     level: str = "off"
+    """off; ops: the elementwise operations; model: everything between two attention calls."""
     mode: str | None = None
+    """As of torch.compile; null: default."""
 
 
 @dataclass

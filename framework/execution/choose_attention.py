@@ -10,8 +10,8 @@ from framework.errors import IncompatibleError
 from framework.interfaces.attention import AttentionBackend, AttentionSpec
 from framework.registry import ATTENTIONS
 
-_PREFERENCE = {"cpu": ("paged_cpu", "sdpa"), "cuda": ("sdpa",)}
-"""By measured speed, fastest first; see experiments/cpu_baseline/."""
+_PREFERENCE = {"cpu": ("paged_cpu", "sdpa"), "cuda": ("triton", "flash", "sdpa")}
+"""By measured speed, fastest first; see experiments/cpu_baseline/ and experiments/gpu_speed/."""
 
 
 def choose_attention(cfg: DictConfig, spec: AttentionSpec) -> tuple[AttentionBackend, str, dict[str, str]]:

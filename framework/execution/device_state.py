@@ -12,37 +12,49 @@ import numpy as np
 import torch
 
 from framework.execution.executor import Admission, StepBatch
+from framework.execution.staging import Staging
 
 
 class DeviceState:
-    """Tokens, block tables and seeds of every running request."""
+    """Tokens, block tables and seeds of every running request.
+
+    One row past the last slot belongs to the rows that pad a captured graph. It is never written by a request.
+    """
 
     def __init__(self, *, num_slots: int, max_model_len: int, block_size: int, device: torch.device) -> None:
-        self.device = device
+        self.device, self.num_slots, self.block_size = device, num_slots, block_size
+        self.staging = Staging(device)
         num_columns = -(-max_model_len // block_size)
-        self.token_ids_SL = torch.zeros(num_slots, max_model_len, dtype=torch.int32, device=device)
-        self.block_table_SB = torch.zeros(num_slots, num_columns, dtype=torch.int32, device=device)
-        self.seed_S = torch.zeros(num_slots, dtype=torch.int64, device=device)
-        self.num_prompt_S = torch.zeros(num_slots, dtype=torch.int64, device=device)
+        num_rows = num_slots + 1
+        self.token_ids_SL = torch.zeros(num_rows, max_model_len, dtype=torch.int32, device=device)
+        self.block_table_SB = torch.zeros(num_rows, num_columns, dtype=torch.int32, device=device)
+        self.seed_S = torch.zeros(num_rows, dtype=torch.int64, device=device)
+        self.num_prompt_S = torch.zeros(num_rows, dtype=torch.int64, device=device)
 
     def apply(self, batch: StepBatch) -> None:
         """Take over what the plan changed."""
-        for admission in batch.admissions:
-            self._admit(admission)
+        if batch.admissions:
+            self._admit(batch.admissions)
         if batch.new_blocks:
             self._append_blocks(batch.new_blocks)
 
-    def _admit(self, admission: Admission) -> None:
-        ids = torch.from_numpy(np.frombuffer(admission.token_ids, dtype=np.int32).copy())
-        self.token_ids_SL[admission.slot, : len(ids)].copy_(ids)
-        self.seed_S[admission.slot] = admission.seed
-        self.num_prompt_S[admission.slot] = admission.num_prompt
+    def _admit(self, admissions: Sequence[Admission]) -> None:
+        width = self.token_ids_SL.shape[1]
+        ids = [np.frombuffer(admission.token_ids, dtype=np.int32) for admission in admissions]
+        where = [np.arange(len(one)) + admission.slot * width for one, admission in zip(ids, admissions, strict=True)]
+        slots = np.array([admission.slot for admission in admissions])
+        seeds = np.array([admission.seed for admission in admissions])
+        num_prompt = np.array([admission.num_prompt for admission in admissions])
+        sent = self.staging.send([np.concatenate(where), np.concatenate(ids), slots, seeds, num_prompt])
+        where_E, ids_E, slot_A, seed_A, num_prompt_A = sent
+        self.token_ids_SL.view(-1).index_copy_(0, where_E, ids_E.int())
+        self.seed_S.index_copy_(0, slot_A, seed_A)
+        self.num_prompt_S.index_copy_(0, slot_A, num_prompt_A)
 
     def _append_blocks(self, new_blocks: Sequence[tuple[int, int, list[int]]]) -> None:
         """One scatter for all rows: in steady decode, a few entries a step."""
-        lengths = [len(ids) for _, _, ids in new_blocks]
-        slots = np.repeat([slot for slot, _, _ in new_blocks], lengths)
-        columns = np.concatenate([np.arange(first, first + len(ids)) for _, first, ids in new_blocks])
-        values = np.concatenate([np.asarray(ids, dtype=np.int32) for _, _, ids in new_blocks])
-        index = torch.from_numpy(np.stack([slots, columns])).to(self.device)
-        self.block_table_SB[index[0], index[1]] = torch.from_numpy(values).to(self.device)
+        width = self.block_table_SB.shape[1]
+        where = np.concatenate([np.arange(first, first + len(ids)) + slot * width for slot, first, ids in new_blocks])
+        values = np.concatenate([np.asarray(ids) for _, _, ids in new_blocks])
+        where_E, values_E = self.staging.send([where, values])
+        self.block_table_SB.view(-1).index_copy_(0, where_E, values_E.int())

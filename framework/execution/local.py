@@ -1,9 +1,14 @@
-"""One device in this process: steps run one after another on its thread, so that `submit` never blocks."""
+"""One device in this process: a GPU's steps are enqueued at once, a CPU's run on a thread of their own.
+
+Either way `submit` does not wait for a step to run.
+"""
 
 from __future__ import annotations
 
 from collections import deque
-from concurrent.futures import Future
+from collections.abc import Callable
+
+import torch
 
 from framework.clock import RealClock
 from framework.execution.device_thread import DeviceThread
@@ -12,20 +17,41 @@ from framework.execution.runner import Runner
 
 
 class LocalExecutor(Executor):
-    """Runs a `Runner`. PyTorch releases the interpreter lock inside its kernels, which is when planning gets done."""
+    """Runs a `Runner`. PyTorch releases the interpreter lock inside CPU kernels, which is when planning gets done."""
 
-    def __init__(self, runner: Runner, thread: DeviceThread, *, num_blocks: int) -> None:
+    def __init__(self, runner: Runner, thread: DeviceThread | None, *, num_blocks: int) -> None:
         self.num_blocks = num_blocks
         self.clock = RealClock()
-        self._runner, self._thread = runner, thread
-        self._pending: deque[Future[StepResult]] = deque()
+        self._runner: Runner | None = runner
+        self._thread = thread
+        self._pending: deque[Callable[[], StepResult]] = deque()
 
     def submit(self, batch: StepBatch) -> None:
-        self._pending.append(self._thread.submit(self._runner.run, batch))
+        runner = self._runner
+        assert runner is not None, "submit after close"
+        if self._thread is None:
+            self._pending.append(runner.launch(batch).result)
+        else:
+            self._pending.append(self._thread.submit(lambda: runner.launch(batch).result()).result)
 
     def collect(self) -> StepResult:
-        return self._pending.popleft().result()
+        return self._pending.popleft()()
 
     def close(self) -> None:
-        self._thread.close()
         self._pending.clear()
+        if self._thread is not None:
+            self._thread.close()
+        elif self._runner is not None:
+            torch.cuda.synchronize()
+        self._runner = None  # the next cell of a sweep needs the memory
+
+    def effective(self) -> dict[str, object]:
+        graphs = self._runner.graphs if self._runner else None
+        if graphs is None:
+            return {}
+        cache = graphs.cache
+        return {
+            "graphs_captured": cache.num_captured,
+            "graph_capture_s": round(cache.capture_s, 3),
+            "graph_memory_gib": round(cache.memory_bytes / 2**30, 3),
+        }

@@ -1,7 +1,7 @@
 """The five plugin interfaces: everything that the author of a plugin has to read."""
 
 from framework.interfaces.eviction import CachedBlock, EvictionPolicy, ScorePolicy
-from framework.interfaces.graph import BatchShape, GraphKey, GraphLimits, GraphStrategy
+from framework.interfaces.graph import BatchShape, GraphKey, GraphLimits, GraphScope, GraphStrategy
 from framework.interfaces.sampling_params import SamplingParams
 from framework.interfaces.scheduler import Queue, RequestView, Scheduler, StepPlan, Verdict
 
@@ -11,6 +11,7 @@ __all__ = [
     "EvictionPolicy",
     "GraphKey",
     "GraphLimits",
+    "GraphScope",
     "GraphStrategy",
     "Queue",
     "RequestView",

@@ -48,7 +48,8 @@ class BatchLayout:
     `seq_lens_R[r]` tokens; earlier ones are in the cache. Decode rows (one token) come first.
 
     The device tensors are buffers that the runner may reuse in the next step. `*_host` are plain lists of the same
-    values, so that planning needs no device synchronisation.
+    values, so that planning needs no device synchronisation. In a captured batch of decode rows the lists are empty:
+    lengths change from replay to replay, on the device alone. Rows that pad such a batch have length 0 and slot -1.
     """
 
     num_rows: int
@@ -75,6 +76,9 @@ class AttentionBackend(ABC):
     """
 
     graph_support: GraphSupport = GraphSupport.NEVER
+    separate_write: bool = False
+    """Whether `attend` exists and the cache is [2 (K, V), num_blocks, block_size, M, H]: then the framework may fuse
+    the cache write with what comes before it, and call `attend` where it would have called `forward`."""
 
     def __init__(self, spec: AttentionSpec) -> None:
         self.spec = spec
@@ -90,10 +94,17 @@ class AttentionBackend(ABC):
 
     @abstractmethod
     def plan(self, batch: BatchLayout) -> Any:
-        """Prepare what `forward` needs, once a step and outside graphs, in buffers that the backend keeps."""
+        """Prepare what `forward` needs, once a step.
+
+        A backend that supports graphs plans a batch of decode rows by device work alone: it is captured with the step.
+        """
 
     @abstractmethod
     def forward(
         self, layer: int, q_TNH: Tensor, k_TMH: Tensor, v_TMH: Tensor, kv_cache: Tensor, metadata: Any
     ) -> Tensor:
         """Write K and V, then attend; returns [T, N, H]. Runs inside graphs, so it never synchronises with the host."""
+
+    def attend(self, layer: int, q_TNH: Tensor, kv_cache: Tensor, metadata: Any) -> Tensor:
+        """`forward` after the step's keys and values were written to the cache; only with `separate_write`."""
+        raise NotImplementedError

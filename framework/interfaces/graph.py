@@ -2,8 +2,20 @@
 
 from __future__ import annotations
 
+import enum
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+
+
+class GraphScope(enum.Enum):
+    """How much of a step one replay covers."""
+
+    FORWARD = "forward"
+    """Input gather and model, of decode rows; head and sampling are launched one by one."""
+    STEP = "step"
+    """Input gather, model, head, sampling and feeding the token back, of decode rows."""
+    PIECES = "pieces"
+    """Everything between two attention calls, of any batch: keys have tokens and no rows (`num_rows=0`)."""
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -39,10 +51,17 @@ class GraphKey:
 class GraphStrategy(ABC):
     """Chooses graph shapes. Capturing, memory pools and padding are the framework's."""
 
+    scope: GraphScope = GraphScope.FORWARD
+    max_graphs: int | None = None
+    """Graphs kept at once; the one not replayed for longest makes room. None keeps all."""
+
     @abstractmethod
     def keys(self, limits: GraphLimits) -> list[GraphKey]:
         """The shapes to capture at start, largest first so that all of them share one memory pool."""
 
     @abstractmethod
     def select(self, shape: BatchShape) -> GraphKey | None:
-        """The captured shape to replay `shape` in, every dimension at least as large; None runs it eagerly."""
+        """The shape to replay `shape` in, every dimension at least as large; None runs it eagerly.
+
+        A shape that `keys` did not list is captured when it is first selected.
+        """

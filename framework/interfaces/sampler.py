@@ -35,7 +35,10 @@ class Sampler(ABC):
     """Picks tokens. The noise is a function of (seed, position), so a token does not depend on who shares its batch."""
 
     graph_safe: bool = True
-    """Whether `sample` can be captured in a graph: no host synchronisation, no data-dependent shapes."""
+    """Whether `sample` can be captured in a graph: no host synchronisation, no data-dependent shapes, and on a GPU
+    `prepare` can refill what it prepared."""
+    takes_model_dtype: bool = False
+    """Whether `sample` takes logits of any float dtype and leaves them as they are."""
 
     def __init__(self, vocab_size: int, device: torch.device) -> None:
         self.vocab_size, self.device = vocab_size, device
@@ -46,8 +49,12 @@ class Sampler(ABC):
         """Why this sampler can't honour `params`, with the sampler that can; None when it can."""
 
     @abstractmethod
-    def prepare(self, params: Sequence[SamplingParams]) -> Any:
-        """Move the rows' parameters to the device; called only when the sampled rows change."""
+    def prepare(self, params: Sequence[SamplingParams], out: Any = None) -> Any:
+        """Move the rows' parameters to the device; called only when the sampled rows change.
+
+        With `out`, an earlier result for as many rows, a graph-safe sampler overwrites its tensors and returns it: a
+        captured graph reads them there.
+        """
 
     @abstractmethod
     def sample(
@@ -55,6 +62,6 @@ class Sampler(ABC):
     ) -> Tensor:
         """One token id a row, [R] int64.
 
-        `logits_RV` is float32 and may be overwritten; `seed_R` int64; `position_R` int64 is the position that the new
-        token will have.
+        `logits_RV` is float32 and may be overwritten, unless `takes_model_dtype`; `seed_R` int64;
+        `position_R` int64 is the position that the new token will have.
         """

@@ -51,15 +51,21 @@ class Attention(nn.Module):
             else None
         )
 
-    def forward(self, hidden_TD: Tensor, rotary: RotaryEmbedding, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
+    def qkv(
+        self, hidden_TD: Tensor, rotary: RotaryEmbedding, cos: Tensor, sin: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, normalised and rotated."""
         num_heads, num_qk = self.num_heads, self.num_heads + self.num_kv_heads
         qkv_TXH = self.qkv_proj(hidden_TD).view(-1, num_qk + self.num_kv_heads, self.head_size)
         qk_TXH, v_TMH = qkv_TXH[:, :num_qk], qkv_TXH[:, num_qk:]
         if self.qk_norm is not None:
             qk_TXH = self.qk_norm(qk_TXH)
         qk_TXH = rotary.rotate(qk_TXH, cos, sin)
-        out_TNH = attend(self.layer, qk_TXH[:, :num_heads], qk_TXH[:, num_heads:], v_TMH)
-        return self.o_proj(out_TNH.reshape(-1, num_heads * self.head_size))
+        return qk_TXH[:, :num_heads], qk_TXH[:, num_heads:], v_TMH
+
+    def project(self, out_TNH: Tensor) -> Tensor:
+        """[T, N, H] attention outputs -> [T, D]."""
+        return self.o_proj(out_TNH.reshape(-1, self.num_heads * self.head_size))
 
 
 class MLP(nn.Module):
@@ -87,6 +93,19 @@ class DecoderLayer(nn.Module):
         self.self_attn = Attention(config, layer, place=place)
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_eps, place=place)
         self.mlp = MLP(config, place=place)
+
+    def before_attention(
+        self, hidden_TD: Tensor | None, residual_TD: Tensor, rotary: RotaryEmbedding, cos: Tensor, sin: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Add `hidden`, what the layer before put out, to the residual stream in place; then q, k and v."""
+        norm = self.input_layernorm
+        normed_TD = norm(residual_TD) if hidden_TD is None else norm.add_and_norm(hidden_TD, residual_TD)
+        return self.self_attn.qkv(normed_TD, rotary, cos, sin)
+
+    def after_attention(self, out_TNH: Tensor, residual_TD: Tensor) -> Tensor:
+        """Project, add to the residual stream in place, and run the feed-forward block."""
+        projected_TD = self.self_attn.project(out_TNH)
+        return self.mlp(self.post_attention_layernorm.add_and_norm(projected_TD, residual_TD))
 
 
 class DecoderLM(nn.Module):
@@ -128,11 +147,9 @@ class DecoderLM(nn.Module):
         cos, sin = self.rotary.angles(positions_T)
         residual_TD = self.embed_tokens(token_ids_T)
         hidden_TD: Tensor | None = None
-        for layer in self.layers:
-            norm = layer.input_layernorm
-            normed_TD = norm(residual_TD) if hidden_TD is None else norm.add_and_norm(hidden_TD, residual_TD)
-            hidden_TD = layer.self_attn(normed_TD, self.rotary, cos, sin, attend)
-            hidden_TD = layer.mlp(layer.post_attention_layernorm.add_and_norm(hidden_TD, residual_TD))
+        for index, layer in enumerate(self.layers):
+            q_TNH, k_TMH, v_TMH = layer.before_attention(hidden_TD, residual_TD, self.rotary, cos, sin)
+            hidden_TD = layer.after_attention(attend(index, q_TNH, k_TMH, v_TMH), residual_TD)
         assert hidden_TD is not None
         return self.norm.add_and_norm(hidden_TD, residual_TD)
 

@@ -29,7 +29,7 @@ class Eta(Sampler):
         ValueError: `epsilon` is outside (0, 1).
     """
 
-    graph_safe = True
+    graph_safe = False  # a batch of greedy rows alone runs other operations than one that draws
 
     def __init__(self, vocab_size: int, device: torch.device, *, epsilon: float = 6e-4) -> None:
         super().__init__(vocab_size, device)
@@ -41,7 +41,7 @@ class Eta(Sampler):
     def unsupported_reason(cls, params: SamplingParams) -> str | None:
         return refusal("eta", params)
 
-    def prepare(self, params: Sequence[SamplingParams]) -> Temperature | None:
+    def prepare(self, params: Sequence[SamplingParams], out: object = None) -> Temperature | None:
         return Temperature.of(params, self.device)
 
     def sample(

@@ -42,7 +42,7 @@ class Full(Sampler):
     def unsupported_reason(cls, params: SamplingParams) -> str | None:
         return None
 
-    def prepare(self, params: Sequence[SamplingParams]) -> Prepared:
+    def prepare(self, params: Sequence[SamplingParams], out: object = None) -> Prepared:
         temperature = Temperature.of(params, self.device)
         top_k = TopK.of(params, self.vocab_size, self.device)
         filters = (MinP.of(params, self.device), top_k, TopP.of(params, self.device))

@@ -30,7 +30,9 @@ class Greedy(Sampler):
             return "sampler=greedy has no penalties and no logit_bias; choose sampler=full"
         return None
 
-    def prepare(self, params: Sequence[SamplingParams]) -> None:
+    takes_model_dtype = True
+
+    def prepare(self, params: Sequence[SamplingParams], out: None = None) -> None:
         return None
 
     def sample(

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from framework.interfaces.sampler import Sampler, SamplingParams, TokenHistory
 from framework.registry import SAMPLERS
-from plugins.samplers.selection import Temperature, argmax_rows, gumbel_argmax
+from plugins.samplers.selection import MIN_TEMPERATURE, Temperature, argmax_rows, gumbel_argmax
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
+
+
+@dataclass(slots=True)
+class RowTemperatures:
+    """Temperatures of a batch in the memory that a captured graph reads."""
+
+    divisor_R: Tensor
+    """[R] float32; 1 for greedy rows"""
+    noise_weight_R: Tensor
+    """[R] float32; 1 for rows that draw, 0 for greedy ones"""
 
 
 @SAMPLERS.register("gumbel")
@@ -22,6 +34,10 @@ class Gumbel(Sampler):
     """
 
     graph_safe = True
+
+    def __init__(self, vocab_size: int, device: torch.device) -> None:
+        super().__init__(vocab_size, device)
+        self.takes_model_dtype = device.type == "cuda"  # the fused kernel reads logits once and writes none
 
     @classmethod
     def unsupported_reason(cls, params: SamplingParams) -> str | None:
@@ -38,18 +54,36 @@ class Gumbel(Sampler):
         ]
         return f"sampler=gumbel has no {', '.join(used)}; choose sampler=full" if used else None
 
-    def prepare(self, params: Sequence[SamplingParams]) -> Temperature | None:
-        return Temperature.of(params, self.device)
+    def prepare(
+        self, params: Sequence[SamplingParams], out: RowTemperatures | None = None
+    ) -> Temperature | RowTemperatures | None:
+        if not self.takes_model_dtype:
+            return Temperature.of(params, self.device)
+        import torch
+
+        draws = [p.temperature >= MIN_TEMPERATURE for p in params]
+        divisors = [p.temperature if drawn else 1.0 for p, drawn in zip(params, draws, strict=True)]
+        both = torch.tensor([divisors, draws], dtype=torch.float32, pin_memory=self.device.type == "cuda")
+        both = both.to(self.device, non_blocking=True)
+        if out is None:
+            return RowTemperatures(both[0], both[1])
+        out.divisor_R.copy_(both[0])
+        out.noise_weight_R.copy_(both[1])
+        return out
 
     def sample(
         self,
         logits_RV: Tensor,
-        prepared: Temperature | None,
+        prepared: Temperature | RowTemperatures | None,
         seed_R: Tensor,
         position_R: Tensor,
         history: TokenHistory,
     ) -> Tensor:
         if prepared is None:
             return argmax_rows(logits_RV)
+        if isinstance(prepared, RowTemperatures):
+            from framework.kernels.cuda.gumbel import gumbel_argmax as fused_gumbel_argmax
+
+            return fused_gumbel_argmax(logits_RV, prepared.divisor_R, prepared.noise_weight_R, seed_R, position_R)
         logits_RV /= prepared.divisor_R1
         return gumbel_argmax(logits_RV, seed_R, position_R, prepared.noise_weight_R1)

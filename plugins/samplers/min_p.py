@@ -38,7 +38,7 @@ class MinP(Sampler):
         ValueError: `min_p` is outside [0, 1].
     """
 
-    graph_safe = True
+    graph_safe = False  # a batch of greedy rows alone runs other operations than one that draws
 
     def __init__(self, vocab_size: int, device: torch.device, *, min_p: float = 0.1) -> None:
         super().__init__(vocab_size, device)
@@ -50,7 +50,7 @@ class MinP(Sampler):
     def unsupported_reason(cls, params: SamplingParams) -> str | None:
         return refusal("min_p", params, honours=("min_p",))
 
-    def prepare(self, params: Sequence[SamplingParams]) -> Prepared | None:
+    def prepare(self, params: Sequence[SamplingParams], out: object = None) -> Prepared | None:
         import torch
 
         temperature = Temperature.of(params, self.device)

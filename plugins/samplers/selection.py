@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-_MIN_TEMPERATURE = 1e-5
+MIN_TEMPERATURE = 1e-5
 """Below it a row is greedy, as in vLLM: the quotient would overflow long before a second token had a chance."""
 
 _ARGMAX_CHUNKS = (256, 128, 64)
@@ -34,7 +34,7 @@ class Temperature:
         """None when every row is greedy."""
         import torch
 
-        draws = [p.temperature >= _MIN_TEMPERATURE for p in params]
+        draws = [p.temperature >= MIN_TEMPERATURE for p in params]
         if not any(draws):
             return None
         divisors = [[p.temperature if drawn else 1.0] for p, drawn in zip(params, draws, strict=True)]

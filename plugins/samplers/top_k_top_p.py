@@ -32,7 +32,7 @@ class TopKTopP(Sampler):
     def unsupported_reason(cls, params: SamplingParams) -> str | None:
         return refusal("top_k_top_p", params, honours=("top_k", "top_p"))
 
-    def prepare(self, params: Sequence[SamplingParams]) -> Tensor:
+    def prepare(self, params: Sequence[SamplingParams], out: Tensor | None = None) -> Tensor:
         """[R, 4] float64: temperature (0 for greedy rows), 1 where noise is drawn, k, p; V and inf keep every token."""
         import torch
 
@@ -41,7 +41,8 @@ class TopKTopP(Sampler):
             draws = one.temperature >= _MIN_TEMPERATURE
             k = min(one.top_k or self.vocab_size, self.vocab_size)
             rows.append([one.temperature if draws else 1.0, draws, k, one.top_p if one.top_p < 1 else math.inf])
-        return torch.tensor(rows, dtype=torch.float64, device=self.device)
+        prepared = torch.tensor(rows, dtype=torch.float64, device=self.device)
+        return prepared if out is None else out.copy_(prepared)
 
     def sample(
         self, logits_RV: Tensor, prepared: Tensor, seed_R: Tensor, position_R: Tensor, history: TokenHistory

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 import pytest
 import torch
 from hypothesis import HealthCheck, assume, given, settings
@@ -9,8 +11,10 @@ from hypothesis import HealthCheck, assume, given, settings
 from framework.discovery import discover
 from framework.registry import ATTENTIONS
 from tests.attention.cases import Problem, Target, check, problems
+from tests.triton_interpreter import INTERPRETED
 
 GPU = (pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"))
+HAS_FLASH = importlib.util.find_spec("flash_attn") is not None
 HALF = (torch.bfloat16, torch.float16)
 
 BACKENDS = [
@@ -23,6 +27,21 @@ BACKENDS = [
         Target("flex", device="cuda", dtypes=HALF, block_sizes=(16, 64), head_sizes=(64, 128)),
         id="flex-cuda",
         marks=GPU,
+    ),
+    pytest.param(
+        Target("triton", dtypes=(torch.float32,), block_sizes=(3, 16, 64), head_sizes=(16, 40)),
+        id="triton-interpreted",
+        marks=pytest.mark.skipif(not INTERPRETED, reason="needs triton and no CUDA device"),
+    ),
+    pytest.param(
+        Target("triton", device="cuda", dtypes=(torch.float32, *HALF), block_sizes=(1, 3, 16, 32, 128, 256)),
+        id="triton",
+        marks=GPU,
+    ),
+    pytest.param(
+        Target("flash", device="cuda", dtypes=(torch.bfloat16,), block_sizes=(256,), head_sizes=(64, 128)),
+        id="flash",
+        marks=(*GPU, pytest.mark.skipif(not HAS_FLASH, reason="needs flash-attn")),
     ),
 ]
 
@@ -43,6 +62,8 @@ def test_random_mixed_batches(target: Target) -> None:
     @settings(max_examples=num_examples, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(problem=problems(target))
     def run(problem: Problem) -> None:
+        if target.name == "triton" and INTERPRETED:
+            assume(sum(map(sum, problem.rows)) * problem.num_heads < 500)  # the interpreter takes a second for more
         backend_class = ATTENTIONS.get(target.name)
         assume(backend_class.unsupported_reason(problem.spec) is None)
         if target.device == "cuda":

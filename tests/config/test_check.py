@@ -32,7 +32,7 @@ def composed() -> DictConfig:
         ("executor.tp=0", r"executor\.tp=0"),
         ("executor.threads=0", r"executor\.threads=0"),
         ("model.weights=some", r"model\.weights=some: 'some' is not one of auto, random"),
-        ("compile.level=model", r"compile\.level=model: .*GPU engine; use off"),
+        ("compile.mode=default", r"compile\.mode=default: needs compile\.level"),
         ("slo.ttft_s=0", r"slo\.ttft_s=0"),
         ("workload.arrival=never", r"workload\.arrival=never: 'never' is not one of all, poisson"),
         ("scheduler.name=nonsense", r"scheduler\.name=nonsense does not exist; choose from chunked_prefill"),

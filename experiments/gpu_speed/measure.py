@@ -1,0 +1,204 @@
+# ruff: noqa: E501
+"""Figures of the GPU engine: `python experiments/gpu_speed/measure.py nano_bench decode kernels ...`, a line each.
+
+Random weights in the shape of Qwen3-0.6B, bf16, on the GPU at hand. Every figure is printed and appended to a JSON file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import itertools
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from framework.interfaces.sampling_params import SamplingParams
+from framework.kernels.cuda import pdl
+from framework.llm import LLM
+from framework.metrics.recorder import Recorder
+from framework.registry import WORKLOADS
+from framework.workloads.base import WorkloadContext
+from framework.workloads.drive import drive
+from framework.workloads.prepare import prepare
+
+BASE: dict[str, Any] = {
+    "sampler": "gumbel",
+    "graph": "full",
+    "attention": "auto",
+    "block_size": 256,
+    "max_num_seqs": 256,
+    "max_num_batched_tokens": 16384,
+    "max_model_len": 4096,
+    "overrides": ["model.weights=random"],
+}
+
+
+def engine(**changes: Any) -> LLM:
+    options = {**BASE, **changes}
+    options["overrides"] = [*BASE["overrides"], *changes.get("overrides", [])]
+    return LLM("qwen3_0_6b", **options)
+
+
+def nano_bench(llm: LLM, repeats: int = 2) -> dict[str, float]:
+    """Output tokens/s of the best and the median repeat, fresh prompts each, the first repeat not counted."""
+    rates = []
+    for repeat in range(repeats + 1):
+        workload = WORKLOADS.build({"name": "nano_bench", "seed": repeat + 1})
+        context = WorkloadContext(tokenizer=None, vocab_size=151936, max_model_len=4096, seed=repeat, eos_token_ids=())
+        requests = prepare(workload, context)
+        recorder = Recorder(keep_outputs=False)
+        llm.engine.reset()
+        gc.collect()
+        gc.freeze()
+        started = time.perf_counter()
+        drive(llm.engine, requests, [recorder])
+        elapsed = time.perf_counter() - started
+        tokens = sum(r.num_output_tokens for r in recorder.requests)
+        rates.append(tokens / elapsed)
+        steps = recorder.steps
+        decode = [s for s in steps if not s.num_prefill_tokens]
+        last = {
+            "steps": len(steps),
+            "decode_run_s": round(sum(s.run_s for s in decode), 3),
+            "prefill_run_s": round(sum(s.run_s for s in steps) - sum(s.run_s for s in decode), 3),
+            "plan_ms_p50": round(1e3 * statistics.median(s.plan_s for s in steps), 3),
+        }
+    return {"output_tokens_per_s": round(statistics.median(rates[1:])), "best": round(max(rates[1:])), **last}
+
+
+def at_once(llm: LLM, rows: int, prompt: int, output: int, seed: int) -> dict[str, float]:
+    """Milliseconds a step of `rows` equal requests decoding together: wall clock, and what the GPU spent."""
+    generator = torch.Generator().manual_seed(seed)
+    params = SamplingParams(temperature=0.6, max_tokens=output, ignore_eos=True)
+    for _ in range(rows):
+        ids = torch.randint(0, 10_000, (prompt,), generator=generator).tolist()
+        llm.engine.add_request(prompt_token_ids=ids, params=params)
+    recorder = Recorder(keep_outputs=False)
+    llm.engine.observers.append(recorder)
+    while llm.engine.has_work:
+        llm.engine.step()
+    llm.engine.observers.remove(recorder)
+    decode = [s for s in recorder.steps if not s.num_prefill_tokens and s.num_rows == rows][4:-2]
+    gaps = [(b.finish_s - a.finish_s) * 1e3 for a, b in itertools.pairwise(decode)]
+    return {
+        "ms_a_step": round(statistics.mean(gaps), 4),
+        "ms_a_step_p50": round(statistics.median(gaps), 4),
+        "gpu_ms_a_step": round(1e3 * statistics.mean(s.run_s for s in decode), 4),
+    }
+
+
+def shared_prefix(caching: bool) -> dict[str, float]:
+    """TTFT of 256 requests that come at once and share a prefix of 2,048 tokens, the second time round."""
+    generator = torch.Generator().manual_seed(5)
+    prefix = torch.randint(0, 10_000, (2048,), generator=generator).tolist()
+    params = SamplingParams(temperature=0.6, max_tokens=4, ignore_eos=True)
+    with engine(prefix_caching=caching, graph="eager") as llm:
+        for _ in range(2):
+            recorder = Recorder(keep_outputs=False)
+            for _ in range(256):
+                tail = torch.randint(0, 10_000, (64,), generator=generator).tolist()
+                llm.engine.add_request(prompt_token_ids=prefix + tail, params=params)
+            while llm.engine.has_work:
+                recorder.on_outputs(llm.engine.step())
+        times = [r.first_token_s - r.arrival_s for r in recorder.requests if r.first_token_s is not None]
+        return {"ttft_s_p50": round(statistics.median(times), 4), "hits": recorder.requests[-1].num_cached_tokens}
+
+
+def profile_steps(llm: LLM, rows: int, prompt: int, steps: int = 12) -> str:
+    """Kernel times of steady decode, and the share of the time in which no kernel ran."""
+    from torch.profiler import ProfilerActivity, profile
+
+    params = SamplingParams(temperature=0.6, max_tokens=steps + 40, ignore_eos=True)
+    for row in range(rows):
+        ids = torch.randint(0, 10_000, (prompt,), generator=torch.Generator().manual_seed(row)).tolist()
+        llm.engine.add_request(prompt_token_ids=ids, params=params)
+    for _ in range(30 + rows * prompt // 16384):
+        llm.engine.step()
+    with profile(activities=[ProfilerActivity.CUDA]) as trace:
+        for _ in range(steps):
+            llm.engine.step()
+        torch.cuda.synchronize()
+    while llm.engine.has_work:
+        llm.engine.step()
+    events = [e for e in trace.events() if e.device_type.name == "CUDA"]
+    spans = sorted((e.time_range.start, e.time_range.end) for e in events)
+    busy, end, first = 0.0, spans[0][0], spans[0][0]
+    for begin, stop in spans:
+        busy += max(0.0, stop - max(begin, end))
+        end = max(end, stop)
+    by_name: dict[str, list[float]] = {}
+    for event in events:
+        by_name.setdefault(event.name[:70], []).append(event.time_range.end - event.time_range.start)
+    lines = [
+        f"rows {rows} context {prompt}: idle share {1 - busy / (end - first):.4f}, {len(events) / steps:.0f} kernels a step"
+    ]
+    for name, times in sorted(by_name.items(), key=lambda item: -sum(item[1]))[:16]:
+        lines.append(
+            f"  {sum(times) / steps:9.1f} us a step {len(times) / steps:6.1f} x {statistics.mean(times):7.2f} us  {name}"
+        )
+    return "\n".join(lines)
+
+
+def report(out: Path, name: str, values: dict[str, Any]) -> None:
+    print(f"{name}: {json.dumps(values)}", flush=True)
+    with out.open("a") as file:
+        file.write(json.dumps({"name": name, **values}) + "\n")
+
+
+def attempt(out: Path, name: str, run: Callable[[], dict[str, Any]]) -> None:
+    """A variant that fails is reported and the others go on."""
+    try:
+        report(out, name, run())
+    except (ValueError, RuntimeError) as error:
+        report(out, name, {"error": f"{type(error).__name__}: {str(error)[:600]}"})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("what", nargs="+")
+    parser.add_argument("--out", type=Path, default=Path("gpu_speed.jsonl"))
+    parser.add_argument(
+        "--set", nargs="*", default=[], help="engine options and overrides, e.g. attention=flash compile.level=ops"
+    )
+    parser.add_argument("--no-pdl", action="store_true", help="launch kernels one after the other")
+    parser.add_argument("--repeats", type=int, default=2)
+    args = parser.parse_args()
+    pdl.enabled = not args.no_pdl
+    if args.what == ["prefix"]:
+        for caching in (False, True):
+            attempt(args.out, f"prefix caching={caching}", lambda caching=caching: shared_prefix(caching))
+        return
+    pairs = [item.split("=", 1) for item in args.set]
+    changes: dict[str, Any] = {key: value for key, value in pairs if "." not in key}
+    changes["overrides"] = [f"{key}={value}" for key, value in pairs if "." in key]
+    started = time.perf_counter()
+    with engine(**changes) as llm:
+        report(args.out, "effective", {"start_s": round(time.perf_counter() - started, 2), **llm.effective})
+        print(torch.cuda.get_device_name(), torch.__version__, subprocess.getoutput("git rev-parse --short HEAD"))
+        for what in args.what:
+            if what == "nano_bench":
+                attempt(args.out, what, lambda: nano_bench(llm, args.repeats))
+            elif what == "decode":
+                for rows, prompt, output in ((1, 128, 512), (8, 128, 256), (64, 850, 40), (256, 850, 40)):
+                    attempt(
+                        args.out,
+                        f"decode rows={rows} context={prompt}",
+                        lambda r=rows, p=prompt, o=output: at_once(llm, r, p, o, 1),
+                    )
+            elif what == "profile":
+                for rows, prompt in ((1, 512), (8, 256), (256, 850)):
+                    print(profile_steps(llm, rows, prompt), flush=True)
+
+
+if __name__ == "__main__":
+    main()

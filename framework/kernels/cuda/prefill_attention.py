@@ -1,0 +1,128 @@
+"""Causal attention of prefill chunks against the paged cache, after FlashAttention-2 (Dao 2023, arXiv 2307.08691).
+
+The chunk's own keys and values are in the cache already, so a prefix hit, a resumed request and a fresh prompt are one
+case. A program takes a tile of one row's new tokens and one query head.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+
+@triton.jit
+def _attend_tiles(
+    q, total, weight_sum, best, begin, end, seq_len, query_position, table_ptr, k_cache_ptr, v_cache_ptr, scale_log2,
+    stride_block, stride_offset,
+    HEAD_SIZE: tl.constexpr, HEAD_PAD: tl.constexpr, BLOCK_SIZE: tl.constexpr, TILE: tl.constexpr,
+    MASKED: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    column = tl.arange(0, HEAD_PAD)
+    for start in range(begin, end, TILE):
+        position = start + tl.arange(0, TILE)
+        if BLOCK_SIZE % TILE == 0:
+            block = tl.load(table_ptr + start // BLOCK_SIZE).to(tl.int64)
+            at = block * stride_block + (position % BLOCK_SIZE) * stride_offset
+        else:
+            block = tl.load(table_ptr + position // BLOCK_SIZE, mask=position < seq_len, other=0).to(tl.int64)
+            at = block * stride_block + (position % BLOCK_SIZE) * stride_offset
+        if MASKED:
+            mask = (position < seq_len)[:, None] & (column < HEAD_SIZE)[None, :]
+            k = tl.load(k_cache_ptr + at[:, None] + column[None, :], mask=mask, other=0.0).to(q.dtype)
+            v = tl.load(v_cache_ptr + at[:, None] + column[None, :], mask=mask, other=0.0).to(q.dtype)
+        elif HEAD_SIZE == HEAD_PAD:
+            k = tl.load(k_cache_ptr + at[:, None] + column[None, :]).to(q.dtype)
+            v = tl.load(v_cache_ptr + at[:, None] + column[None, :]).to(q.dtype)
+        else:
+            k = tl.load(k_cache_ptr + at[:, None] + column[None, :], mask=(column < HEAD_SIZE)[None, :], other=0.0)
+            v = tl.load(v_cache_ptr + at[:, None] + column[None, :], mask=(column < HEAD_SIZE)[None, :], other=0.0)
+            k, v = k.to(q.dtype), v.to(q.dtype)
+        score = tl.dot(q, tl.trans(k), input_precision=PRECISION) * scale_log2
+        if MASKED:
+            score = tl.where(position[None, :] <= query_position[:, None], score, -float("inf"))
+        new_best = tl.maximum(best, tl.max(score, 1))
+        weight = tl.exp2(score - new_best[:, None])
+        shrink = tl.exp2(best - new_best)
+        weight_sum = weight_sum * shrink + tl.sum(weight, 1)
+        total = tl.dot(weight.to(v.dtype), v, total * shrink[:, None], input_precision=PRECISION)
+        best = new_best
+    return total, weight_sum, best
+
+
+@triton.jit
+def _prefill_kernel(
+    out_ptr, q_ptr, k_cache_ptr, v_cache_ptr, table_ptr, query_start_ptr, seq_len_ptr, scale_log2,
+    stride_q_token, stride_q_head, stride_out_token, stride_table, stride_block, stride_offset, stride_head,
+    GROUP: tl.constexpr, HEAD_SIZE: tl.constexpr, HEAD_PAD: tl.constexpr, BLOCK_SIZE: tl.constexpr,
+    TILE_Q: tl.constexpr, TILE: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    # Long tiles first: a row's last tokens see the most keys.
+    tile = tl.num_programs(0) - 1 - tl.program_id(0)
+    head = tl.program_id(1)
+    row = tl.program_id(2)
+    first = tl.load(query_start_ptr + row)
+    num_new = tl.load(query_start_ptr + row + 1) - first
+    if tile * TILE_Q >= num_new:
+        return
+    seq_len = tl.load(seq_len_ptr + row)
+    index = tile * TILE_Q + tl.arange(0, TILE_Q)
+    query_position = seq_len - num_new + index
+    column = tl.arange(0, HEAD_PAD)
+    mask = (index < num_new)[:, None] & (column < HEAD_SIZE)[None, :]
+    token = (first + index).to(tl.int64)[:, None]
+    q = tl.load(q_ptr + token * stride_q_token + head * stride_q_head + column[None, :], mask=mask, other=0.0)
+    best = tl.full((TILE_Q,), -float("inf"), tl.float32)
+    weight_sum = tl.zeros((TILE_Q,), tl.float32)
+    total = tl.zeros((TILE_Q, HEAD_PAD), tl.float32)
+    kv_offset = (head // GROUP).to(tl.int64) * stride_head
+    row_table_ptr = table_ptr + row.to(tl.int64) * stride_table
+    # Up to the first query's position every query of the tile sees everything; only the diagonal needs a mask.
+    diagonal = (seq_len - num_new + tile * TILE_Q + 1) // TILE * TILE
+    end = tl.minimum(seq_len - num_new + (tile + 1) * TILE_Q, seq_len)
+    total, weight_sum, best = _attend_tiles(
+        q, total, weight_sum, best, 0, diagonal, seq_len, query_position, row_table_ptr,
+        k_cache_ptr + kv_offset, v_cache_ptr + kv_offset, scale_log2, stride_block, stride_offset,
+        HEAD_SIZE, HEAD_PAD, BLOCK_SIZE, TILE, False, PRECISION,
+    )  # fmt: skip
+    total, weight_sum, best = _attend_tiles(
+        q, total, weight_sum, best, diagonal, end, seq_len, query_position, row_table_ptr,
+        k_cache_ptr + kv_offset, v_cache_ptr + kv_offset, scale_log2, stride_block, stride_offset,
+        HEAD_SIZE, HEAD_PAD, BLOCK_SIZE, TILE, True, PRECISION,
+    )  # fmt: skip
+    value = (total / weight_sum[:, None]).to(out_ptr.dtype.element_ty)
+    tl.store(out_ptr + token * stride_out_token + head * HEAD_SIZE + column[None, :], value, mask=mask)
+
+
+def paged_prefill(
+    q_TNH: Tensor,
+    kv_cache: Tensor,
+    query_start_R1: Tensor,
+    seq_lens_R: Tensor,
+    block_table_RB: Tensor,
+    max_new_tokens: int,
+    scale: float,
+    out_TNH: Tensor,
+) -> None:
+    """Attend with every row's new tokens, its last ones, to all before them in the cache.
+
+    Args:
+        q_TNH: strided with H innermost; row r's tokens are `query_start_R1[r]:query_start_R1[r + 1]`.
+        kv_cache: [2 (K, V), num_blocks, block_size, M, H], strided with H innermost.
+        max_new_tokens: at least as many as any row has.
+        out_TNH: contiguous; tokens outside the rows are left alone.
+    """
+    _, num_heads, head_size = q_TNH.shape
+    k_cache, v_cache = kv_cache.unbind(0)
+    num_rows = seq_lens_R.shape[0]
+    exact = q_TNH.dtype == torch.float32
+    tile_q, tile = (32, 32) if exact else (128, 64)
+    _prefill_kernel[(triton.cdiv(max_new_tokens, tile_q), num_heads, num_rows)](
+        out_TNH, q_TNH, k_cache, v_cache, block_table_RB, query_start_R1, seq_lens_R, scale * 1.4426950408889634,
+        q_TNH.stride(0), q_TNH.stride(1), out_TNH.stride(0), block_table_RB.stride(0), *k_cache.stride()[:3],
+        GROUP=num_heads // kv_cache.shape[3], HEAD_SIZE=head_size,
+        HEAD_PAD=max(16, triton.next_power_of_2(head_size)), BLOCK_SIZE=kv_cache.shape[2],
+        TILE_Q=tile_q, TILE=tile, PRECISION="ieee" if exact else "tf32",
+        num_warps=8 if tile_q == 128 else 4, num_stages=3 if not exact else 2,
+    )  # fmt: skip

@@ -1,0 +1,24 @@
+"""The fused sampler draws what the plain one draws."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from framework.kernels.cuda.gumbel import gumbel_argmax
+from plugins.samplers.selection import gumbel_argmax as plain_gumbel_argmax
+
+
+@pytest.mark.parametrize("vocab_size", [37, 1024, 2500])
+def test_draws_the_tokens_of_the_plain_sampler(device: str, vocab_size: int) -> None:
+    generator = torch.Generator().manual_seed(vocab_size)
+    num_rows = 40
+    logits = torch.randn(num_rows, vocab_size + 3, generator=generator)[:, :vocab_size]
+    divisor = torch.rand(num_rows, 1, generator=generator) + 0.3
+    weight = (torch.arange(num_rows) % 5 != 0).float()
+    divisor[weight == 0] = 1.0
+    seed = torch.randint(-(2**62), 2**62, (num_rows,), generator=generator)
+    position = torch.randint(0, 2**20, (num_rows,), generator=generator)
+    want = plain_gumbel_argmax(logits / divisor, seed, position, weight[:, None])
+    moved = (x.to(device) for x in (logits, divisor.squeeze(1), weight, seed, position))
+    assert gumbel_argmax(*moved).tolist() == want.tolist()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
 import torch
@@ -129,18 +130,18 @@ def _build(cfg: DictConfig, device: torch.device, thread: DeviceThread | None) -
     graphs = build_graphs(strategy, network, attention, sampler, state, spec)
     runner = Runner(network, attention, sampler, state, graphs, strategy)
     executor = LocalExecutor(runner, thread, num_blocks=num_blocks)
-    engine = Engine(
-        scheduler,
-        eviction,
-        executor,
-        _intake(cfg, loaded, max_model_len, type(sampler).unsupported_reason),
+    start_engine = partial(
+        Engine,
+        executor=executor,
+        intake=_intake(cfg, loaded, max_model_len, type(sampler).unsupported_reason),
         block_size=spec.block_size,
         max_num_seqs=spec.max_num_seqs,
         max_num_batched_tokens=spec.max_num_batched_tokens,
         overlap=cfg.engine.overlap,
         prefix_caching=cfg.engine.prefix_caching,
     )
-    _warm_up(engine)
+    _warm_up(start_engine(scheduler, eviction))
+    engine = start_engine(SCHEDULERS.build(cfg.scheduler), EVICTIONS.build(cfg.eviction))  # without a memory of warm-up
     effective: dict[str, object] = {
         "attention": attention_name,
         "attention_passed_over": passed_over,

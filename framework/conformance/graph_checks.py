@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from omegaconf import DictConfig
 
 from framework.conformance.finding import Budget, Check, NotApplicable, Violation
-from framework.interfaces.graph import BatchShape, GraphKey, GraphLimits, GraphStrategy
+from framework.interfaces.graph import BatchShape, GraphKey, GraphLimits, GraphScope, GraphStrategy
 
 KEYS = "keys are distinct, within the limits, the largest first"
 SELECTS = "every shape up to the limits runs eager or in a captured shape that holds it"
@@ -31,13 +31,17 @@ def checks(cfg: DictConfig, build: Callable[[], GraphStrategy], budget: Budget) 
 
 def _keys(build: Callable[[], GraphStrategy]) -> str:
     for limits in LIMITS:
-        keys = build().keys(limits)
+        strategy = build()
+        keys = strategy.keys(limits)
+        pieces = strategy.scope is GraphScope.PIECES
         for key in keys:
-            if not 1 <= key.num_rows <= key.num_tokens:
+            if pieces and key.num_rows != 0:
+                raise Violation(KEYS, f"{key}: the keys of scope PIECES have tokens and no rows\n{limits}")
+            if not pieces and not 1 <= key.num_rows <= key.num_tokens:
                 raise Violation(KEYS, f"{key}: a batch has at least one row, and a row at least one token\n{limits}")
             if key.num_rows > limits.max_num_seqs or key.num_tokens > limits.max_num_batched_tokens:
                 raise Violation(KEYS, f"{key} exceeds {limits}")
-            if key.num_rows != key.num_tokens and not limits.mixed_supported:
+            if not pieces and key.num_rows != key.num_tokens and not limits.mixed_supported:
                 raise Violation(KEYS, f"{key} is for mixed batches, which the attention backend cannot capture")
         if len(set(keys)) != len(keys):
             raise Violation(KEYS, f"a key comes twice among {keys}\n{limits}")
@@ -58,7 +62,7 @@ def _selects(build: Callable[[], GraphStrategy]) -> str:
             key = strategy.select(shape)
             if key is None:
                 continue
-            _check_choice(shape, key, keys, limits)
+            _check_choice(strategy, shape, key, keys, limits)
             if shape.decode_only:
                 num_graphed += 1
                 num_tokens += shape.num_tokens
@@ -67,12 +71,16 @@ def _selects(build: Callable[[], GraphStrategy]) -> str:
     return f"{num_shapes:,} shapes; {num_graphed:,} of {num_decode:,} decode shapes replay a graph{padding}"
 
 
-def _check_choice(shape: BatchShape, key: GraphKey, keys: set[GraphKey], limits: GraphLimits) -> None:
-    if key not in keys:
-        raise Violation(SELECTS, f"{shape} got {key}, which is not among the captured shapes\n{limits}")
-    if key.num_tokens < shape.num_tokens or key.num_rows < shape.num_rows:
+def _check_choice(
+    strategy: GraphStrategy, shape: BatchShape, key: GraphKey, keys: set[GraphKey], limits: GraphLimits
+) -> None:
+    if key not in keys and strategy.max_graphs is None:
+        what = "which is not among its keys; captures at first use need max_graphs, to bound their memory"
+        raise Violation(SELECTS, f"{shape} got {key}, {what}\n{limits}")
+    pieces = strategy.scope is GraphScope.PIECES
+    if key.num_tokens < shape.num_tokens or (key.num_rows < shape.num_rows and not pieces):
         raise Violation(SELECTS, f"{shape} got the smaller {key}\n{limits}")
-    if key.num_tokens == key.num_rows and not shape.decode_only:
+    if not pieces and key.num_tokens == key.num_rows and not shape.decode_only:
         raise Violation(SELECTS, f"{shape} has a prefill chunk, but {key} holds decode rows only\n{limits}")
 
 

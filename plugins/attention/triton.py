@@ -66,6 +66,8 @@ class TritonAttention(AttentionBackend):
             return f"attention=triton runs on CUDA GPUs, not on {spec.device}; choose attention=sdpa"
         if find_spec("triton") is None:
             return "attention=triton needs the package triton; install it, or choose attention=sdpa"
+        if spec.device.type == "cpu" and "bfloat16" in f"{spec.dtype} {spec.kv_dtype}":
+            return "attention=triton has no bfloat16 under Triton's interpreter; choose executor.dtype=float32"
         if spec.kv_dtype.itemsize < 2:
             return f"attention=triton has no scales for a cache of {spec.kv_dtype}; choose the model's dtype for it"
         if spec.head_size > _MAX_HEAD_SIZE:

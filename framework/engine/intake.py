@@ -39,6 +39,7 @@ class Intake:
         arrival_s: float,
         priority: int,
         client: str,
+        category: str,
         deadline_s: float | None,
     ) -> Request:
         """Check and build.
@@ -59,6 +60,7 @@ class Intake:
             arrival_s=arrival_s,
             priority=priority,
             client=client,
+            category=category,
             deadline_s=deadline_s,
         )
         if want_text or params.stop:

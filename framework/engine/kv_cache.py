@@ -116,6 +116,7 @@ class KVCache:
             digest = self._hash(request, index)
             twin = self._cached.get(digest)
             if twin is None:
+                request.blocks[index].category = request.category
                 self._publish(request.blocks[index], digest, self._token_bytes(request, index), index, parent)
             elif not self._same(twin, request, index, parent):
                 request.commit_at_tokens = NEVER  # a hash collision: this request shares nothing from here on

@@ -23,6 +23,10 @@ class CachedBlock(Protocol):
         """Position in its chain: 0 for the block that holds a prompt's first tokens."""
 
     @property
+    def category(self) -> str:
+        """That of the request which published it; empty when the workload has none."""
+
+    @property
     def hits(self) -> int:
         """Times a request found it in the cache."""
 

@@ -11,7 +11,6 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 from omegaconf import DictConfig
 
-from framework.analysis.block_cache import NeedsFuture
 from framework.engine.engine import Engine
 from framework.engine.intake import Intake
 from framework.errors import IncompatibleError
@@ -28,6 +27,7 @@ from framework.execution.profile import activation_bytes
 from framework.execution.runner import Runner
 from framework.execution.setup_graphs import build_graphs, check_graphs
 from framework.interfaces.attention import AttentionBackend, AttentionSpec
+from framework.interfaces.eviction import NeedsFuture
 from framework.interfaces.sampling_params import SamplingParams
 from framework.kernels.cpu.optimize import optimize_for_cpu
 from framework.loading.load import LoadedModel, load_config, load_model
@@ -103,10 +103,7 @@ def _build(cfg: DictConfig, device: torch.device, thread: DeviceThread | None) -
     scheduler = SCHEDULERS.build(cfg.scheduler)
     eviction = EVICTIONS.build(cfg.eviction)
     if isinstance(eviction, NeedsFuture):
-        raise IncompatibleError(
-            f"eviction={cfg.eviction.name} needs to know the future, which an engine does not; replay the workload "
-            f"with framework.analysis.block_cache, or choose another policy"
-        )
+        eviction.on_future([[]])  # of the warm-up, whose policy this is; the workload's comes before its first request
     sampler = SAMPLERS.build(cfg.sampler, config.vocab_size, device)
     peaks = measure_peaks(device, dtype)  # before weights and cache take the memory
     strategy = GRAPHS.build(cfg.graph)

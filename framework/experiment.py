@@ -96,6 +96,7 @@ def _measure(cfg: DictConfig, record: Record, tracker: Tracker) -> None:
     from framework.workloads.base import WorkloadContext
     from framework.workloads.console import AnswerPrinter
     from framework.workloads.drive import drive
+    from framework.workloads.future import tell_future
     from framework.workloads.observer import Observer
     from framework.workloads.prepare import prepare
 
@@ -117,6 +118,7 @@ def _measure(cfg: DictConfig, record: Record, tracker: Tracker) -> None:
         )
         recorder.tokenizer = built.tokenizer
         requests = prepare(workload, context)
+        tell_future(engine, [request.prompt_token_ids or () for request in requests if not request.error])
         startup_s = time.perf_counter() - start_s
         screen: Observer
         if workload.prints_answers:

@@ -14,7 +14,7 @@ from xxhash import xxh3_64_intdigest
 from framework.engine.block import Block
 from framework.engine.request import Request
 from framework.errors import PluginError
-from framework.interfaces.eviction import CachedBlock, EvictionPolicy
+from framework.interfaces.eviction import CachedBlock, EvictionPolicy, NeedsFuture
 
 NEVER = 1 << 62
 
@@ -45,6 +45,7 @@ class KVCache:
         # Optional hooks that a policy leaves alone are not called.
         self._on_insert = policy.on_insert if type(policy).on_insert is not EvictionPolicy.on_insert else None
         self._on_hit = policy.on_hit if type(policy).on_hit is not EvictionPolicy.on_hit else None
+        self._on_request = policy.on_request if isinstance(policy, NeedsFuture) else None
 
     @property
     def num_free(self) -> int:
@@ -59,7 +60,7 @@ class KVCache:
         """The longest cached prefix of a request, leaving at least one token to compute. Changes nothing."""
         if not self.prefix_caching:
             return []
-        limit = min(len(request.token_ids), request.num_tokens - 1) // self.block_size
+        limit = self._num_shareable(request)
         found: list[Block] = []
         parent = None
         for index in range(limit):
@@ -69,6 +70,13 @@ class KVCache:
             found.append(block)
             parent = block
         return found
+
+    def hashes(self, request: Request) -> list[int]:
+        """Of the blocks that a new request will look for, whether they are cached or not."""
+        return [self._hash(request, index) for index in range(self._num_shareable(request))]
+
+    def _num_shareable(self, request: Request) -> int:
+        return min(len(request.token_ids), request.num_tokens - 1) // self.block_size
 
     def admit(self, request: Request, max_tokens: int) -> int:
         """Match the prefix cache and allocate for up to `max_tokens` further tokens; returns how many, or 0 if blocks
@@ -80,6 +88,8 @@ class KVCache:
         unheld = sum(block.ref == 0 for block in cached)
         if need > self.num_free - unheld:
             return 0
+        if self._on_request is not None:
+            self._on_request(request.id)
         for block in cached:
             self._hold(block)
             block.hits += 1

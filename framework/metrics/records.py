@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 
@@ -55,5 +56,5 @@ class RequestRecord:
     error: str = ""
     category: str = ""
     deadline_s: float | None = None
-    token_times_s: list[float] = field(default_factory=list)
+    token_times_s: Sequence[float] = field(default_factory=list)
     """When each output token reached the host."""

@@ -6,7 +6,8 @@ from collections import OrderedDict
 
 from framework.interfaces.eviction import CachedBlock
 from framework.registry import EVICTIONS
-from plugins.eviction.queues import BlockQueue, QueuePolicy
+from plugins.eviction.block_queue import BlockQueue
+from plugins.eviction.queues import QueuePolicy
 
 
 @EVICTIONS.register("lfu")
@@ -46,9 +47,8 @@ class LFU(QueuePolicy):
             self._lowest = frequency
 
     def evict(self) -> CachedBlock:
-        while (queue := self._queues.get(self._lowest)) is None or (block := self._take_first(queue)) is None:
+        while (queue := self._queues.get(self._lowest)) is None or (block := self._evict_first(queue)) is None:
             self._lowest = min(frequency for frequency in self._queues if frequency > self._lowest)
-        self._forget(block)
         if not queue.num_members:
             del self._queues[queue.rank]
         if self._ghost_ratio:

@@ -16,7 +16,7 @@ _Fill = Literal["small", "main"]
 
 @EVICTIONS.register("s3fifo")
 class S3FIFO(QueuePolicy):
-    """S3-FIFO (Yang et al., "FIFO queues are all you need for cache eviction", SOSP'23, algorithm 1).
+    """S3-FIFO (Yang et al., "FIFO queues are all you need for cache eviction", SOSP'23).
 
     Args:
         small_ratio: share of the cached blocks that the small queue may keep.

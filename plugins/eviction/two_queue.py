@@ -12,7 +12,7 @@ from plugins.eviction.queues import QueuePolicy
 
 @EVICTIONS.register("two_queue")
 class TwoQueue(QueuePolicy):
-    """2Q (Johnson and Shasha, VLDB'94, section 2.2, "2Q, full version").
+    """2Q (Johnson and Shasha, VLDB'94), the full version with a queue of ghosts.
 
     Args:
         in_ratio: share of the cached blocks that the FIFO of new ones (A1in) may keep, the paper's Kin.

@@ -1,0 +1,118 @@
+"""One rank, ready to run: its share of the model, its KV cache, its graphs. The same code builds rank 0 and workers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ParamSpec, Protocol, TypeVar
+
+import torch
+from omegaconf import DictConfig
+
+from framework.execution.choices import Choices
+from framework.execution.compiled import compile_model
+from framework.execution.device_state import DeviceState
+from framework.execution.memory import explain_out_of_memory, kv_block_bytes, num_kv_blocks
+from framework.execution.network import FusedNetwork, ModuleNetwork, Network
+from framework.execution.profile import activation_bytes
+from framework.execution.runner import Runner
+from framework.execution.setup_graphs import build_graphs
+from framework.interfaces.attention import AttentionBackend
+from framework.kernels.cpu.optimize import optimize_for_cpu
+from framework.loading.load import LoadedModel, load_model
+from framework.parallel.group import TensorParallelGroup
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class OnDevice(Protocol):
+    """Makes a call on the thread on which everything of the device happens."""
+
+    def __call__(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
+
+
+def call_here(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    """An `OnDevice` for the current thread."""
+    return function(*args, **kwargs)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rank:
+    """A runner, and what was found out while building it."""
+
+    runner: Runner
+    loaded: LoadedModel
+    num_blocks: int
+    max_model_len: int
+    """Lowered to what the KV cache holds, where the configuration left it open"""
+    kernels: dict[str, object]
+    """What runs the layers, for the record"""
+    activation_bytes: int
+
+
+def build_rank(cfg: DictConfig, choices: Choices, group: TensorParallelGroup, on_device: OnDevice) -> Rank:
+    """Load this rank's weights, size the cache, capture graphs. Ranks of a group have to do it at the same time.
+
+    Raises:
+        ValueError: memory runs out, or files do not hold what they should.
+    """
+    device, spec, attention = choices.device, choices.spec, choices.attention
+    with explain_out_of_memory("loading the weights", "the model's size or executor.dtype"):
+        loaded = on_device(
+            load_model,
+            cfg.model,
+            device=device,
+            dtype=choices.dtype,
+            group=group,
+            max_model_len=choices.max_model_len,
+        )
+    kernels = on_device(optimize_for_cpu, loaded.model) if device.type == "cpu" else {"layers": choices.kernels}
+    kernels |= compile_model(loaded.model, cfg.compile.level, cfg.compile.mode)
+    network = _network(loaded, attention, choices.kernels, 1)
+    reserved = activation_bytes(
+        network, num_tokens=spec.max_num_batched_tokens, num_rows=spec.max_num_seqs, device=device
+    )
+    num_blocks = num_kv_blocks(cfg.engine, device, kv_block_bytes(spec), choices.max_model_len, reserved)
+    max_model_len = _fit_length(cfg, num_blocks, choices.max_model_len)
+    state = DeviceState(
+        num_slots=spec.max_num_seqs, max_model_len=max_model_len, block_size=spec.block_size, device=device
+    )
+    with explain_out_of_memory("allocating the KV cache", "engine.kv_memory_fraction or engine.num_blocks"):
+        network = _network(loaded, attention, choices.kernels, num_blocks)
+    graphs = build_graphs(choices.strategy, network, attention, choices.sampler, state, spec)
+    return Rank(
+        runner=Runner(network, attention, choices.sampler, state, graphs, choices.strategy),
+        loaded=loaded,
+        num_blocks=num_blocks,
+        max_model_len=max_model_len,
+        kernels=kernels,
+        activation_bytes=reserved,
+    )
+
+
+def _network(loaded: LoadedModel, attention: AttentionBackend, kernels: str, num_blocks: int) -> Network:
+    """The model with a KV cache of `num_blocks` blocks a layer."""
+    spec = attention.spec
+    shape = attention.kv_cache_shape(num_blocks)
+    # Not zeroed: untouched memory costs nothing on a CPU, and no backend may read a slot that was never written.
+    caches = [torch.empty(shape, dtype=spec.kv_dtype, device=spec.device) for _ in range(spec.num_layers)]
+    if kernels != "fused":
+        return ModuleNetwork(loaded.model, caches)
+    from framework.kernels.cuda.decoder import FusedDecoder
+
+    return FusedNetwork(FusedDecoder(loaded.model), caches)
+
+
+def _fit_length(cfg: DictConfig, num_blocks: int, max_model_len: int) -> int:
+    """A request must fit into the cache alone, or it could never end."""
+    capacity_tokens = num_blocks * cfg.engine.block_size
+    if capacity_tokens >= max_model_len:
+        return max_model_len
+    if cfg.engine.max_model_len is not None:
+        raise ValueError(
+            f"engine.max_model_len={max_model_len} tokens do not fit into the KV cache of {num_blocks} blocks of "
+            f"{cfg.engine.block_size} ({capacity_tokens} tokens); lower it, or raise engine.num_blocks or "
+            f"engine.kv_memory_fraction"
+        )
+    return capacity_tokens

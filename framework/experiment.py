@@ -117,6 +117,8 @@ def _measure(cfg: DictConfig, record: Record, tracker: Tracker) -> None:
         )
         recorder.tokenizer = built.tokenizer
         requests = prepare(workload, context)
+        if workload.effective:
+            record.effective["workload"] = dict(workload.effective)
         startup_s = time.perf_counter() - start_s
         screen: Observer
         if workload.prints_answers:

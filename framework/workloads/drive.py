@@ -24,7 +24,7 @@ class DrivenEngine(Protocol):
     def add_request(
         self,
         *,
-        prompt_token_ids: list[int] | None = None,
+        prompt_token_ids: Sequence[int] | None = None,
         prompt: str | None = None,
         params: SamplingParams,
         want_text: bool = False,
@@ -91,8 +91,7 @@ def _add(engine: DrivenEngine, request: TimedRequest, observers: Sequence[Observ
     if not error:
         try:
             request_id = engine.add_request(
-                prompt_token_ids=request.prompt_token_ids,
-                prompt=request.prompt,
+                **_prompt(request),
                 params=request.params,
                 want_text=request.streams,
                 arrival_s=request.arrival_s,
@@ -106,6 +105,8 @@ def _add(engine: DrivenEngine, request: TimedRequest, observers: Sequence[Observ
         for observer in observers:
             observer.on_request(request_id, request)
         return request_id
+    if request.origin:
+        error = f"{request.origin}: {error}"
     record = RequestRecord(
         request_id=rejected_id,
         client=request.client,
@@ -113,7 +114,7 @@ def _add(engine: DrivenEngine, request: TimedRequest, observers: Sequence[Observ
         scheduled_s=None,
         first_token_s=None,
         finish_s=engine.clock.now_s(),
-        num_prompt_tokens=len(request.prompt_token_ids or ()),
+        num_prompt_tokens=request.num_prompt_tokens or len(request.prompt_token_ids or ()),
         num_output_tokens=0,
         num_cached_tokens=0,
         num_preemptions=0,
@@ -124,3 +125,13 @@ def _add(engine: DrivenEngine, request: TimedRequest, observers: Sequence[Observ
     for observer in observers:
         observer.on_reject(record, request)
     return None
+
+
+def _prompt(request: TimedRequest) -> dict[str, Any]:
+    if request.prompt_keys is None:
+        return {"prompt_token_ids": request.prompt_token_ids, "prompt": request.prompt}
+    return {
+        "num_prompt_tokens": request.num_prompt_tokens,
+        "prompt_keys": request.prompt_keys,
+        "key_tokens": request.key_tokens,
+    }

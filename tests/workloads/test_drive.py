@@ -162,10 +162,10 @@ def test_requests_enter_when_they_arrive_and_idle_time_is_slept() -> None:
 
 def test_refused_requests_are_recorded_and_the_others_finish() -> None:
     engine, recorder = FakeEngine(), Recorder(keep_outputs=True)
-    requests = [timed(0.0, prompt_token_ids=[], label="empty"), timed(0.0, 2), timed(1.0, error="line 3: bad")]
+    requests = [timed(0.0, prompt_token_ids=[], label="empty"), timed(0.0, 2), timed(1.0, error="bad", origin="t:3")]
     drive(engine, requests, [recorder])
     rejected = [r for r in recorder.requests if r.finish_reason == "rejected"]
-    assert [(r.request_id, r.error) for r in rejected] == [(-1, "prompt has 0 tokens, at least 1"), (-2, "line 3: bad")]
+    assert [(r.request_id, r.error) for r in rejected] == [(-1, "prompt has 0 tokens, at least 1"), (-2, "t:3: bad")]
     assert [r.num_output_tokens for r in recorder.requests if r.finish_reason == "length"] == [2]
     assert [(o.request_id, o.prompt, o.text, o.token_ids) for o in recorder.outputs] == [
         (-1, "empty", "", []),

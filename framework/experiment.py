@@ -42,7 +42,8 @@ def run_cell(cfg: DictConfig, cell: CellInfo | None = None) -> Status:
     tracker: Tracker | None = None
     with interruptible():
         try:
-            writer = RecordWriter(cell.folder)
+            timeline_max_events = cfg.record.timeline_max_events if cfg.record.timeline else 0
+            writer = RecordWriter(cell.folder, timeline_max_events=timeline_max_events)
             try:
                 check(cfg)
                 tracker = TRACKERS.build(cfg.tracker)

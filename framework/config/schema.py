@@ -96,6 +96,10 @@ class RecordConfig:
 
     outputs: bool = False
     """Write outputs.jsonl even for workloads without text."""
+    timeline: bool = False
+    """Write timeline.json, which Perfetto opens: steps, planning, counters and the phases of each request."""
+    timeline_max_events: int = 200_000
+    """Of timeline.json (about 150 bytes each), from the start of the run on; a step takes 4, a request up to 8."""
 
 
 @dataclass

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
@@ -12,9 +11,11 @@ import torch
 from omegaconf import DictConfig
 
 from framework.analysis.block_cache import NeedsFuture
+from framework.built import BuiltEngine
 from framework.engine.engine import Engine
 from framework.engine.intake import Intake
 from framework.errors import IncompatibleError
+from framework.execution.capacity import fit_length
 from framework.execution.choose_attention import choose_attention
 from framework.execution.compiled import compile_model
 from framework.execution.device import resolve_device, resolve_dtype
@@ -31,31 +32,12 @@ from framework.interfaces.attention import AttentionBackend, AttentionSpec
 from framework.interfaces.sampling_params import SamplingParams
 from framework.kernels.cpu.optimize import optimize_for_cpu
 from framework.loading.load import LoadedModel, load_config, load_model
-from framework.loading.tokenizer import Tokenizer
-from framework.metrics.utilization import DevicePeaks, ModelCosts
+from framework.metrics.utilization import ModelCosts
 from framework.models.config import ModelConfig
 from framework.registry import EVICTIONS, GRAPHS, SAMPLERS, SCHEDULERS
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-
-@dataclass(slots=True)
-class BuiltEngine:
-    """An engine, and what was found out while building it."""
-
-    engine: Engine
-    tokenizer: Tokenizer | None
-    model_config: ModelConfig
-    eos_token_ids: tuple[int, ...]
-    max_model_len: int
-    effective: dict[str, object]
-    """What was chosen where the configuration left it open."""
-    costs: ModelCosts
-    peaks: DevicePeaks | None
-    """None on a CPU, whose utilisation is not reported"""
-    startup_s: float
-    """From here to the end of warm-up, imports excluded."""
 
 
 def build_engine(cfg: DictConfig) -> BuiltEngine:
@@ -65,6 +47,10 @@ def build_engine(cfg: DictConfig) -> BuiltEngine:
         IncompatibleError: before any weight is loaded, if plugins, model and machine cannot work together.
         ValueError: for values and files that are wrong in themselves.
     """
+    if cfg.executor.name == "simulated":
+        from framework.build_simulated import build_simulated
+
+        return build_simulated(cfg)
     device = resolve_device(cfg.executor.device)
     # A GPU needs no thread: its steps are enqueued and run by themselves.
     thread = DeviceThread(cfg.executor.threads) if device.type == "cpu" else None
@@ -121,7 +107,7 @@ def _build(cfg: DictConfig, device: torch.device, thread: DeviceThread | None) -
         network, num_tokens=spec.max_num_batched_tokens, num_rows=spec.max_num_seqs, device=device
     )
     num_blocks = num_kv_blocks(cfg.engine, device, kv_block_bytes(spec), max_model_len, reserved)
-    max_model_len = _fit_length(cfg, num_blocks, max_model_len)
+    max_model_len = fit_length(cfg.engine, num_blocks, max_model_len)
     state = DeviceState(
         num_slots=spec.max_num_seqs, max_model_len=max_model_len, block_size=spec.block_size, device=device
     )
@@ -228,20 +214,6 @@ def _network(loaded: LoadedModel, attention: AttentionBackend, kernels: str, num
     from framework.kernels.cuda.decoder import FusedDecoder
 
     return FusedNetwork(FusedDecoder(loaded.model), caches)
-
-
-def _fit_length(cfg: DictConfig, num_blocks: int, max_model_len: int) -> int:
-    """A request must fit into the cache alone, or it could never end."""
-    capacity_tokens = num_blocks * cfg.engine.block_size
-    if capacity_tokens >= max_model_len:
-        return max_model_len
-    if cfg.engine.max_model_len is not None:
-        raise ValueError(
-            f"engine.max_model_len={max_model_len} tokens do not fit into the KV cache of {num_blocks} blocks of "
-            f"{cfg.engine.block_size} ({capacity_tokens} tokens); lower it, or raise engine.num_blocks or "
-            f"engine.kv_memory_fraction"
-        )
-    return capacity_tokens
 
 
 def _warm_up(engine: Engine) -> None:

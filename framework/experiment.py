@@ -22,6 +22,7 @@ from framework.errors import IncompatibleError
 from framework.registry import TRACKERS, WORKLOADS
 
 if TYPE_CHECKING:  # run.py must reach composition errors without waiting for these
+    from framework.built import BuiltEngine
     from framework.tracking import CellInfo, Record, Status, Tracker
 
 
@@ -87,7 +88,6 @@ def hydra_cell(cfg: DictConfig) -> CellInfo:
 def _measure(cfg: DictConfig, record: Record, tracker: Tracker) -> None:
     """Build, run, and fill `record` with whatever was done, however it ends."""
     start_s = time.perf_counter()
-    from framework.build import build_engine
     from framework.metrics.recorder import Recorder
     from framework.metrics.slo import Slo
     from framework.metrics.summary import summarize
@@ -105,7 +105,7 @@ def _measure(cfg: DictConfig, record: Record, tracker: Tracker) -> None:
     keep_outputs = cfg.record.outputs or workload.has_text
     recorder = Recorder(keep_outputs=keep_outputs)
     with ExitStack() as stack:
-        built = build_engine(cfg)
+        built = _build(cfg)
         engine = stack.enter_context(closing(built.engine))
         device = str(built.effective["device"])
         record.effective, record.environment = dict(built.effective), environment(device)
@@ -146,6 +146,17 @@ def _measure(cfg: DictConfig, record: Record, tracker: Tracker) -> None:
                 memory_bandwidth_utilization=bandwidth,
                 model_flops_utilization=flops,
             )
+
+
+def _build(cfg: DictConfig) -> BuiltEngine:
+    """A simulation is built without torch, whose import alone takes longer than most of them."""
+    if cfg.executor.name == "simulated":
+        from framework.build_simulated import build_simulated
+
+        return build_simulated(cfg)
+    from framework.build import build_engine
+
+    return build_engine(cfg)
 
 
 def _peak_memory_gib(device: str) -> float:

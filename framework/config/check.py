@@ -32,6 +32,9 @@ def check(cfg: DictConfig) -> None:
     found = cfg.model.path is not None or cfg.model.config is not None
     _require(found, "model.path", None, "there is no model to load", "model.path=FOLDER_OR_HUB_ID_OR_GGUF")
     for key, annotation in CHOICES.items():
+        section, _, name = key.partition(".")
+        if name not in cfg[section]:
+            continue  # a key of another executor
         value = OmegaConf.select(cfg, key)
         _require((wrong := wrong_choice(annotation, value)) is None, key, value, wrong or "", "")
     for kind, registry in REGISTRIES.items():

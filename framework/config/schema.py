@@ -81,6 +81,24 @@ class ExecutorConfig:
 
 
 @dataclass
+class SimulatedExecutorConfig:
+    """Steps that a cost model times, on a virtual clock: no model, no weights, no tokens."""
+
+    name: str = "simulated"
+    hardware: str = "h200"
+    """The device that is simulated: framework/execution/hardware.py lists them."""
+    dtype: str = "auto"
+    """Of weights and activations; auto: the checkpoint's half type."""
+    kv_dtype: str = "auto"
+    tp: int = 1
+    """Tensor-parallel ranks."""
+    replicas: int = 1
+    """Engines that share the workload."""
+    verify: bool = False
+    """Check every position that a step reads against a shadow of the KV memory: slow, for tests of policies."""
+
+
+@dataclass
 class CompileConfig:
     """torch.compile of a GPU's layers."""
 
@@ -122,6 +140,7 @@ class Config:
     attention: Any = MISSING
     sampler: Any = MISSING
     graph: Any = MISSING
+    cost_model: Any = MISSING
     executor: Any = MISSING
     tracker: Any = MISSING
     engine: EngineConfig = field(default_factory=EngineConfig)
@@ -138,3 +157,4 @@ def store_schema() -> None:
     store = ConfigStore.instance()
     store.store(name="schema", node=Config)
     store.store(group="executor", name="local", node=ExecutorConfig)
+    store.store(group="executor", name="simulated", node=SimulatedExecutorConfig)

@@ -89,6 +89,9 @@ class Engine:
         params: SamplingParams,
         prompt: str | None = None,
         prompt_token_ids: Sequence[int] | None = None,
+        num_prompt_tokens: int | None = None,
+        prompt_keys: Sequence[int] | None = None,
+        key_tokens: int = 0,
         want_text: bool = False,
         arrival_s: float | None = None,
         priority: int = 0,
@@ -97,7 +100,9 @@ class Engine:
     ) -> int:
         """Queue a request and return its id. Ids count up from 0 in the order of this call, refused ones included.
 
-        With `want_text`, every step's output brings the new text; otherwise only ids, and only at the end.
+        With `want_text`, every step's output brings the new text; otherwise only ids, and only at the end. In a
+        simulated run a prompt of `num_prompt_tokens` can be given by `prompt_keys`, one for `key_tokens` tokens each
+        (see `PromptKeys`); no keys at all is a prompt that shares nothing.
 
         Raises:
             ValueError: naming the value, the limit and the remedy; nothing else is disturbed.
@@ -108,6 +113,9 @@ class Engine:
             request_id,
             prompt=prompt,
             prompt_token_ids=prompt_token_ids,
+            num_prompt_tokens=num_prompt_tokens,
+            prompt_keys=prompt_keys,
+            key_tokens=key_tokens,
             params=params,
             want_text=want_text,
             arrival_s=self.clock.now_s() if arrival_s is None else arrival_s,
@@ -200,7 +208,7 @@ class Engine:
             token_id = token_ids[index]
             request.token_ids.append(token_id)
             request.token_times_s.append(now_s)
-            num_tokens = len(request.token_ids)
+            num_tokens = request.num_known = request.num_known + 1
             if num_tokens >= request.commit_at_tokens and request.running:
                 self.cache.commit(request)
             if logprobs is not None and (entry := logprobs[index]) is not None:

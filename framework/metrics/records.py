@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 
@@ -56,7 +57,7 @@ class RequestRecord:
     """stop (EOS, stop token or stop string), length, abort or rejected."""
     error: str = ""
     deadline_s: float | None = None
-    token_times_s: list[float] = field(default_factory=list)
+    token_times_s: Sequence[float] = field(default_factory=list)
     """When each output token reached the host."""
     replica: int = 0
     """Which engine of a fleet served it."""

@@ -1,0 +1,31 @@
+"""An engine that is ready to run, wherever its steps run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from framework.engine.engine import Engine
+from framework.metrics.utilization import DevicePeaks, ModelCosts
+from framework.models.config import ModelConfig
+
+if TYPE_CHECKING:  # a simulation does not wait for torch
+    from framework.loading.tokenizer import Tokenizer
+
+
+@dataclass(slots=True)
+class BuiltEngine:
+    """An engine, and what was found out while building it."""
+
+    engine: Engine
+    tokenizer: Tokenizer | None
+    model_config: ModelConfig
+    eos_token_ids: tuple[int, ...]
+    max_model_len: int
+    effective: dict[str, object]
+    """What was chosen where the configuration left it open."""
+    costs: ModelCosts
+    peaks: DevicePeaks | None
+    """None on a CPU, whose utilisation is not reported"""
+    startup_s: float
+    """From here to the end of warm-up, imports excluded."""

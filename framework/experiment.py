@@ -115,6 +115,7 @@ def _measure(cfg: DictConfig, record: Record, tracker: Tracker) -> None:
             max_model_len=built.max_model_len,
             seed=cfg.seed,
             eos_token_ids=built.eos_token_ids,
+            needs_token_ids=cfg.executor.name != "simulated",
         )
         recorder.tokenizer = built.tokenizer
         requests = prepare(workload, context)
@@ -131,6 +132,7 @@ def _measure(cfg: DictConfig, record: Record, tracker: Tracker) -> None:
             drive(engine, requests, [recorder, tracker, screen])
         finally:
             record.requests, record.steps = recorder.requests, recorder.steps
+            record.effective |= built.after_run()
             record.outputs = recorder.outputs if keep_outputs else None
             bandwidth, flops = (
                 utilization(built.costs, built.peaks, recorder.requests, recorder.steps)

@@ -93,7 +93,7 @@ class SimulatedExecutorConfig:
     tp: int = 1
     """Tensor-parallel ranks."""
     replicas: int = 1
-    """Engines that share the workload."""
+    """Engines that share the workload, each with policies and a KV cache of its own; `router` picks one at arrival."""
     verify: bool = False
     """Check every position that a step reads against a shadow of the KV memory: slow, for tests of policies."""
 
@@ -141,6 +141,7 @@ class Config:
     sampler: Any = MISSING
     graph: Any = MISSING
     cost_model: Any = MISSING
+    router: Any = MISSING
     executor: Any = MISSING
     tracker: Any = MISSING
     engine: EngineConfig = field(default_factory=EngineConfig)

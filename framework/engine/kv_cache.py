@@ -72,6 +72,13 @@ class KVCache:
             parent = block
         return found
 
+    def prompt_path(self, request: Request) -> list[int]:
+        """Hashes of the full blocks of its prompt that can be shared, from the first token on. Changes nothing."""
+        full = min(request.num_prompt, request.shareable_tokens) // self.block_size if self.prefix_caching else 0
+        if full:
+            self._hash(request, full - 1)
+        return request.hashes[:full]
+
     def admit(self, request: Request, max_tokens: int) -> int:
         """Match the prefix cache and allocate for up to `max_tokens` further tokens; returns how many, or 0 if blocks
         do not suffice, with nothing changed."""

@@ -43,7 +43,8 @@ def run_cell(cfg: DictConfig, cell: CellInfo | None = None) -> Status:
     tracker: Tracker | None = None
     with interruptible():
         try:
-            writer = RecordWriter(cell.folder)
+            timeline_max_events = cfg.record.timeline_max_events if cfg.record.timeline else 0
+            writer = RecordWriter(cell.folder, timeline_max_events=timeline_max_events)
             try:
                 check(cfg)
                 tracker = TRACKERS.build(cfg.tracker)
@@ -115,6 +116,7 @@ def _measure(cfg: DictConfig, record: Record, tracker: Tracker) -> None:
             max_model_len=built.max_model_len,
             seed=cfg.seed,
             eos_token_ids=built.eos_token_ids,
+            needs_token_ids=cfg.executor.name != "simulated",
         )
         recorder.tokenizer = built.tokenizer
         requests = prepare(workload, context)
@@ -132,6 +134,7 @@ def _measure(cfg: DictConfig, record: Record, tracker: Tracker) -> None:
             drive(engine, requests, [recorder, tracker, screen])
         finally:
             record.requests, record.steps = recorder.requests, recorder.steps
+            record.effective |= built.after_run()
             record.outputs = recorder.outputs if keep_outputs else None
             bandwidth, flops = (
                 utilization(built.costs, built.peaks, recorder.requests, recorder.steps)

@@ -93,7 +93,7 @@ class SimulatedExecutorConfig:
     tp: int = 1
     """Tensor-parallel ranks."""
     replicas: int = 1
-    """Engines that share the workload."""
+    """Engines that share the workload, each with policies and a KV cache of its own; `router` picks one at arrival."""
     verify: bool = False
     """Check every position that a step reads against a shadow of the KV memory: slow, for tests of policies."""
 
@@ -114,6 +114,10 @@ class RecordConfig:
 
     outputs: bool = False
     """Write outputs.jsonl even for workloads without text."""
+    timeline: bool = False
+    """Write timeline.json, which Perfetto opens: steps, planning, counters and the phases of each request."""
+    timeline_max_events: int = 200_000
+    """Of timeline.json (about 150 bytes each), from the start of the run on; a step takes 4, a request up to 8."""
 
 
 @dataclass
@@ -137,6 +141,7 @@ class Config:
     sampler: Any = MISSING
     graph: Any = MISSING
     cost_model: Any = MISSING
+    router: Any = MISSING
     executor: Any = MISSING
     tracker: Any = MISSING
     engine: EngineConfig = field(default_factory=EngineConfig)

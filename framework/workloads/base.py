@@ -20,6 +20,10 @@ class TimedRequest:
 
     arrival_s: float = 0.0
     """Seconds since start; when a client would have sent it, however busy the engine is."""
+    after: int | None = None
+    """Place in the workload of the request that it follows: it arrives `delay_s` after that one has ended, and its
+    prompt, given as token ids, continues that one's prompt and output. `arrival_s` is not used."""
+    delay_s: float = 0.0
     prompt_token_ids: Sequence[int] | None = None
     prompt: str | None = None
     messages: list[dict[str, str]] | None = None

@@ -1,4 +1,7 @@
-"""The open loop: requests enter the engine when they arrive, whatever it is doing."""
+"""The open loop: requests enter the engine when they arrive, whatever it is doing.
+
+Those that follow another one close the loop: they arrive some time after it has ended.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from framework.clock import Clock
 from framework.interfaces.sampling_params import SamplingParams
 from framework.metrics.records import RequestRecord
 from framework.workloads.base import TimedRequest
+from framework.workloads.entry_queue import EntryQueue
 from framework.workloads.observer import Observer, Output
 
 
@@ -39,13 +43,13 @@ class DrivenEngine(Protocol):
 
 
 def drive(engine: DrivenEngine, requests: Iterable[TimedRequest], observers: Sequence[Observer]) -> None:
-    """Run `requests`, which are prepared and in arrival order, to their end; `observers` hear of everything.
+    """Run `requests`, which are prepared, to their end; `observers` hear of everything.
 
     A request that the engine refuses with ValueError is reported through `on_reject` and the others go on. On
     KeyboardInterrupt the unfinished ones are aborted, so that the observers get the tokens that they have so far.
     Whatever else is raised leaves the engine as it is.
     """
-    live: set[int] = set()
+    live: dict[int, tuple[int, TimedRequest]] = {}
     for observer in observers:
         engine.observers.append(observer)  # for on_step, which the engine calls
     try:
@@ -64,26 +68,33 @@ def drive(engine: DrivenEngine, requests: Iterable[TimedRequest], observers: Seq
 
 
 def _loop(
-    engine: DrivenEngine, requests: Iterable[TimedRequest], observers: Sequence[Observer], live: set[int]
+    engine: DrivenEngine,
+    requests: Iterable[TimedRequest],
+    observers: Sequence[Observer],
+    live: dict[int, tuple[int, TimedRequest]],
 ) -> None:
-    coming = iter(requests)
-    upcoming = next(coming, None)
+    """`live` holds, by the engine's id, the requests that have not ended, each with its place in the workload."""
+    entries = EntryQueue(requests)
     num_rejected = 0
-    while upcoming is not None or engine.has_work:
-        while upcoming is not None and upcoming.arrival_s <= engine.clock.now_s():
-            request_id = _add(engine, upcoming, observers, -1 - num_rejected)
+    while (next_s := entries.next_s) is not None or engine.has_work:
+        while next_s is not None and next_s <= engine.clock.now_s():
+            place, request = entries.pop()
+            request_id = _add(engine, request, observers, -1 - num_rejected)
             if request_id is None:
                 num_rejected += 1
+                entries.refused(place, engine.clock.now_s())
             else:
-                live.add(request_id)
-            upcoming = next(coming, None)
+                live[request_id] = place, request
+            next_s = entries.next_s
         if engine.has_work:
             outputs = engine.step()
-            live.difference_update(output.request_id for output in outputs if output.finished)
+            for output in outputs:
+                if output.finished:
+                    entries.ended(*live.pop(output.request_id), output)
             for observer in observers:
                 observer.on_outputs(outputs)
-        elif upcoming is not None:
-            engine.clock.sleep_until(upcoming.arrival_s)
+        elif next_s is not None:
+            engine.clock.sleep_until(next_s)
 
 
 def _add(engine: DrivenEngine, request: TimedRequest, observers: Sequence[Observer], rejected_id: int) -> int | None:

@@ -19,12 +19,15 @@ def prepare(workload: Workload, context: WorkloadContext) -> list[TimedRequest]:
     prepared: list[TimedRequest] = []
     last_s = 0.0
     for request in workload.requests(context):
-        if request.arrival_s < last_s:
+        if request.after is not None:
+            _check_follow_up(request, prepared)
+        elif request.arrival_s < last_s:
             raise ValueError(
                 f"arrival_s={request.arrival_s} of request {len(prepared)} is before {last_s}, "
                 "the latest arrival so far (0 at first): sort the requests by arrival_s, none below 0"
             )
-        last_s = request.arrival_s
+        else:
+            last_s = request.arrival_s
         request.streams = workload.prints_answers
         _tokenize(request, context.tokenizer)
         if context.needs_token_ids and request.prompt_keys is not None and not request.error:
@@ -35,6 +38,17 @@ def prepare(workload: Workload, context: WorkloadContext) -> list[TimedRequest]:
     if not prepared:
         raise ValueError(f"the workload {type(workload).__name__} has 0 requests, at least 1 is needed")
     return prepared
+
+
+def _check_follow_up(request: TimedRequest, earlier: list[TimedRequest]) -> None:
+    place, after = len(earlier), request.after
+    assert after is not None
+    if not 0 <= after < place:
+        raise ValueError(f"request {place} follows request {after}, which is not one before it")
+    if request.delay_s < 0:
+        raise ValueError(f"delay_s={request.delay_s} of request {place} must be at least 0")
+    if request.prompt_token_ids is None or (earlier[after].prompt_token_ids is None and not earlier[after].error):
+        raise ValueError(f"request {place} follows request {after}: the prompts of both must have prompt_token_ids")
 
 
 def _tokenize(request: TimedRequest, tokenizer: Any) -> None:

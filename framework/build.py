@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -12,10 +13,10 @@ from omegaconf import DictConfig
 from framework.built import BuiltEngine
 from framework.engine.engine import Engine
 from framework.engine.intake import Intake
-from framework.errors import IncompatibleError
 from framework.execution.choices import Choices, choose
 from framework.execution.device_thread import DeviceThread
 from framework.execution.local import LocalExecutor
+from framework.execution.parallel import ParallelExecutor
 from framework.execution.peaks import measure_peaks
 from framework.execution.rank import OnDevice, Rank, build_rank, call_here
 from framework.interfaces.eviction import EvictionPolicy, NeedsFuture
@@ -24,7 +25,9 @@ from framework.interfaces.scheduler import Scheduler
 from framework.loading.load import LoadedModel
 from framework.metrics.utilization import ModelCosts
 from framework.models.config import ModelConfig
-from framework.parallel.group import TensorParallelGroup
+from framework.parallel.group import PeerError, TensorParallelGroup
+from framework.parallel.ranks import start_ranks, threads_per_rank
+from framework.parallel.split import config_of_rank
 from framework.registry import EVICTIONS, SCHEDULERS
 
 
@@ -43,33 +46,51 @@ def build_engine(cfg: DictConfig) -> BuiltEngine:
     choices = choose(cfg)
     scheduler, eviction = _policies(cfg)
     peaks = measure_peaks(choices.device, choices.dtype)  # before weights and cache take the memory
-    if cfg.executor.tp != 1:
-        raise IncompatibleError(f"executor.tp={cfg.executor.tp}: executor=local runs one rank; set executor.tp=1")
-    # A GPU needs no thread: its steps are enqueued and run by themselves.
-    thread = DeviceThread(cfg.executor.threads) if choices.device.type == "cpu" else None
-    on_device: OnDevice = thread.run if thread is not None else call_here
-    try:
-        rank = build_rank(cfg, choices, TensorParallelGroup(), on_device)
-        executor = LocalExecutor(rank.runner, thread, num_blocks=rank.num_blocks)
+    with ExitStack() as stack:  # closes what was started if anything fails on the way
+        executor, rank = _executor(cfg, choices, stack)
         start_engine = _engine_around(cfg, choices, rank, executor)
         _warm_up(start_engine(scheduler, eviction))
         engine = start_engine(*_policies(cfg))  # without a memory of warm-up
-        threads = on_device(torch.get_num_threads)
-    except BaseException:
-        if thread is not None:
-            thread.close()
-        raise
+        effective = _effective(choices, rank) | executor.effective()
+        if isinstance(executor, ParallelExecutor):
+            executor.judge()
+        stack.pop_all()
     return BuiltEngine(
         engine=engine,
         tokenizer=rank.loaded.tokenizer,
         model_config=choices.config,
         eos_token_ids=rank.loaded.eos_token_ids,
         max_model_len=rank.max_model_len,
-        effective=_effective(choices, rank) | {"threads": threads} | executor.effective(),
-        costs=_costs(choices.config, choices.dtype, choices.kv_dtype),
+        effective=effective,
+        costs=_costs(config_of_rank(choices.config, cfg.executor.tp), choices.dtype, choices.kv_dtype),
         peaks=peaks,
         startup_s=time.perf_counter() - started,
     )
+
+
+def _executor(cfg: DictConfig, choices: Choices, stack: ExitStack) -> tuple[LocalExecutor, Rank]:
+    """Rank 0, and with executor.tp > 1 the others around it; `stack` closes what there is of them."""
+    tp = cfg.executor.tp
+    num_threads = threads_per_rank(cfg) if tp > 1 else cfg.executor.threads
+    # A GPU needs no thread: its steps are enqueued and run by themselves.
+    thread = DeviceThread(num_threads) if choices.device.type == "cpu" else None
+    if thread is not None:
+        stack.callback(thread.close)
+    on_device: OnDevice = call_here if thread is None else thread.run
+    if tp == 1:
+        rank = build_rank(cfg, choices, TensorParallelGroup(), on_device)
+        executor = LocalExecutor(rank.runner, thread, num_blocks=rank.num_blocks)
+    else:
+        ranks = start_ranks(cfg, num_threads)
+        stack.callback(ranks.end, now=True)
+        try:
+            rank = build_rank(cfg, choices, ranks.join(cfg, choices).group, on_device)
+        except PeerError as error:
+            raise ranks.watch.explain(error) from error
+        ranks.wait_ready()
+        executor = ParallelExecutor(rank, thread, ranks)
+    stack.callback(executor.close)
+    return executor, rank
 
 
 def _policies(cfg: DictConfig) -> tuple[Scheduler, EvictionPolicy]:
@@ -102,6 +123,7 @@ def _effective(choices: Choices, rank: Rank) -> dict[str, object]:
         "kv_dtype": str(choices.kv_dtype).removeprefix("torch."),
         "num_blocks": rank.num_blocks,
         "max_model_len": rank.max_model_len,
+        "threads": rank.threads,
         "model_source": rank.loaded.source,
         "load_s": round(rank.loaded.load_s, 3),
         "kernels": rank.kernels,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +17,7 @@ from framework.interfaces.graph import GraphStrategy
 from framework.interfaces.sampler import Sampler
 from framework.loading.load import load_config
 from framework.models.config import ModelConfig
-from framework.parallel.split import check_split, heads_per_rank
+from framework.parallel.split import check_split, config_of_rank
 from framework.registry import GRAPHS, SAMPLERS
 
 
@@ -50,16 +51,17 @@ def choose(cfg: DictConfig) -> Choices:
     device = resolve_device(cfg.executor.device)
     config = load_config(cfg.model, max_model_len=cfg.engine.max_model_len)
     check_split(config, cfg.executor.tp)
+    _check_ranks(cfg, device)
     dtype = resolve_dtype(cfg.executor.dtype, device, config.dtype)
     kv_dtype = dtype if cfg.executor.kv_dtype == "auto" else resolve_dtype(cfg.executor.kv_dtype, device, None)
     max_model_len = cfg.engine.max_model_len or config.max_model_len
-    num_heads, num_kv_heads = heads_per_rank(config, cfg.executor.tp)
+    shard = config_of_rank(config, cfg.executor.tp)
     spec = AttentionSpec(
         device=device,
         dtype=dtype,
         kv_dtype=kv_dtype,
-        num_heads=num_heads,
-        num_kv_heads=num_kv_heads,
+        num_heads=shard.num_heads,
+        num_kv_heads=shard.num_kv_heads,
         head_size=config.head_size,
         block_size=cfg.engine.block_size,
         num_layers=config.num_layers,
@@ -87,6 +89,25 @@ def choose(cfg: DictConfig) -> Choices:
         strategy=strategy,
         kernels=kernels,
     )
+
+
+def _check_ranks(cfg: DictConfig, device: torch.device) -> None:
+    tp, allreduce, graph = cfg.executor.tp, cfg.executor.allreduce, cfg.graph.name
+    if device.type == "cpu":
+        if allreduce not in ("auto", "gloo"):
+            raise IncompatibleError(
+                f"executor.allreduce={allreduce}: it sums over GPUs, and this runs on {device}; set "
+                f"executor.allreduce=auto"
+            )
+        return
+    if tp > 1 and allreduce == "gloo" and graph != "eager":
+        raise IncompatibleError(f"executor.allreduce=gloo: it cannot be captured by graph={graph}; choose graph=eager")
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", tp))
+    if allreduce != "gloo" and here > torch.cuda.device_count():
+        raise IncompatibleError(
+            f"executor.tp={tp}: {here} ranks of this host need a GPU each, and torch sees {torch.cuda.device_count()}; "
+            f"lower executor.tp, or let ranks share one with executor.allreduce=gloo graph=eager (slow)"
+        )
 
 
 def _choose_kernels(cfg: DictConfig, attention: AttentionBackend, name: str, device: torch.device) -> str:

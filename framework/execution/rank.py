@@ -50,9 +50,18 @@ class Rank:
     kernels: dict[str, object]
     """What runs the layers, for the record"""
     activation_bytes: int
+    threads: int
+    """CPU threads of the device's thread"""
 
 
-def build_rank(cfg: DictConfig, choices: Choices, group: TensorParallelGroup, on_device: OnDevice) -> Rank:
+def build_rank(
+    cfg: DictConfig,
+    choices: Choices,
+    group: TensorParallelGroup,
+    on_device: OnDevice,
+    *,
+    with_tokenizer: bool = True,
+) -> Rank:
     """Load this rank's weights, size the cache, capture graphs. Ranks of a group have to do it at the same time.
 
     Raises:
@@ -67,6 +76,7 @@ def build_rank(cfg: DictConfig, choices: Choices, group: TensorParallelGroup, on
             dtype=choices.dtype,
             group=group,
             max_model_len=choices.max_model_len,
+            with_tokenizer=with_tokenizer,
         )
     kernels = on_device(optimize_for_cpu, loaded.model) if device.type == "cpu" else {"layers": choices.kernels}
     kernels |= compile_model(loaded.model, cfg.compile.level, cfg.compile.mode)
@@ -74,7 +84,11 @@ def build_rank(cfg: DictConfig, choices: Choices, group: TensorParallelGroup, on
     reserved = activation_bytes(
         network, num_tokens=spec.max_num_batched_tokens, num_rows=spec.max_num_seqs, device=device
     )
-    num_blocks = num_kv_blocks(cfg.engine, device, kv_block_bytes(spec), choices.max_model_len, reserved)
+    num_sharing = group.size if device.type == "cpu" else 1
+    num_blocks = num_kv_blocks(
+        cfg.engine, device, kv_block_bytes(spec), choices.max_model_len, reserved, num_sharing=num_sharing
+    )
+    num_blocks = on_device(group.min, num_blocks, device)
     max_model_len = fit_length(cfg.engine, num_blocks, choices.max_model_len)
     state = DeviceState(
         num_slots=spec.max_num_seqs, max_model_len=max_model_len, block_size=spec.block_size, device=device
@@ -89,6 +103,7 @@ def build_rank(cfg: DictConfig, choices: Choices, group: TensorParallelGroup, on
         max_model_len=max_model_len,
         kernels=kernels,
         activation_bytes=reserved,
+        threads=on_device(torch.get_num_threads),
     )
 
 

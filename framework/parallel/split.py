@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from framework.errors import IncompatibleError
 from framework.models.config import ModelConfig
 
@@ -23,9 +25,18 @@ def check_split(config: ModelConfig, size: int) -> None:
         raise IncompatibleError(f"executor.tp={size}: {reason}; this model runs with executor.tp={sizes}")
 
 
-def heads_per_rank(config: ModelConfig, size: int) -> tuple[int, int]:
-    """Query and KV heads of one of `size` ranks. With fewer KV heads than ranks, several ranks hold the same one."""
-    return config.num_heads // size, max(1, config.num_kv_heads // size)
+def config_of_rank(config: ModelConfig, size: int) -> ModelConfig:
+    """`config` with the heads, features and vocabulary of one of `size` ranks, rounded up where they differ.
+
+    With fewer KV heads than ranks, several ranks hold the same one.
+    """
+    return dataclasses.replace(
+        config,
+        num_heads=config.num_heads // size,
+        num_kv_heads=max(1, config.num_kv_heads // size),
+        intermediate_size=config.intermediate_size // size,
+        vocab_size=-(-config.vocab_size // size),
+    )
 
 
 def _reason(config: ModelConfig, size: int) -> str | None:

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from framework.analysis.block_cache import NeedsFuture
 from framework.engine.engine import Engine
@@ -31,6 +31,7 @@ from framework.interfaces.attention import AttentionBackend, AttentionSpec
 from framework.interfaces.sampling_params import SamplingParams
 from framework.kernels.cpu.optimize import optimize_for_cpu
 from framework.loading.load import LoadedModel, load_config, load_model
+from framework.loading.reuse import load_once
 from framework.loading.tokenizer import Tokenizer
 from framework.metrics.utilization import DevicePeaks, ModelCosts
 from framework.models.config import ModelConfig
@@ -112,10 +113,19 @@ def _build(cfg: DictConfig, device: torch.device, thread: DeviceThread | None) -
     strategy = GRAPHS.build(cfg.graph)
     kernels_name = _choose_kernels(cfg, attention, attention_name, device)
     check_graphs(strategy, cfg.graph.name, attention, sampler, kernels_name, device)
-    with explain_out_of_memory("loading the weights", "the model's size or executor.dtype"):
-        loaded = on_device(load_model, cfg.model, device=device, dtype=dtype, max_model_len=max_model_len)
-    kernels = on_device(optimize_for_cpu, loaded.model) if device.type == "cpu" else {"layers": kernels_name}
-    kernels |= compile_model(loaded.model, cfg.compile.level, cfg.compile.mode)
+
+    def load() -> tuple[LoadedModel, dict[str, Any]]:
+        with explain_out_of_memory("loading the weights", "the model's size or executor.dtype"):
+            loaded = on_device(load_model, cfg.model, device=device, dtype=dtype, max_model_len=max_model_len)
+        kernels = on_device(optimize_for_cpu, loaded.model) if device.type == "cpu" else {"layers": kernels_name}
+        return loaded, kernels | compile_model(loaded.model, cfg.compile.level, cfg.compile.mode)
+
+    determined_by = {
+        "model": OmegaConf.to_container(cfg.model, resolve=True),
+        "compile": OmegaConf.to_container(cfg.compile, resolve=True),
+        "at": [str(device), str(dtype), max_model_len, kernels_name, cfg.executor.threads],
+    }
+    (loaded, kernels), weights_reused = load_once(determined_by, load)
     network = _network(loaded, attention, kernels_name, 1)
     reserved = activation_bytes(
         network, num_tokens=spec.max_num_batched_tokens, num_rows=spec.max_num_seqs, device=device
@@ -153,6 +163,7 @@ def _build(cfg: DictConfig, device: torch.device, thread: DeviceThread | None) -
         "max_model_len": max_model_len,
         "model_source": loaded.source,
         "load_s": round(loaded.load_s, 3),
+        "weights_reused": weights_reused,
         "kernels": kernels,
         "activation_gib": round(reserved / 2**30, 3),
         **executor.effective(),

@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 from framework.built import BuiltEngine
 from framework.clock import VirtualClock
 from framework.engine.engine import Engine
+from framework.engine.fleet import Fleet
 from framework.engine.intake import Intake
 from framework.errors import IncompatibleError
 from framework.execution.capacity import blocks_within, check_blocks, fit_length
@@ -19,7 +20,7 @@ from framework.interfaces.graph import GraphLimits
 from framework.metrics.utilization import DevicePeaks, ModelCosts
 from framework.models.config import ModelConfig
 from framework.models.read_config import load_config
-from framework.registry import COST_MODELS, EVICTIONS, GRAPHS, SCHEDULERS, WORKLOADS
+from framework.registry import COST_MODELS, EVICTIONS, GRAPHS, ROUTERS, SCHEDULERS, WORKLOADS
 
 _ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _CONTEXT_GIB = 0.6
@@ -43,7 +44,11 @@ def build_simulated(cfg: DictConfig) -> BuiltEngine:
     deployment = _deployment(cfg, config)
     num_blocks, max_model_len, reserved = _capacity(cfg, config, deployment)
     cost_model: CostModel = COST_MODELS.build(cfg.cost_model, deployment)
-    engine = build_replica(cfg, config, cost_model, num_blocks, max_model_len, VirtualClock())
+    replicas = [
+        build_replica(cfg, config, cost_model, num_blocks, max_model_len, VirtualClock())
+        for _ in range(cfg.executor.replicas)
+    ]
+    fleet = Fleet(replicas, ROUTERS.build(cfg.router)) if len(replicas) > 1 else None
     costs = _costs(config, deployment)
     effective: dict[str, object] = {
         "device": f"simulated {deployment.hardware.device_name}",
@@ -57,10 +62,12 @@ def build_simulated(cfg: DictConfig) -> BuiltEngine:
             "sampler": f"{cfg.sampler.name}: tokens are a function of request and position; requests run to max_tokens",
             "attention": f"{cfg.attention.name}: the cost model knows one attention",
         },
-        **engine.executor.effective(),
+        **replicas[0].executor.effective(),
     }
+    if fleet is not None:
+        effective |= {"replicas": len(replicas), "router": cfg.router.name}
     return BuiltEngine(
-        engine=engine,
+        engine=fleet or replicas[0],
         tokenizer=None,
         model_config=config,
         eos_token_ids=config.eos_token_ids,
@@ -68,10 +75,11 @@ def build_simulated(cfg: DictConfig) -> BuiltEngine:
         effective=effective,
         costs=costs,
         peaks=DevicePeaks(
-            bytes_per_s=deployment.hardware.bytes_per_s * deployment.tp,
-            flops_per_s=deployment.hardware.flops_per_s * deployment.tp,
+            bytes_per_s=deployment.hardware.bytes_per_s * deployment.tp * len(replicas),
+            flops_per_s=deployment.hardware.flops_per_s * deployment.tp * len(replicas),
         ),
         startup_s=time.perf_counter() - started,
+        after_run=fleet.effective if fleet is not None else dict,
     )
 
 

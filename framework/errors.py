@@ -11,3 +11,7 @@ class StuckError(PluginError):
 
 class IncompatibleError(ValueError):
     """Plugins, model and machine cannot work together: the cell is skipped, with this message as the reason."""
+
+
+class RankError(RuntimeError):
+    """A rank of a tensor-parallel engine died, raised or stalled. Its traceback, where there is one, is a note."""

@@ -108,12 +108,12 @@ class Engine:
         self._next_id += 1
         request = self.intake.build(
             request_id,
+            params=params,
             prompt=prompt,
             prompt_token_ids=prompt_token_ids,
             num_prompt_tokens=num_prompt_tokens,
             prompt_keys=prompt_keys,
             key_tokens=key_tokens,
-            params=params,
             want_text=want_text,
             arrival_s=self.clock.now_s() if arrival_s is None else arrival_s,
             priority=priority,
@@ -121,11 +121,15 @@ class Engine:
             category=category,
             deadline_s=deadline_s,
         )
-        self._live[request_id] = request
+        self.enqueue(request)
+        return request_id
+
+    def enqueue(self, request: Request) -> None:
+        """Queue what `Intake.build` made. Its id is unique among the requests of this engine."""
+        self._live[request.id] = request
         self.queue.waiting.append(request)
         with blaming():
             self.scheduler.on_arrival(request)
-        return request_id
 
     def abort(self, request_id: int) -> RequestOutput | None:
         """End a request now; None if it is unknown or has ended. A row in flight is computed and dropped."""

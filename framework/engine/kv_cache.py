@@ -73,9 +73,10 @@ class KVCache:
             parent = block
         return found
 
-    def hashes(self, request: Request) -> list[int]:
-        """Of the blocks that a new request will look for, whether they are cached or not."""
-        return [self._hash(request, index) for index in range(self._num_shareable(request))]
+    def prompt_path(self, request: Request) -> list[int]:
+        """Hashes of the blocks that a new request will look for, cached or not. Changes nothing."""
+        full = self._num_shareable(request) if self.prefix_caching else 0
+        return [self._hash(request, index) for index in range(full)]
 
     def _num_shareable(self, request: Request) -> int:
         return min(request.num_known, request.num_tokens - 1, request.shareable_tokens) // self.block_size

@@ -26,13 +26,8 @@ def _hashes(engine: Engine, number: int, prompt: Sequence[int]) -> list[int]:
             prompt=None,
             prompt_token_ids=prompt,
             params=SamplingParams(),
-            want_text=False,
             arrival_s=0.0,
-            priority=0,
-            client="",
-            category="",
-            deadline_s=None,
         )
     except ValueError:
         return []
-    return engine.cache.hashes(request)
+    return engine.cache.prompt_path(request)

@@ -129,7 +129,7 @@ def _measure(cfg: DictConfig, record: Record, tracker: Tracker) -> None:
         requests = prepare(workload, context)
         if workload.effective:
             record.effective["workload"] = dict(workload.effective)
-        tell_future(engine, [request.prompt_token_ids or () for request in requests if not request.error])
+        tell_future(engine, requests)
         startup_s = time.perf_counter() - start_s
         screen: Observer
         if workload.prints_answers:

@@ -7,7 +7,7 @@ from framework.registry import SCHEDULERS
 
 @SCHEDULERS.register("decode_first")
 class DecodeFirst(Scheduler):
-    """Decode-prioritizing (a term of Sarathi-Serve, OSDI'24): no decode waits for a prompt or runs beside one, which gives
+    """Decode-prioritizing (a term of Sarathi-Serve, OSDI'24): no decode waits for a prompt or runs beside one, for
     the lowest time between tokens and the longest wait for the first. The mirror of `prefill_first`.
 
     Args:

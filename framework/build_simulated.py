@@ -14,6 +14,7 @@ from framework.engine.intake import Intake
 from framework.errors import IncompatibleError
 from framework.execution.capacity import blocks_within, check_blocks, fit_length
 from framework.execution.hardware import hardware
+from framework.execution.shadow_memory import ShadowMemory
 from framework.execution.simulated import SimulatedExecutor
 from framework.interfaces.cost_model import CostModel, Deployment
 from framework.interfaces.graph import GraphLimits
@@ -103,6 +104,7 @@ def build_replica(
         num_blocks=num_blocks,
         vocab_size=config.vocab_size,
         clock=clock,
+        memory=ShadowMemory(num_blocks, engine.block_size, engine.max_num_seqs) if cfg.executor.verify else None,
     )
     intake = Intake(
         vocab_size=config.vocab_size,

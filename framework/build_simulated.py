@@ -6,7 +6,6 @@ import time
 
 from omegaconf import DictConfig
 
-from framework.analysis.block_cache import NeedsFuture
 from framework.built import BuiltEngine
 from framework.clock import VirtualClock
 from framework.engine.engine import Engine
@@ -95,12 +94,6 @@ def build_replica(
     clock: VirtualClock,
 ) -> Engine:
     """One engine with policies of its own."""
-    eviction = EVICTIONS.build(cfg.eviction)
-    if isinstance(eviction, NeedsFuture):
-        raise IncompatibleError(
-            f"eviction={cfg.eviction.name} needs to know the future, which an engine does not; replay the workload "
-            f"with framework.analysis.block_cache, or choose another policy"
-        )
     engine = cfg.engine
     limits = GraphLimits(
         max_num_seqs=engine.max_num_seqs, max_num_batched_tokens=engine.max_num_batched_tokens, mixed_supported=False
@@ -122,7 +115,7 @@ def build_replica(
     )
     return Engine(
         SCHEDULERS.build(cfg.scheduler),
-        eviction,
+        EVICTIONS.build(cfg.eviction),
         executor,
         intake,
         block_size=engine.block_size,

@@ -35,11 +35,18 @@ def run_cell(cfg: DictConfig, cell: CellInfo | None = None) -> Status:
     Raises:
         KeyboardInterrupt: after Ctrl-C, with the record written as `interrupted`; a second one kills the process.
     """
+    from framework.launching.resume_key import resume_key
     from framework.tracking import Record, RecordWriter, publish
     from framework.tracking.environment import environment
 
     cell = cell or hydra_cell(cfg)
-    record = Record(status="completed", cell_id=cell.cell_id, requested=cell.config, environment=environment())
+    record = Record(
+        status="completed",
+        cell_id=cell.cell_id,
+        resume_key=resume_key(cell.config),
+        requested=cell.config,
+        environment=environment(),
+    )
     tracker: Tracker | None = None
     with interruptible():
         try:
@@ -100,6 +107,7 @@ def _measure(cfg: DictConfig, record: Record, tracker: Tracker) -> None:
     from framework.workloads.base import WorkloadContext
     from framework.workloads.console import AnswerPrinter
     from framework.workloads.drive import drive
+    from framework.workloads.future import tell_future
     from framework.workloads.observer import Observer
     from framework.workloads.prepare import prepare
 
@@ -124,6 +132,7 @@ def _measure(cfg: DictConfig, record: Record, tracker: Tracker) -> None:
         requests = prepare(workload, context)
         if workload.effective:
             record.effective["workload"] = dict(workload.effective)
+        tell_future(engine, [request.prompt_token_ids or () for request in requests if not request.error])
         startup_s = time.perf_counter() - start_s
         screen: Observer
         if workload.prints_answers:

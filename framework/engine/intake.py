@@ -45,6 +45,7 @@ class Intake:
         arrival_s: float,
         priority: int = 0,
         client: str = "",
+        category: str = "",
         deadline_s: float | None = None,
     ) -> Request:
         """Check and build.
@@ -74,6 +75,7 @@ class Intake:
             arrival_s=arrival_s,
             priority=priority,
             client=client,
+            category=category,
             deadline_s=deadline_s,
         )
         if want_text or params.stop:

@@ -56,6 +56,7 @@ class RequestRecord:
     finish_reason: str
     """stop (EOS, stop token or stop string), length, abort or rejected."""
     error: str = ""
+    category: str = ""
     deadline_s: float | None = None
     token_times_s: Sequence[float] = field(default_factory=list)
     """When each output token reached the host."""

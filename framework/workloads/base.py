@@ -38,6 +38,8 @@ class TimedRequest:
     priority: int = 0
     """Lower runs earlier."""
     client: str = ""
+    category: str = ""
+    """What kind of request it is, such as "chat" or "api", for policies that tell kinds apart."""
     deadline_s: float | None = None
     """When its first token is due, seconds since start."""
     label: str = ""

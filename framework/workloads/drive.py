@@ -35,6 +35,7 @@ class DrivenEngine(Protocol):
         arrival_s: float | None = None,
         priority: int = 0,
         client: str = "",
+        category: str = "",
         deadline_s: float | None = None,
     ) -> int: ...
     def step(self) -> Sequence[Output]: ...
@@ -108,6 +109,7 @@ def _add(engine: DrivenEngine, request: TimedRequest, observers: Sequence[Observ
                 arrival_s=request.arrival_s,
                 priority=request.priority,
                 client=request.client,
+                category=request.category,
                 deadline_s=request.deadline_s,
             )
         except ValueError as refusal:
@@ -131,6 +133,7 @@ def _add(engine: DrivenEngine, request: TimedRequest, observers: Sequence[Observ
         num_preemptions=0,
         finish_reason="rejected",
         error=error,
+        category=request.category,
         deadline_s=request.deadline_s,
     )
     for observer in observers:

@@ -87,6 +87,7 @@ class FakeEngine:
         arrival_s: float | None = None,
         priority: int = 0,
         client: str = "",
+        category: str = "",
         deadline_s: float | None = None,
     ) -> int:
         if not prompt_token_ids:

@@ -35,7 +35,7 @@ def calibrate(
         ValueError: the KV cache is too small for any designed step.
     """
     started = time.perf_counter()
-    options, engine = cfg.calibrate, built.engine
+    options, engine = cfg.calibrate, built.single_engine
     strategy: GraphStrategy = GRAPHS.build(cfg.graph)
     capacity_tokens = (
         engine.executor.num_blocks * cfg.engine.block_size - cfg.engine.max_num_seqs * cfg.engine.block_size

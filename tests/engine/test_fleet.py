@@ -198,12 +198,13 @@ def simulate(folder: Path, *overrides: str) -> Any:
             *overrides,
         ]
     )
-    assert run_cell(cfg, CellInfo(folder=folder, cell_id="x", config={})) == "completed"
+    run_cell(cfg, CellInfo(folder=folder, cell_id="x", config={}))
     return read_record(folder)
 
 
 def test_the_record_of_a_fleet(tmp_path: Path) -> None:
     record = simulate(tmp_path, "executor.replicas=3", "router=least_loaded", "record.timeline=true")
+    assert record.status == "completed"
     counts = [sum(r.replica == index for r in record.requests) for index in range(3)]
     assert sum(counts) == record.metrics["requests_completed"] > 30
     assert record.effective["requests_of_replicas"] == counts
@@ -220,6 +221,15 @@ def test_affinity_finds_more_of_each_conversation_than_turns_do(tmp_path: Path) 
     ]
     alone = simulate(tmp_path / "alone").metrics["prefix_cache_hit_rate"]
     assert rates[0] < rates[1] <= alone
+
+
+def test_a_policy_with_foresight_is_refused_what_only_the_run_decides(tmp_path: Path) -> None:
+    record = simulate(tmp_path / "fleet", "executor.replicas=2", "eviction=belady")
+    assert record.status == "skipped"
+    assert "Belady has to know all requests beforehand, but a router decides" in record.reason
+    record = simulate(tmp_path / "sessions", "eviction=belady")
+    assert record.status == "skipped"
+    assert "Belady has to know all requests beforehand, but turns of a session" in record.reason
 
 
 def test_a_fleet_needs_a_simulation() -> None:

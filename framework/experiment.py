@@ -56,7 +56,10 @@ def run_cell(cfg: DictConfig, cell: CellInfo | None = None) -> Status:
                 check(cfg)
                 tracker = TRACKERS.build(cfg.tracker)
                 tracker.start(cell)
-                _measure(cfg, record, tracker)
+                if cfg.calibrate.enabled:
+                    _calibrate(cfg, record, cell.folder)
+                else:
+                    _measure(cfg, record, tracker)
             except IncompatibleError as error:
                 record.status, record.reason = "skipped", str(error)
             except KeyboardInterrupt:
@@ -104,7 +107,7 @@ def _measure(cfg: DictConfig, record: Record, tracker: Tracker) -> None:
     from framework.workloads.base import WorkloadContext
     from framework.workloads.console import AnswerPrinter
     from framework.workloads.drive import drive
-    from framework.workloads.future import tell_future
+    from framework.workloads.future import tell_workload
     from framework.workloads.observer import Observer
     from framework.workloads.prepare import prepare
 
@@ -157,6 +160,31 @@ def _measure(cfg: DictConfig, record: Record, tracker: Tracker) -> None:
                 memory_bandwidth_utilization=bandwidth,
                 model_flops_utilization=flops,
             )
+
+
+def _calibrate(cfg: DictConfig, record: Record, folder: Path) -> None:
+    """Measure step times on this machine and write their profile."""
+    from framework.build import build_engine
+    from framework.calibration.run import calibrate
+    from framework.tracking.atomic import write_text
+    from framework.tracking.environment import environment
+
+    if cfg.executor.name != "local":
+        raise IncompatibleError("experiment=calibrate measures a real device; set executor=local")
+    built = build_engine(cfg)
+    with closing(built.engine):
+        record.effective, record.environment = dict(built.effective), environment(str(built.effective["device"]))
+        profile, _ = calibrate(cfg, built, record.environment)
+    path = folder / f"{profile.hardware}-{profile.model_name}-{profile.dtype}-tp{profile.tp}.json"
+    write_text(path, profile.to_json())
+    for error in profile.errors:
+        spread = f"{error.median:.1%} median, {error.p95:.1%} p95"
+        print(f"{error.regime}: error of {error.num_points} held-out points: {spread}")
+        record.metrics |= {f"fit_error/{error.regime}/median": error.median, f"fit_error/{error.regime}/p95": error.p95}
+    print(
+        f"profile: {path}\nuse it: executor=simulated executor.hardware={profile.hardware} cost_model=profiled "
+        f"cost_model.path={path}"
+    )
 
 
 def _build(cfg: DictConfig) -> BuiltEngine:

@@ -56,7 +56,7 @@ def _tokens(kind: str, plugin: DictConfig | None, rule: str) -> tuple[tuple[int,
     if plugin is not None:
         OmegaConf.set_struct(cfg, False)
         cfg[kind] = plugin
-    engine = build_engine(cfg).engine
+    engine = build_engine(cfg).single_engine
     requests = _requests()
     outputs: dict[int, list[int]] = {}
     try:

@@ -34,7 +34,8 @@ def problems(folder: Path, cells: Sequence[Cell], damaged: Sequence[Damaged], no
             place = place_of(cell.folder, folder)
             found.append({"folder": place, "status": cell.status, "reason": cell.reason, "traceback": traceback})
     found += [{"folder": place_of(one.folder, folder), "status": "damaged", "reason": one.why} for one in damaged]
-    seen = {place_of(one.folder, folder) for one in [*cells, *damaged]}
+    folders = [*(cell.folder for cell in cells), *(one.folder for one in damaged)]
+    seen = {place_of(path, folder) for path in folders}
     for place, note in notes.items():
         if place not in seen:
             why = " ".join(str(note[name]) for name in ("status", "reason") if note.get(name))
@@ -87,7 +88,7 @@ def common_keys(cells: Sequence[Cell], *, environment: bool) -> list[tuple[str, 
         for key, value in cell.keys.items():
             if key.startswith("environment.") == environment and not key.startswith("effective."):
                 values.setdefault(key, set()).add(show(value))
-    return [(key.removeprefix("environment."), *one) for key, one in values.items() if len(one) == 1]
+    return [(key.removeprefix("environment."), one.pop()) for key, one in values.items() if len(one) == 1]
 
 
 def environment_differences(cells: Sequence[Cell]) -> list[str]:

@@ -80,17 +80,28 @@ def run_cell(cfg: DictConfig, cell: CellInfo | None = None) -> Status:
 
 
 def hydra_cell(cfg: DictConfig) -> CellInfo:
-    """The cell as the running Hydra app knows it: folder, group choices, overrides, and the sweep it belongs to."""
+    """The cell as the running Hydra app knows it: folder, group choices, overrides, and the sweep it belongs to.
+
+    Its tags, and with the seed its name, are the overrides that choose an option of a group: `scheduler=fifo`.
+    """
     from framework.tracking import CellInfo, cell_id
 
     hydra = HydraConfig.get()
     config: Any = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
+    groups = {str(group): str(name) for group, name in hydra.runtime.choices.items() if name is not None}
+    choices = {group: name for group, name in groups.items() if "hydra" not in group}
+    overrides = list(hydra.overrides.task)
+    chosen = [text for text in overrides if text.partition("=")[0] in choices]
+    seeds = [text for text in overrides if text.startswith("seed=")]
     return CellInfo(
         folder=Path(hydra.runtime.output_dir),
         cell_id=cell_id(config),
         config=config,
-        choices={str(group): str(name) for group, name in hydra.runtime.choices.items() if "hydra" not in str(group)},
-        overrides=list(hydra.overrides.task),
+        choices=choices,
+        overrides=overrides,
+        name=" ".join([*chosen, *seeds])[:128],
+        study=choices.get("experiment", ""),
+        tags=[text for text in chosen if len(text) <= 64],  # W&B's limit
         group=Path(hydra.sweep.dir).name if hydra.mode == RunMode.MULTIRUN else "",
     )
 
@@ -107,7 +118,7 @@ def _measure(cfg: DictConfig, record: Record, tracker: Tracker) -> None:
     from framework.workloads.base import WorkloadContext
     from framework.workloads.console import AnswerPrinter
     from framework.workloads.drive import drive
-    from framework.workloads.future import tell_workload
+    from framework.workloads.future import tell_future
     from framework.workloads.observer import Observer
     from framework.workloads.prepare import prepare
 

@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from framework.config.compose import CONF_DIR, prepare
 from framework.config.explain import explain
+from framework.discovery import discover
 from framework.experiment import run_cell
 from framework.launching.arguments import expand
 from framework.launching.callback import end_sweep
@@ -50,6 +51,7 @@ def _run(arguments: Sequence[str]) -> int:
     statuses: list[str] = []
 
     def task(cfg: DictConfig) -> float | list[float] | None:
+        discover(cfg.plugins)  # on another machine nothing has been found yet
         statuses.append(run_cell(cfg))
         folder = Path(HydraConfig.get().runtime.output_dir)
         return objectives(folder, cfg.objective) if HydraConfig.get().mode == RunMode.MULTIRUN else None

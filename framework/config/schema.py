@@ -117,6 +117,17 @@ class CompileConfig:
 
 
 @dataclass
+class CalibrateConfig:
+    """Measuring step times in place of a workload: `experiment=calibrate`."""
+
+    enabled: bool = False
+    num_points: int = 160
+    """Mixed batches and chunks to measure, beside decode steps of every graph."""
+    repeats: int = 5
+    """Steps of each whose median counts."""
+
+
+@dataclass
 class RecordConfig:
     """What the record keeps beyond metrics."""
 
@@ -164,6 +175,7 @@ class Config:
     tracker: Any = MISSING
     engine: EngineConfig = field(default_factory=EngineConfig)
     compile: CompileConfig = field(default_factory=CompileConfig)
+    calibrate: CalibrateConfig = field(default_factory=CalibrateConfig)
     record: RecordConfig = field(default_factory=RecordConfig)
     slo: SLOConfig = field(default_factory=SLOConfig)
     seed: int = 0

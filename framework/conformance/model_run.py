@@ -10,7 +10,6 @@ from omegaconf import DictConfig, OmegaConf
 from framework.config.compose import compose
 from framework.conformance.finding import Violation
 from framework.conformance.time_limit import TimeLimitError, time_limit
-from framework.engine.engine import Engine
 from framework.interfaces.sampling_params import SamplingParams
 from framework.workloads.future import announce
 
@@ -57,8 +56,7 @@ def _tokens(kind: str, plugin: DictConfig | None, rule: str) -> tuple[tuple[int,
     if plugin is not None:
         OmegaConf.set_struct(cfg, False)
         cfg[kind] = plugin
-    engine = build_engine(cfg).engine
-    assert isinstance(engine, Engine)
+    engine = build_engine(cfg).single_engine
     requests = _requests()
     outputs: dict[int, list[int]] = {}
     try:

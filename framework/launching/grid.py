@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -16,11 +17,12 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from framework.config.explain import explain, is_unknown_key
-from framework.launching.ending import settle
+from framework.launching.ending import read_summary, settle
 from framework.launching.folder import claim
-from framework.launching.jobs import new_sweep, resolved
+from framework.launching.jobs import new_sweep, resolved, subfolder
 from framework.launching.resume import Earlier
-from framework.launching.sweep_file import Cell
+from framework.launching.resume_key import resume_key
+from framework.launching.sweep_file import Cell, Sweep, read_sweep
 
 
 class GridSweeper(Sweeper):
@@ -33,8 +35,8 @@ class GridSweeper(Sweeper):
     Works with any launcher. Keys: `framework.launching.settings.GridSettings`.
     """
 
-    def __init__(self, params: dict[str, str] | None, resume: bool) -> None:
-        self.params, self.resume = params or {}, resume
+    def __init__(self, params: dict[str, str], resume: bool) -> None:
+        self.params, self.resume = params, resume
         self.hydra_context: HydraContext
         self.config: DictConfig
         self.launcher: Launcher
@@ -78,7 +80,30 @@ class GridSweeper(Sweeper):
             else:
                 to_run.append([*overrides, f"hydra.sweep.subdir={cell.folder}"])
         sweep.write()
-        return self.launcher.launch(to_run, initial_job_idx=0) if to_run else []
+        if not to_run:
+            return []
+        try:
+            return self.launcher.launch(to_run, initial_job_idx=0)
+        except Exception as error:
+            if not self._account(sweep.folder, to_run, error):
+                raise
+            return []
+
+    def _account(self, folder: Path, launched: list[list[str]], error: Exception) -> bool:
+        """Write the records that cells of a launcher that gave up (Ray and submitit do, when one of their workers dies)
+        did not write. False if there is none at all, so that the error is all there is to say."""
+        accounted = {cell.folder for cell in (read_sweep(folder) or Sweep(folder=folder)).cells}
+        folders = {subfolder(overrides, 0): overrides for overrides in launched}
+        begun = [name for name in folders if name not in accounted and read_summary(folder / name) is not None]
+        if not begun:
+            return False
+        reason = f"no record when the launcher gave up: {type(error).__name__}: {' '.join(str(error).split())}"
+        for name, overrides in folders.items():
+            if name not in accounted:
+                config = self._compose(overrides)
+                assert isinstance(config, dict)
+                settle(folder / name, config, resume_key(config), reason)
+        return True
 
     def _compose(self, overrides: list[str]) -> dict[str, Any] | Exception:
         """The configuration of a cell; an error if it is one that other cells need not have."""

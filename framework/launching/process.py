@@ -54,8 +54,8 @@ class _Running:
 class ProcessLauncher(Launcher):
     """Forks a process for each cell and watches over it; keys: `framework.launching.settings.ProcessSettings`.
 
-    The fork happens before torch is imported, so it costs milliseconds and shares no state of CUDA; GPUs and output of a
-    cell are its own. A cell that crashes, is killed or takes too long gets its record from here.
+    The fork happens before torch is imported, so it costs milliseconds and shares no state of CUDA; GPUs and output
+    of a cell are its own. A cell that crashes, is killed or takes too long gets its record from here.
     """
 
     def __init__(

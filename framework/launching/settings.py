@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -40,7 +40,7 @@ class GridSettings:
     """`hydra/sweeper=grid`: every combination; one that does not compose costs itself only."""
 
     _target_: str = f"{HYDRA_MODULE}.GridSweeper"
-    params: dict[str, str] | None = None
+    params: dict[str, str] = field(default_factory=dict)
     """Axes of a study, as on the command line: `{scheduler: "a,b", seed: "range(5)"}`."""
     resume: bool = False
     """Run only what has no completed record in hydra.sweep.dir; `resume=DIR` sets both."""

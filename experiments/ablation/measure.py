@@ -2,8 +2,8 @@
 
     python experiments/ablation/measure.py --out DIR [--arms all,none] [--seeds 0,1,2,3,4]
 
-Writes the records that `python run.py -m experiment=NAME` would write for each study, without building an engine for each
-of them. Every engine serves each load once before anything counts.
+Writes the records that `python run.py -m experiment=NAME` would write for each study, without building an engine for
+each of them. Every engine serves each load once before anything counts.
 """
 
 from __future__ import annotations

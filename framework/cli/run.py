@@ -43,8 +43,8 @@ def main(arguments: Sequence[str]) -> int:
     states = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
     print(f"{len(sweep.cells)} cells: {states}" + (f" ({reused} of them earlier)" if reused else ""))
     print(f"sweep: {sweep.folder}", flush=True)
-    good = counts["completed"] + counts["skipped"]
-    return code or int(good < len(sweep.cells))
+    bad = [cell for cell in sweep.cells if cell.status not in ("completed", "skipped") and not cell.reused]
+    return code or int(bool(bad))
 
 
 def _run(arguments: Sequence[str]) -> int:
@@ -53,8 +53,12 @@ def _run(arguments: Sequence[str]) -> int:
     def task(cfg: DictConfig) -> float | list[float] | None:
         discover(cfg.plugins)  # on another machine nothing has been found yet
         statuses.append(run_cell(cfg))
-        folder = Path(HydraConfig.get().runtime.output_dir)
-        return objectives(folder, cfg.objective) if HydraConfig.get().mode == RunMode.MULTIRUN else None
+        hydra_config = HydraConfig.get()
+        if hydra_config.mode == RunMode.MULTIRUN:
+            return objectives(Path(hydra_config.runtime.output_dir), cfg.objective)
+        if hydra_config.sweeper.get("params"):
+            print("note: this was one cell of a study with axes of its own; run.py -m runs all", file=sys.stderr)
+        return None
 
     try:
         arguments = expand(arguments)

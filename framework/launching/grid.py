@@ -35,8 +35,8 @@ class GridSweeper(Sweeper):
     Works with any launcher. Keys: `framework.launching.settings.GridSettings`.
     """
 
-    def __init__(self, params: dict[str, str], resume: bool) -> None:
-        self.params, self.resume = params, resume
+    def __init__(self, params: dict[str, str], arms: dict[str, list[str]], resume: bool) -> None:
+        self.params, self.arms, self.resume = params, arms, resume
         self.hydra_context: HydraContext
         self.config: DictConfig
         self.launcher: Launcher
@@ -53,32 +53,14 @@ class GridSweeper(Sweeper):
         Raises:
             ValueError: the folder holds another sweep's records.
         """
-        axes = [f"{key}={values}" for key, values in self.params.items()] + arguments
-        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        (grid,) = BasicSweeper.split_arguments(parser.parse_overrides(axes), None)
-        cells = [(overrides, self._compose(overrides)) for overrides in grid]  # before there is a folder
+        cells = [(overrides, self._compose(overrides)) for overrides in self._grid(arguments)]  # makes no folder yet
         illegal = [config for _, config in cells if isinstance(config, Exception)]
         if len(illegal) == len(cells):
             raise illegal[0]
         sweep = new_sweep(self.config)
         claim(sweep.folder, resume=self.resume)
         OmegaConf.save(self.config, sweep.folder / "multirun.yaml")
-        earlier = Earlier(sweep.folder)
-        to_run = []
-        for overrides, config in cells:
-            about = {"overrides": list(filter_overrides(overrides))} if isinstance(config, Exception) else config
-            cell = Cell(folder=earlier.completed(about) or "", overrides=list(filter_overrides(overrides)))
-            if cell.folder:
-                cell.status, cell.reused = "completed", True
-                sweep.cells.append(cell)
-                continue
-            cell.folder = earlier.folder_for(about)
-            if isinstance(config, Exception):
-                settled = settle(sweep.folder / cell.folder, about, "", explain(config), "skipped")
-                cell.status, cell.reason = settled
-                sweep.cells.append(cell)
-            else:
-                to_run.append([*overrides, f"hydra.sweep.subdir={cell.folder}"])
+        to_run = _sort_out(cells, sweep, Earlier(sweep.folder))
         sweep.write()
         if not to_run:
             return []
@@ -105,6 +87,14 @@ class GridSweeper(Sweeper):
                 settle(folder / name, config, resume_key(config), reason)
         return True
 
+    def _grid(self, arguments: list[str]) -> list[list[str]]:
+        axes = [f"{key}={values}" for key, values in self.params.items()] + arguments
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        (grid,) = BasicSweeper.split_arguments(parser.parse_overrides(axes), None)
+        if not self.arms:
+            return grid
+        return [_merged(cell, [*arm, f"study.arm={name}"]) for name, arm in self.arms.items() for cell in grid]
+
     def _compose(self, overrides: list[str]) -> dict[str, Any] | Exception:
         """The configuration of a cell; an error if it is one that other cells need not have."""
         try:
@@ -113,3 +103,29 @@ class GridSweeper(Sweeper):
             if not is_unknown_key(error):
                 raise
             return error
+
+
+def _merged(cell: list[str], arm: list[str]) -> list[str]:
+    """Overrides of both; of a key that both have, the arm's, since Hydra takes a group once only."""
+    own = {text.partition("=")[0] for text in arm}
+    return [text for text in cell if text.partition("=")[0] not in own] + arm
+
+
+def _sort_out(
+    cells: list[tuple[list[str], dict[str, Any] | Exception]], sweep: Sweep, earlier: Earlier
+) -> list[list[str]]:
+    """Overrides of the cells to run, each with its folder; the others become cells of `sweep` here."""
+    to_run = []
+    for overrides, config in cells:
+        own = list(filter_overrides(overrides))
+        about = {"overrides": own} if isinstance(config, Exception) else config
+        if earlier.completed(about) is not None:
+            continue
+        folder = earlier.folder_for(about)
+        if isinstance(config, Exception):
+            status, reason = settle(sweep.folder / folder, about, "", explain(config), "skipped")
+            sweep.cells.append(Cell(folder=folder, overrides=own, status=status, reason=reason))
+        else:
+            to_run.append([*overrides, f"hydra.sweep.subdir={folder}"])
+    sweep.cells += earlier.cells.values()
+    return to_run

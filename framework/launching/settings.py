@@ -42,6 +42,8 @@ class GridSettings:
     _target_: str = f"{HYDRA_MODULE}.GridSweeper"
     params: dict[str, str] = field(default_factory=dict)
     """Axes of a study, as on the command line: `{scheduler: "a,b", seed: "range(5)"}`."""
+    arms: dict[str, list[str]] = field(default_factory=dict)
+    """One more axis, each value of which is a name for several overrides; it is recorded as `study.arm`."""
     resume: bool = False
     """Run only what has no completed record in hydra.sweep.dir; `resume=DIR` sets both."""
 

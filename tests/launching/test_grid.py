@@ -27,12 +27,11 @@ def test_a_key_that_no_cell_has_ends_the_sweep_before_it_begins(sweep: Run, tmp_
 
 
 def test_the_grid_of_the_issue(sweep: Run, tmp_path: Path) -> None:
-    done = sweep("model.name=fine", "scheduler=prefill_first,chunked_prefill", "eviction=lru,s3fifo", "seed=range(5)")
+    done = sweep("model.name=fine", "scheduler=prefill_first,chunked_prefill", "eviction=lru,s3fifo", "seed=range(2)")
     assert done.returncode == 0, done.stderr
     listed = cells(tmp_path / "s")
-    assert len(listed) == 20
-    assert len({tuple(cell["overrides"]) for cell in listed}) == 20
+    assert len(listed) == 8
+    assert len({tuple(cell["overrides"]) for cell in listed}) == 8
     lines = [line.split(": ")[0].rpartition(" ")[2] for line in done.stderr.splitlines() if line.startswith("[")]
     assert sorted(lines, key=int) != lines, "cells run in random order"
-    assert lines == sorted(lines, key=lines.index)
-    assert {line for line in lines} == {str(i) for i in range(20)}
+    assert set(lines) == {str(i) for i in range(8)}

@@ -65,9 +65,7 @@ def test_objectives_come_from_the_record(tmp_path: Path) -> None:
     assert objectives(tmp_path, []) is None
     assert objectives(tmp_path, ["ttft_s/p99"]) == 0.25
     assert objectives(tmp_path, ["output_tokens_per_s", "ttft_s/p99"]) == [5.0, 0.25]
-    with pytest.raises(
-        ValueError, match=r"no such metric; there are goodput_requests_per_s, output_tokens_per_s, ttft"
-    ):
+    with pytest.raises(ValueError, match=r"no such metric; there are goodput_requests_per_s, output_tok"):
         objectives(tmp_path, ["throughput"])
     with pytest.raises(ValueError, match="it is undefined"):
         objectives(tmp_path, ["goodput_requests_per_s"])

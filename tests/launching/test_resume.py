@@ -87,7 +87,7 @@ def test_the_key_is_that_of_configuration_and_code(tmp_path: Path, monkeypatch: 
 def test_a_result_of_other_code_is_kept_aside(tmp_path: Path) -> None:
     def write(name: str, status: str, key: str, config: dict) -> None:
         (tmp_path / name).mkdir()
-        text = json.dumps({"status": status, "resume_key": key, "requested": config})
+        text = json.dumps({"status": status, "reason": "", "resume_key": key, "requested": config})
         (tmp_path / name / "summary.json").write_text(text)
 
     write("0", "completed", "old", CONFIG)

@@ -81,7 +81,8 @@ def run_cell(cfg: DictConfig, cell: CellInfo | None = None) -> Status:
 def hydra_cell(cfg: DictConfig) -> CellInfo:
     """The cell as the running Hydra app knows it: folder, group choices, overrides, and the sweep it belongs to.
 
-    Its tags, and with the seed its name, are the overrides that choose an option of a group: `scheduler=fifo`.
+    Its tags, and with the seed its name, are the overrides that choose an option of a group: `scheduler=fifo`. A study
+    adds tags of its own.
     """
     from framework.tracking import CellInfo, cell_id
 
@@ -100,7 +101,7 @@ def hydra_cell(cfg: DictConfig) -> CellInfo:
         overrides=overrides,
         name=" ".join([*chosen, *seeds])[:128],
         study=choices.get("experiment", ""),
-        tags=[text for text in chosen if len(text) <= 64],  # W&B's limit
+        tags=[text for text in (*cfg.study.tags, *chosen) if len(text) <= 64],  # W&B's limit
         group=Path(hydra.sweep.dir).name if hydra.mode == RunMode.MULTIRUN else "",
     )
 

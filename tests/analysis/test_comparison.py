@@ -114,6 +114,15 @@ def test_one_policy_under_two_workloads(tmp_path: Path) -> None:
     assert "workload.num_requests (7 against 6)" in result.warnings[0]
 
 
+def test_another_code_and_other_packages_are_warned_of(tmp_path: Path) -> None:
+    cells(tmp_path / "a", scheduler="fifo", environment={"packages": {"torch": "2.1"}})
+    cells(tmp_path / "b", scheduler="sjf", environment={"packages": {"torch": "2.2"}, "git_revision": "b" * 40})
+    assert analysis.compare(tmp_path, metrics=[METRIC]).warnings == [
+        "records of 2 code revisions are compared: aaaaaaaaa, bbbbbbbbb",
+        "records of different versions of torch are compared: 2.1, 2.2",
+    ]
+
+
 def test_cells_of_two_devices_do_not_make_one_group_unseen(tmp_path: Path) -> None:
     for name in ("H100", "H200"):
         effective = {"device": "cuda:0"}

@@ -48,6 +48,15 @@ def seed_of(cell: Cell, seeds: Sequence[str]) -> tuple[Value, ...]:
     return tuple(cell.keys.get(key) for key in seeds)
 
 
+def by_seed(cells: Sequence[Cell], metric: str, seeds: Sequence[str]) -> dict[tuple[Value, ...], float]:
+    """One observation a seed: cells that share it are no independent repeats, so their mean counts."""
+    found: dict[tuple[Value, ...], list[float]] = {}
+    for cell in cells:
+        if metric in cell.metrics:
+            found.setdefault(seed_of(cell, seeds), []).append(cell.metrics[metric])
+    return {seed: sum(values) / len(values) for seed, values in found.items()}
+
+
 def differing_keys(cells: Sequence[Cell]) -> list[str]:
     """Configuration keys, seeds too, with more than one value.
 

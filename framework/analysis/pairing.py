@@ -8,6 +8,7 @@ from pathlib import Path
 from framework.analysis.cells import Cell, Value, find
 from framework.analysis.comparison import Comparison, Correction, Mark, Row
 from framework.analysis.grouping import (
+    ARM,
     Group,
     by_seed,
     context,
@@ -71,7 +72,13 @@ def compare_cells(
         damaged=damaged,
     )
     seeds = result.seeds
-    rest = [key for key in differing if key not in keys and key not in seeds]
+    others = [key for key in differing if key not in keys and key not in seeds]
+    rest = [key for key in others if any(len({cell.keys.get(key) for cell in group.cells}) > 1 for group in groups)]
+    confounded = [key for key in others if key not in rest and not is_context(key) and key != ARM]
+    if confounded and by:
+        result.warnings.append(
+            f"what is compared differs in {', '.join(confounded)} too: the effects are of all of them"
+        )
     _fill(result, seeds, rest)
     explain(result, seeds, rest)
     return result

@@ -161,6 +161,23 @@ def test_parameters_of_one_plugin_count_and_those_of_two_do_not(tmp_path: Path) 
     assert analysis.compare(tmp_path).by == ["scheduler", "scheduler.limit"]
 
 
+def test_the_arms_of_a_study_stand_for_what_they_set(tmp_path: Path) -> None:
+    for arm, blocks, scheduler in (("all", 100, "fifo"), ("small", 50, "fifo"), ("small_sjf", 50, "sjf")):
+        cells(tmp_path / arm, engine__num_blocks=blocks, scheduler=scheduler, study__arm=arm, study__question="?")
+    result = analysis.compare(tmp_path, metrics=[METRIC], baseline=["study.arm=all"])
+    assert result.by == ["study.arm"]
+    assert [r.test for r in result.rows] == ["", "paired", "paired"]
+    assert not result.warnings
+
+
+def test_what_else_differs_between_groups_is_named(tmp_path: Path) -> None:
+    cells(tmp_path / "a", scheduler="fifo")
+    cells(tmp_path / "b", scheduler="sjf", engine__num_blocks=50)
+    result = analysis.compare(tmp_path, metrics=[METRIC], by=["scheduler"])
+    assert result.rows[1].test == "paired"
+    assert result.warnings == ["what is compared differs in engine.num_blocks too: the effects are of all of them"]
+
+
 def test_cells_of_one_seed_count_once(tmp_path: Path) -> None:
     for eviction in ("lru", "fifo"):
         cells(tmp_path / f"a{eviction}", shift=0.0, scheduler="fifo", eviction=eviction)

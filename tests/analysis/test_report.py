@@ -27,7 +27,7 @@ FLAGS = (
 def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = write_sweep(tmp_path_factory.mktemp("page") / "my_sweep")
     write_cell(folder / "10", status="failed", reason=EVIL, traceback=f"Traceback\n{EVIL}\n", seed=9)
-    write_cell(folder / "11", status="skipped", reason="needs a GPU", scheduler="mlfq")
+    write_cell(folder / "11", status="skipped", reason="needs a GPU", scheduler="mlfq", study__question="Which one?")
     (folder / "12").mkdir()
     (folder / "12" / "steps.parquet").touch()
     cells = [{"folder": str(i), "status": "completed", "wall_s": 1.5} for i in range(10)]

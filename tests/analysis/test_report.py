@@ -56,6 +56,7 @@ def test_well_formed_and_closed_to_the_network(sweep: Path, page: StrictPage) ->
 def test_everything_of_the_sweep_is_there(sweep: Path, page: StrictPage) -> None:
     for text in (
         "my study",
+        "Which one?",
         "seed=range(5)",
         "10completed",
         "needs a GPU",

@@ -6,10 +6,10 @@ import time
 
 from omegaconf import DictConfig
 
-from framework.analysis.block_cache import NeedsFuture
 from framework.built import BuiltEngine
 from framework.clock import VirtualClock
 from framework.engine.engine import Engine
+from framework.engine.fleet import Fleet
 from framework.engine.intake import Intake
 from framework.errors import IncompatibleError
 from framework.execution.capacity import blocks_within, check_blocks, fit_length
@@ -22,7 +22,7 @@ from framework.metrics.utilization import DevicePeaks, ModelCosts
 from framework.models.config import ModelConfig
 from framework.models.read_config import load_config
 from framework.models.shape import model_shape
-from framework.registry import COST_MODELS, EVICTIONS, GRAPHS, SCHEDULERS, WORKLOADS
+from framework.registry import COST_MODELS, EVICTIONS, GRAPHS, ROUTERS, SCHEDULERS, WORKLOADS
 
 _ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _CONTEXT_GIB = 0.6
@@ -46,7 +46,11 @@ def build_simulated(cfg: DictConfig) -> BuiltEngine:
     deployment = _deployment(cfg, config)
     num_blocks, max_model_len, reserved = _capacity(cfg, config, deployment)
     cost_model: CostModel = COST_MODELS.build(cfg.cost_model, deployment)
-    engine = build_replica(cfg, config, cost_model, num_blocks, max_model_len, VirtualClock())
+    replicas = [
+        build_replica(cfg, config, cost_model, num_blocks, max_model_len, VirtualClock())
+        for _ in range(cfg.executor.replicas)
+    ]
+    fleet = Fleet(replicas, ROUTERS.build(cfg.router)) if len(replicas) > 1 else None
     costs = _costs(config, deployment)
     effective: dict[str, object] = {
         "device": f"simulated {deployment.hardware.device_name}",
@@ -60,10 +64,12 @@ def build_simulated(cfg: DictConfig) -> BuiltEngine:
             "sampler": f"{cfg.sampler.name}: tokens are a function of request and position; requests run to max_tokens",
             "attention": f"{cfg.attention.name}: the cost model knows one attention",
         },
-        **engine.executor.effective(),
+        **replicas[0].executor.effective(),
     }
+    if fleet is not None:
+        effective |= {"replicas": len(replicas), "router": cfg.router.name}
     return BuiltEngine(
-        engine=engine,
+        engine=fleet or replicas[0],
         tokenizer=None,
         model_config=config,
         eos_token_ids=config.eos_token_ids,
@@ -71,10 +77,11 @@ def build_simulated(cfg: DictConfig) -> BuiltEngine:
         effective=effective,
         costs=costs,
         peaks=DevicePeaks(
-            bytes_per_s=deployment.hardware.bytes_per_s * deployment.tp,
-            flops_per_s=deployment.hardware.flops_per_s * deployment.tp,
+            bytes_per_s=deployment.hardware.bytes_per_s * deployment.tp * len(replicas),
+            flops_per_s=deployment.hardware.flops_per_s * deployment.tp * len(replicas),
         ),
         startup_s=time.perf_counter() - started,
+        after_run=fleet.effective if fleet is not None else dict,
     )
 
 
@@ -87,12 +94,6 @@ def build_replica(
     clock: VirtualClock,
 ) -> Engine:
     """One engine with policies of its own."""
-    eviction = EVICTIONS.build(cfg.eviction)
-    if isinstance(eviction, NeedsFuture):
-        raise IncompatibleError(
-            f"eviction={cfg.eviction.name} needs to know the future, which an engine does not; replay the workload "
-            f"with framework.analysis.block_cache, or choose another policy"
-        )
     engine = cfg.engine
     limits = GraphLimits(
         max_num_seqs=engine.max_num_seqs, max_num_batched_tokens=engine.max_num_batched_tokens, mixed_supported=False
@@ -114,7 +115,7 @@ def build_replica(
     )
     return Engine(
         SCHEDULERS.build(cfg.scheduler),
-        eviction,
+        EVICTIONS.build(cfg.eviction),
         executor,
         intake,
         block_size=engine.block_size,

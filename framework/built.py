@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from framework.engine.engine import Engine
+from framework.engine.fleet import Fleet
 from framework.metrics.utilization import DevicePeaks, ModelCosts
 from framework.models.config import ModelConfig
 
@@ -17,7 +19,7 @@ if TYPE_CHECKING:  # a simulation does not wait for torch
 class BuiltEngine:
     """An engine, and what was found out while building it."""
 
-    engine: Engine
+    engine: Engine | Fleet
     tokenizer: Tokenizer | None
     model_config: ModelConfig
     eos_token_ids: tuple[int, ...]
@@ -25,7 +27,10 @@ class BuiltEngine:
     effective: dict[str, object]
     """What was chosen where the configuration left it open."""
     costs: ModelCosts
+    """Of the same ranks as `peaks`: one that is real, or all simulated ones"""
     peaks: DevicePeaks | None
     """None on a CPU, whose utilisation is not reported"""
     startup_s: float
     """From here to the end of warm-up, imports excluded."""
+    after_run: Callable[[], dict[str, object]] = dict
+    """What only a run can tell, to be added to `effective` when it has ended."""

@@ -35,15 +35,23 @@ def run_cell(cfg: DictConfig, cell: CellInfo | None = None) -> Status:
     Raises:
         KeyboardInterrupt: after Ctrl-C, with the record written as `interrupted`; a second one kills the process.
     """
+    from framework.launching.resume_key import resume_key
     from framework.tracking import Record, RecordWriter, publish
     from framework.tracking.environment import environment
 
     cell = cell or hydra_cell(cfg)
-    record = Record(status="completed", cell_id=cell.cell_id, requested=cell.config, environment=environment())
+    record = Record(
+        status="completed",
+        cell_id=cell.cell_id,
+        resume_key=resume_key(cell.config),
+        requested=cell.config,
+        environment=environment(),
+    )
     tracker: Tracker | None = None
     with interruptible():
         try:
-            writer = RecordWriter(cell.folder)
+            timeline_max_events = cfg.record.timeline_max_events if cfg.record.timeline else 0
+            writer = RecordWriter(cell.folder, timeline_max_events=timeline_max_events)
             try:
                 check(cfg)
                 tracker = TRACKERS.build(cfg.tracker)
@@ -99,6 +107,7 @@ def _measure(cfg: DictConfig, record: Record, tracker: Tracker) -> None:
     from framework.workloads.base import WorkloadContext
     from framework.workloads.console import AnswerPrinter
     from framework.workloads.drive import drive
+    from framework.workloads.future import tell_future
     from framework.workloads.observer import Observer
     from framework.workloads.prepare import prepare
 
@@ -117,9 +126,13 @@ def _measure(cfg: DictConfig, record: Record, tracker: Tracker) -> None:
             max_model_len=built.max_model_len,
             seed=cfg.seed,
             eos_token_ids=built.eos_token_ids,
+            needs_token_ids=cfg.executor.name != "simulated",
         )
         recorder.tokenizer = built.tokenizer
         requests = prepare(workload, context)
+        if workload.effective:
+            record.effective["workload"] = dict(workload.effective)
+        tell_future(engine, [request.prompt_token_ids or () for request in requests if not request.error])
         startup_s = time.perf_counter() - start_s
         screen: Observer
         if workload.prints_answers:
@@ -131,6 +144,7 @@ def _measure(cfg: DictConfig, record: Record, tracker: Tracker) -> None:
             drive(engine, requests, [recorder, tracker, screen])
         finally:
             record.requests, record.steps = recorder.requests, recorder.steps
+            record.effective |= built.after_run()
             record.outputs = recorder.outputs if keep_outputs else None
             bandwidth, flops = (
                 utilization(built.costs, built.peaks, recorder.requests, recorder.steps)

@@ -221,6 +221,7 @@ def test_every_kind_has_a_registry() -> None:
         "sampler",
         "graph",
         "cost_model",
+        "router",
         "workload",
         "tracker",
     }

@@ -19,5 +19,6 @@ class Block:
     parent: Block | None = None
     children: int = 0
     depth: int = 0
+    category: str = ""
     hits: int = 0
     last_used_s: float = 0.0

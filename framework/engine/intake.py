@@ -35,17 +35,18 @@ class Intake:
         self,
         request_id: int,
         *,
-        prompt: str | None,
-        prompt_token_ids: Sequence[int] | None,
+        prompt: str | None = None,
+        prompt_token_ids: Sequence[int] | None = None,
         num_prompt_tokens: int | None = None,
         prompt_keys: Sequence[int] | None = None,
         key_tokens: int = 0,
         params: SamplingParams,
-        want_text: bool,
+        want_text: bool = False,
         arrival_s: float,
-        priority: int,
-        client: str,
-        deadline_s: float | None,
+        priority: int = 0,
+        client: str = "",
+        category: str = "",
+        deadline_s: float | None = None,
     ) -> Request:
         """Check and build.
 
@@ -74,6 +75,7 @@ class Intake:
             arrival_s=arrival_s,
             priority=priority,
             client=client,
+            category=category,
             deadline_s=deadline_s,
         )
         if want_text or params.stop:

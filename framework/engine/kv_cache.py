@@ -16,7 +16,7 @@ from framework.engine.block import Block
 from framework.engine.prompt_keys import Content
 from framework.engine.request import EVERYTHING, Request
 from framework.errors import PluginError
-from framework.interfaces.eviction import CachedBlock, EvictionPolicy
+from framework.interfaces.eviction import CachedBlock, EvictionPolicy, NeedsFuture
 
 NEVER = EVERYTHING + 1
 
@@ -47,6 +47,7 @@ class KVCache:
         # Optional hooks that a policy leaves alone are not called.
         self._on_insert = policy.on_insert if type(policy).on_insert is not EvictionPolicy.on_insert else None
         self._on_hit = policy.on_hit if type(policy).on_hit is not EvictionPolicy.on_hit else None
+        self._on_request = policy.on_request if isinstance(policy, NeedsFuture) else None
 
     @property
     def num_free(self) -> int:
@@ -61,7 +62,7 @@ class KVCache:
         """The longest cached prefix of a request, leaving at least one token to compute. Changes nothing."""
         if not self.prefix_caching:
             return []
-        limit = min(request.num_known, request.num_tokens - 1, request.shareable_tokens) // self.block_size
+        limit = self._num_shareable(request)
         found: list[Block] = []
         parent = None
         for index in range(limit):
@@ -71,6 +72,14 @@ class KVCache:
             found.append(block)
             parent = block
         return found
+
+    def prompt_path(self, request: Request) -> list[int]:
+        """Hashes of the blocks that a new request will look for, cached or not. Changes nothing."""
+        full = self._num_shareable(request) if self.prefix_caching else 0
+        return [self._hash(request, index) for index in range(full)]
+
+    def _num_shareable(self, request: Request) -> int:
+        return min(request.num_known, request.num_tokens - 1, request.shareable_tokens) // self.block_size
 
     def admit(self, request: Request, max_tokens: int) -> int:
         """Match the prefix cache and allocate for up to `max_tokens` further tokens; returns how many, or 0 if blocks
@@ -82,6 +91,8 @@ class KVCache:
         unheld = sum(block.ref == 0 for block in cached)
         if need > self.num_free - unheld:
             return 0
+        if self._on_request is not None:
+            self._on_request(request.id)
         for block in cached:
             self._hold(block)
             block.hits += 1
@@ -118,6 +129,7 @@ class KVCache:
             digest = self._hash(request, index)
             twin = self._cached.get(digest)
             if twin is None:
+                request.blocks[index].category = request.category
                 self._publish(request.blocks[index], digest, self._content(request, index), index, parent)
             elif not self._same(twin, request, index, parent):
                 request.commit_at_tokens = NEVER  # a hash collision: this request shares nothing from here on

@@ -31,6 +31,7 @@ class Request:
     arrival_s: float
     priority: int = 0
     client: str = ""
+    category: str = ""
     deadline_s: float | None = None
 
     keys: PromptKeys | None = None
@@ -65,6 +66,8 @@ class Request:
     """Blocks that the executor knows of."""
 
     num_preemptions: int = 0
+    furthest_tokens: int = 0
+    """The most tokens that it ever had computed; a preemption takes them away and not this."""
     num_cached_tokens: int = 0
     scheduled_s: float | None = None
     token_times_s: array[float] = field(default_factory=lambda: array("d"))

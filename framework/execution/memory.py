@@ -37,17 +37,24 @@ def kv_block_bytes(spec: AttentionSpec) -> int:
 
 
 def num_kv_blocks(
-    engine: DictConfig, device: torch.device, block_bytes: int, max_model_len: int, activation_bytes: int = 0
+    engine: DictConfig,
+    device: torch.device,
+    block_bytes: int,
+    max_model_len: int,
+    activation_bytes: int = 0,
+    *,
+    num_sharing: int = 1,
 ) -> int:
     """`engine.num_blocks`, or as many as can ever be used, as far as memory goes. Call after the weights are loaded.
 
     Args:
         activation_bytes: what the largest step needs beside weights and cache, as measured.
+        num_sharing: ranks that take what is free at the same time.
 
     Raises:
         ValueError: not even one block fits, or `engine.num_blocks` asks for more memory than there is.
     """
-    available = _available_bytes(device) - activation_bytes
+    available = _available_bytes(device) // num_sharing - activation_bytes
     if engine.num_blocks is not None:
         return check_blocks(engine, block_bytes, available, str(device))
     budget = int(available * engine.kv_memory_fraction)

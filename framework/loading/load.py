@@ -52,6 +52,7 @@ def load_model(
     dtype: torch.dtype,
     group: TensorParallelGroup | None = None,
     max_model_len: int | None = None,
+    with_tokenizer: bool = True,
 ) -> LoadedModel:
     """Load the model that `cfg` describes onto `device`.
 
@@ -62,6 +63,7 @@ def load_model(
         dtype: of weights and activations, whatever the checkpoint's is.
         group: this rank's place in a tensor-parallel group; each rank reads its slices only.
         max_model_len: the longest sequence, which sizes the table of rotary angles; None for the model's maximum.
+        with_tokenizer: False leaves it out, for ranks that see token ids only.
 
     Raises:
         ValueError: for a path that leads nowhere, an unsupported model, or files that don't fit together.
@@ -71,7 +73,7 @@ def load_model(
     random = weights_are_random(cfg)
     folder = config_folder(cfg) if random else _checkpoint_folder(cfg)
     config, eos_token_ids = read_config(cfg, folder, max_model_len)
-    tokenizer = _tokenizer(cfg, folder, config)
+    tokenizer = _tokenizer(cfg, folder, config) if with_tokenizer else None
     with torch.inference_mode(False), torch.no_grad():
         model = DecoderLM(config, device=device, dtype=dtype, group=group, max_model_len=max_model_len)
         if random:

@@ -98,6 +98,7 @@ def hydra_cell(cfg: DictConfig) -> CellInfo:
 def _measure(cfg: DictConfig, record: Record, tracker: Tracker) -> None:
     """Build, run, and fill `record` with whatever was done, however it ends."""
     start_s = time.perf_counter()
+    from framework.engine.engine import Engine
     from framework.metrics.recorder import Recorder
     from framework.metrics.slo import Slo
     from framework.metrics.summary import summarize
@@ -107,7 +108,7 @@ def _measure(cfg: DictConfig, record: Record, tracker: Tracker) -> None:
     from framework.workloads.base import WorkloadContext
     from framework.workloads.console import AnswerPrinter
     from framework.workloads.drive import drive
-    from framework.workloads.future import tell_future
+    from framework.workloads.future import tell_workload
     from framework.workloads.observer import Observer
     from framework.workloads.prepare import prepare
 
@@ -132,7 +133,8 @@ def _measure(cfg: DictConfig, record: Record, tracker: Tracker) -> None:
         requests = prepare(workload, context)
         if workload.effective:
             record.effective["workload"] = dict(workload.effective)
-        tell_future(engine, [request.prompt_token_ids or () for request in requests if not request.error])
+        if isinstance(engine, Engine):  # nobody can tell which engine of a fleet a request will go to
+            tell_workload(engine, requests)
         startup_s = time.perf_counter() - start_s
         screen: Observer
         if workload.prints_answers:

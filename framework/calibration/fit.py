@@ -12,6 +12,8 @@ from framework.interfaces.cost_model import StepShape
 from framework.interfaces.step_profile import DecodeTable, FitError, HostTerms, LinearTerms
 
 _KNOTS = (1, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
+_OUTLIER = 4 / 3
+_LEAST_POINTS = 16
 _LAUNCH_MARGIN = 1.05
 """An eager step that takes hardly longer than its launches says nothing about the device's own work."""
 
@@ -46,25 +48,33 @@ def fit_linear(points: Sequence[Measured]) -> LinearTerms:
     )
 
 
-def fit_host(samples: Sequence[tuple[StepShape, float]], *, with_tokens: bool = False) -> HostTerms:
-    """`samples` are shapes with host seconds."""
-    rows = [
-        [1.0, shape.num_rows, (shape.num_tokens - shape.num_decode_rows) if with_tokens else 0.0]
-        for shape, _ in samples
-    ]
-    matrix, seconds = np.array(rows), np.array([value for _, value in samples])
-    step_s, row_s, token_s = nnls(matrix / seconds[:, None], np.ones(len(samples)))[0].tolist()
-    return HostTerms(step_s=step_s, row_s=row_s, token_s=token_s)
+def fit_host(samples: Sequence[tuple[StepShape, float]]) -> HostTerms:
+    """`samples` are shapes with host seconds. Robust: what is a third above the fit is left out, since other processes
+    and a CPU that changes its clock slow down whole stretches of a measurement."""
+    names = ("step_s", "row_s", "chunk_s", "token_s", "mixed_s")
+    matrix = np.array([_host_work(shape) for shape, _ in samples], dtype=float)
+    seconds = np.array([value for _, value in samples])
+    scale = np.maximum(matrix.max(axis=0), 1e-30)
+    predicted = np.full(len(samples), np.median(seconds))
+    solution = np.zeros(matrix.shape[1])
+    for _ in range(5):
+        kept = seconds < _OUTLIER * predicted
+        solution = nnls((matrix / scale)[kept] / seconds[kept, None], np.ones(kept.sum()))[0] / scale
+        predicted = np.maximum(matrix @ solution, 1e-9)
+    return HostTerms(**dict(zip(names, solution.tolist(), strict=True)))
+
+
+def _host_work(shape: StepShape) -> tuple[int, ...]:
+    num_decode = shape.num_decode_rows
+    num_chunks = shape.num_rows - num_decode
+    return 1, shape.num_rows, num_chunks, shape.num_tokens - num_decode, int(0 < num_decode < shape.num_rows)
 
 
 def fit_eager(points: Sequence[Measured]) -> tuple[LinearTerms, HostTerms]:
     """Device work of eager steps and the host's launches. Steps that the host holds up show only the latter."""
-    launch = fit_host([(point.shape, point.submit_s) for point in points], with_tokens=True)
+    launch = fit_host([(point.shape, point.submit_s) for point in points])
     shown = [point for point in points if point.run_s > _LAUNCH_MARGIN * point.submit_s]
-    # What is hidden is at most what was seen: a few such points keep small steps from being guessed too long.
-    if len(shown) < 16:
-        shown = list(points)
-    return fit_linear(shown), launch
+    return fit_linear(shown if len(shown) >= _LEAST_POINTS else points), launch
 
 
 def held_out(
@@ -74,7 +84,7 @@ def held_out(
     folds: int = 5,
 ) -> FitError:
     """Cross-validated relative errors: each point is predicted by a fit to the other folds."""
-    errors = []
+    errors: list[float] = []
     for fold in range(folds):
         rest = [point for index, point in enumerate(points) if index % folds != fold]
         asked = [point for index, point in enumerate(points) if index % folds == fold]

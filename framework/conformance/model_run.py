@@ -51,12 +51,14 @@ def _reference() -> tuple[tuple[int, ...], ...]:
 
 def _tokens(kind: str, plugin: DictConfig | None, rule: str) -> tuple[tuple[int, ...], ...]:
     from framework.build import build_engine
+    from framework.engine.engine import Engine
 
     cfg = compose(_MACHINE)
     if plugin is not None:
         OmegaConf.set_struct(cfg, False)
         cfg[kind] = plugin
     engine = build_engine(cfg).engine
+    assert isinstance(engine, Engine)
     requests = _requests()
     outputs: dict[int, list[int]] = {}
     try:

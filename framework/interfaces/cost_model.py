@@ -96,6 +96,8 @@ class StepShape(NamedTuple):
     """Rows of the graph; `num_rows` when eager or when the graph has no rows."""
     captures: bool = False
     """Whether the graph is captured first."""
+    new_rows: bool = False
+    """Whether its rows are not those of the step before: the host has more to prepare."""
 
 
 class StepCost(NamedTuple):

@@ -12,7 +12,7 @@ from framework.interfaces.cost_model import StepShape
 from framework.interfaces.step_profile import DecodeTable, FitError, HostTerms, LinearTerms
 
 _KNOTS = (1, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
-_OUTLIER = 4 / 3
+_HUBER, _REWEIGHTINGS = 0.05, 20
 _LEAST_POINTS = 16
 _LAUNCH_MARGIN = 1.05
 """An eager step that takes hardly longer than its launches says nothing about the device's own work."""
@@ -33,35 +33,39 @@ def fit_decode(points: Sequence[Measured]) -> DecodeTable:
 
 
 def fit_linear(points: Sequence[Measured]) -> LinearTerms:
-    """Relative errors are what is made small, so that short steps count as much as long ones."""
+    """Relative errors are what is made small, so that short steps count as much as long ones. Robust as `fit_host`."""
     largest = max(point.shape.padded_tokens for point in points)
     knots = [knot for knot in _KNOTS if knot < largest] + [largest]
     matrix = np.array([[*_hats(knots, point.shape.padded_tokens), *_work(point.shape)] for point in points])
-    seconds = np.array([point.run_s for point in points])
-    scale = np.maximum(matrix.max(axis=0), 1e-30)
-    solution = nnls(matrix / scale / seconds[:, None], np.ones(len(points)), maxiter=100 * matrix.shape[1])[0] / scale
+    solution = _robust(matrix, np.array([point.run_s for point in points]))
     return LinearTerms(
         knots=knots,
-        # More tokens never take less time; a knot without points near it takes the last one's.
+        # More tokens never take less time; a knot without points near it takes the one's before.
         knot_s=np.maximum.accumulate(solution[: len(knots)]).tolist(),
         **dict(zip(_WORK, solution[len(knots) :].tolist(), strict=True)),
     )
 
 
 def fit_host(samples: Sequence[tuple[StepShape, float]]) -> HostTerms:
-    """`samples` are shapes with host seconds. Robust: what is a third above the fit is left out, since other processes
-    and a CPU that changes its clock slow down whole stretches of a measurement."""
+    """`samples` are shapes with host seconds. Robust, since other processes and a CPU that changes its clock slow down
+    whole stretches of a measurement."""
     names = ("step_s", "row_s", "chunk_s", "token_s", "mixed_s")
     matrix = np.array([_host_work(shape) for shape, _ in samples], dtype=float)
-    seconds = np.array([value for _, value in samples])
-    scale = np.maximum(matrix.max(axis=0), 1e-30)
-    predicted = np.full(len(samples), np.median(seconds))
-    solution = np.zeros(matrix.shape[1])
-    for _ in range(5):
-        kept = seconds < _OUTLIER * predicted
-        solution = nnls((matrix / scale)[kept] / seconds[kept, None], np.ones(kept.sum()))[0] / scale
-        predicted = np.maximum(matrix @ solution, 1e-9)
+    solution = _robust(matrix, np.array([value for _, value in samples]))
     return HostTerms(**dict(zip(names, solution.tolist(), strict=True)))
+
+
+def _robust(matrix: np.ndarray, seconds: np.ndarray) -> np.ndarray:
+    """Non-negative least squares on relative errors, reweighted so that one above `_HUBER` counts linearly (Huber)."""
+    scale = np.maximum(matrix.max(axis=0), 1e-30)
+    relative = matrix / scale / seconds[:, None]
+    weights = np.minimum(1.0, np.median(seconds) / seconds)  # what is slowed down must not shape the first fit
+    solution = np.zeros(matrix.shape[1])
+    for _ in range(_REWEIGHTINGS):
+        solution = nnls(relative * weights[:, None], weights, maxiter=100 * matrix.shape[1])[0]
+        errors = np.abs(relative @ solution - 1)
+        weights = np.sqrt(np.minimum(1.0, _HUBER / np.maximum(errors, 1e-9)))
+    return solution / scale
 
 
 def _host_work(shape: StepShape) -> tuple[int, ...]:

@@ -24,6 +24,8 @@ class Hardware:
     """Of a large matrix product in a half type."""
     kernel_s: float
     """From the end of a small kernel to the end of the next one, when both are in a graph."""
+    product_s: float
+    """What a matrix product of more than a few rows takes beside its operations and bytes: filling the matrix units."""
     launch_s: float
     """Host time to launch one kernel outside a graph."""
     graph_launch_s: float

@@ -1,4 +1,4 @@
-"""Fits the profiles of a folder again to the points that `real.py` measured, after a change of the fit: no GPU needed."""
+"""Fits the profiles of a folder again to the points that `real.py` measured, after a change of the fit; no GPU."""
 
 from __future__ import annotations
 

@@ -28,8 +28,8 @@ def summarize(
     memory_bandwidth_utilization: float | None = None,
     model_flops_utilization: float | None = None,
 ) -> Metrics:
-    """The metrics of a run; None (null in JSON) where a value is undefined, never NaN. The keys are always the same, but
-    for those of single clients (`client/NAME/...`), which are there with 2 to `MAX_CLIENT_COLUMNS` of them.
+    """The metrics of a run; None (null in JSON) where a value is undefined, never NaN. The keys are always the same,
+    but for those of single clients (`client/NAME/...`), which are there with 2 to `MAX_CLIENT_COLUMNS` of them.
 
     Times are in seconds. Latencies are those of requests that completed (`stop` or `length`); tokens and the duration,
     from the first arrival to the last finish, are those of every request that the engine accepted, aborted ones too.

@@ -1,6 +1,6 @@
 """Requests in. Importing this package registers the framework's workloads."""
 
-from framework.workloads import azure, burstgpt, chat, jsonl, mooncake, nano_bench, sessions, synthetic, trace
+from framework.workloads import azure, burstgpt, chat, clients, jsonl, mooncake, nano_bench, sessions, synthetic, trace
 from framework.workloads.base import TimedRequest, Workload, WorkloadContext
 from framework.workloads.drive import drive
 from framework.workloads.observer import Observer
@@ -14,6 +14,7 @@ __all__ = [
     "azure",
     "burstgpt",
     "chat",
+    "clients",
     "drive",
     "jsonl",
     "mooncake",

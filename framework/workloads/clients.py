@@ -19,8 +19,8 @@ GREEDY = "greedy"
 
 @WORKLOADS.register("clients")
 class Clients(Workload):
-    """Clients "polite 1", "polite 2", ... send single requests as one Poisson process, whose next request is that of any
-    of them alike; "greedy" sends bursts, which are a Poisson process of their own.
+    """Clients "polite 1", "polite 2", ... send single requests, a Poisson process in which the next one is anybody's;
+    "greedy" sends bursts, which are a Poisson process of their own.
 
     Lengths are uniform in closed ranges; prompts share nothing. Drawn from one numpy PCG64 generator, in this order:
     the polite arrivals, their clients, the gaps between bursts, then prompt and output lengths, the polite ones first.

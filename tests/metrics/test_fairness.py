@@ -74,7 +74,8 @@ def test_turns_are_fair_over_their_period() -> None:
 def test_one_client_before_the_other() -> None:
     """In the first two windows b is backlogged and gets nothing, in the others a wants nothing any more."""
     metrics = fairness(serve("aaaabbbbbb"), window_s=2.0)
-    # Fair in the windows 0 and 1: 10 each. In 2 and 3, all 20 to b; in 4 nobody waits. So a got 40 of 20, b 40 of 60; 20 of 80 beyond.
+    # Fair in the windows 0 and 1: 10 each. In 2 and 3, all 20 to b; in 4 nobody waits. So a got 40 of 20, b 40 of 60;
+    # 20 of 80 went beyond.
     assert metrics["unfair_service_fraction"] == pytest.approx(20 / 80)
     a, b = 40 / 20, 40 / 60
     assert metrics["fairness_index"] == pytest.approx((a + b) ** 2 / (2 * (a * a + b * b)))

@@ -90,9 +90,10 @@ def test_a_client_without_a_backlog_is_entitled_to_no_more_than_it_takes() -> No
 
 def test_outputs_weigh_twice_and_count_when_they_are_delivered() -> None:
     talk = {"num_prompt_tokens": 0, "num_output_tokens": 4, "first_token_s": 0.5, "token_times_s": [0.5, 0.6, 1.5, 1.6]}
-    requests = [request("a", 0.0, 0.0, 2.0, **talk), request("b", 0.0, 2.0, 3.0)]
-    # Windows 0 and 1: a gets 4 and 4, b waits until 2 and then has nothing waiting: only window 0 is contended.
-    assert fairness(requests)["unfair_service_fraction"] == pytest.approx(2 / 4)
+    small = request("small", 0.0, 0.0, 0.5, num_prompt_tokens=1)
+    requests = [request("a", 0.0, 0.0, 2.0, **talk), request("b", 0.0, 2.0, 3.0), small]
+    # Only window 0 is contended, since b waits until 2: a gets 2 * 2, small 1 and b nothing, where 2, 1 and 2 were fair.
+    assert fairness(requests)["unfair_service_fraction"] == pytest.approx(2 / 5)
 
 
 def test_undefined_without_competition() -> None:

@@ -20,6 +20,7 @@ from framework.execution.compiled import compile_model
 from framework.execution.device import resolve_device, resolve_dtype
 from framework.execution.device_state import DeviceState
 from framework.execution.device_thread import DeviceThread
+from framework.execution.kv_error import kv_error
 from framework.execution.local import LocalExecutor
 from framework.execution.memory import explain_out_of_memory, kv_block_bytes, num_kv_blocks
 from framework.execution.network import FusedNetwork, ModuleNetwork, Network
@@ -157,6 +158,8 @@ def _build(cfg: DictConfig, device: torch.device, thread: DeviceThread | None) -
         "activation_gib": round(reserved / 2**30, 3),
         **executor.effective(),
     }
+    if kv_dtype != dtype:
+        effective["kv_error"] = on_device(kv_error, loaded.model, attention, network.kv_caches)
     return BuiltEngine(
         engine=engine,
         tokenizer=loaded.tokenizer,

@@ -16,9 +16,11 @@ from tests.triton_interpreter import INTERPRETED
 GPU = (pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"))
 HAS_FLASH = importlib.util.find_spec("flash_attn") is not None
 HALF = (torch.bfloat16, torch.float16)
+FP8 = torch.float8_e4m3fn
 
 BACKENDS = [
     pytest.param(Target("sdpa"), id="sdpa"),
+    pytest.param(Target("sdpa", dtypes=(torch.float32,), kv_dtype=FP8), id="sdpa-fp8"),
     pytest.param(Target("sdpa", device="cuda", dtypes=HALF), id="sdpa-cuda", marks=GPU),
     pytest.param(Target("split"), id="split"),
     pytest.param(Target("split", device="cuda", dtypes=HALF), id="split-cuda", marks=GPU),
@@ -34,8 +36,31 @@ BACKENDS = [
         marks=pytest.mark.skipif(not INTERPRETED, reason="needs triton and no CUDA device"),
     ),
     pytest.param(
+        Target("triton", dtypes=(torch.float32,), block_sizes=(3, 16), head_sizes=(16, 40), kv_dtype=FP8),
+        id="triton-fp8-interpreted",
+        marks=pytest.mark.skipif(not INTERPRETED, reason="needs triton and no CUDA device"),
+    ),
+    pytest.param(
         Target("triton", device="cuda", dtypes=(torch.float32, *HALF), block_sizes=(1, 3, 16, 32, 128, 256)),
         id="triton",
+        marks=GPU,
+    ),
+    pytest.param(
+        Target("triton", device="cuda", dtypes=HALF, block_sizes=(16, 64, 256), head_sizes=(64, 128), max_length=8000),
+        id="triton-long",
+        marks=GPU,
+    ),
+    pytest.param(
+        Target(
+            "triton",
+            device="cuda",
+            dtypes=(torch.bfloat16,),
+            block_sizes=(16, 256),
+            head_sizes=(64, 128),
+            kv_dtype=FP8,
+            max_length=2000,
+        ),
+        id="triton-fp8",
         marks=GPU,
     ),
     pytest.param(
@@ -45,7 +70,7 @@ BACKENDS = [
     ),
 ]
 
-EXAMPLES = {("flex", "cpu"): 5, ("flex", "cuda"): 3}
+EXAMPLES: dict[tuple[str, str | int], int] = {("flex", "cpu"): 5, ("flex", "cuda"): 3, ("triton", 8000): 15}
 """Fewer than 40 where each combination of head counts and shapes is traced or compiled anew."""
 
 
@@ -57,7 +82,8 @@ def _plugins() -> None:
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 @pytest.mark.parametrize("target", BACKENDS)
 def test_random_mixed_batches(target: Target) -> None:
-    num_examples = EXAMPLES.get((target.name, target.device), 40)
+    key = target.max_length if target.max_length > 2000 else target.device
+    num_examples = EXAMPLES.get((target.name, key), 40)
 
     @settings(max_examples=num_examples, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(problem=problems(target))

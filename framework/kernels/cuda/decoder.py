@@ -1,4 +1,4 @@
-"""A decoder's forward pass from fused kernels: nine a layer for many tokens, six for a few."""
+"""A decoder's forward pass from fused kernels: nine a layer for many tokens, eight for dozens, six for a few."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from collections.abc import Callable, Sequence
 import torch.nn.functional as F
 from torch import Tensor
 
+from framework.kernels.cuda import skinny
+from framework.kernels.cuda import split_linear as split
 from framework.kernels.cuda.activation import silu_and_mul
 from framework.kernels.cuda.norm import rms_norm
 from framework.kernels.cuda.qkv import QKVShape, rotate_and_write
-from framework.kernels.cuda.skinny import MAX_ROWS, skinny_linear
+from framework.kernels.cuda.skinny import skinny_linear
+from framework.kernels.cuda.split_linear import split_linear
 from framework.models.decoder import DecoderLayer, DecoderLM
 
 AttendCached = Callable[[int, Tensor], Tensor]
@@ -20,17 +23,20 @@ AttendCached = Callable[[int, Tensor], Tensor]
 class FusedDecoder:
     """Runs a loaded `DecoderLM` without its modules' forward methods.
 
-    Up to `skinny_rows` tokens the matrix products are our own, with norm, gate and residual addition fused in; they
-    need a model on one rank and without biases. 0 turns them off.
+    Up to `split_rows` tokens the matrix products are our own, with the gate fused in, and up to `skinny_rows` norm and
+    residual addition too; they need a model on one rank and without biases. 0 turns them off.
     """
 
-    def __init__(self, model: DecoderLM, *, skinny_rows: int = MAX_ROWS) -> None:
+    def __init__(
+        self, model: DecoderLM, *, skinny_rows: int = skinny.MAX_ROWS, split_rows: int = split.MAX_ROWS
+    ) -> None:
         self.model = model
         attention = model.layers[0].self_attn
         self._shape = QKVShape(attention.num_heads, attention.num_kv_heads, attention.head_size)
         biased = any(layer.bias is not None for _, layer in model.linear_layers())
         alone = attention.o_proj.group.size == 1
-        self._skinny_rows = 0 if biased or not alone else min(skinny_rows, MAX_ROWS)
+        self._skinny_rows = 0 if biased or not alone else min(skinny_rows, skinny.MAX_ROWS)
+        self._split_rows = 0 if biased or not alone else min(split_rows, split.MAX_ROWS)
 
     def forward(
         self,
@@ -47,6 +53,7 @@ class FusedDecoder:
             for index, layer in enumerate(model.layers):
                 self._few_tokens(index, layer, residual_TD, position_T, slot_T, kv_caches[index], attend)
             return rms_norm(residual_TD, model.norm.weight, model.norm.eps)
+        ours = len(token_ids_T) <= self._split_rows
         added_TD: Tensor | None = None
         for index, layer in enumerate(model.layers):
             norm, attention, mlp = layer.input_layernorm, layer.self_attn, layer.mlp
@@ -54,11 +61,16 @@ class FusedDecoder:
                 normed_TD = rms_norm(residual_TD, norm.weight, norm.eps)
             else:
                 normed_TD = rms_norm(added_TD, norm.weight, norm.eps, residual_TD)
-            q_TNH = self._rotate(layer, attention.qkv_proj(normed_TD), position_T, slot_T, kv_caches[index])
-            added_TD = attention.o_proj(attend(index, q_TNH).flatten(1))
+            qkv_TX = split_linear(normed_TD, attention.qkv_proj.weight) if ours else attention.qkv_proj(normed_TD)
+            out_TX = attend(index, self._rotate(layer, qkv_TX, position_T, slot_T, kv_caches[index])).flatten(1)
+            added_TD = split_linear(out_TX, attention.o_proj.weight) if ours else attention.o_proj(out_TX)
             norm = layer.post_attention_layernorm
             normed_TD = rms_norm(added_TD, norm.weight, norm.eps, residual_TD)
-            added_TD = mlp.down_proj(silu_and_mul(mlp.gate_up_proj(normed_TD)))
+            if ours:
+                gated_TI = split_linear(normed_TD, mlp.gate_up_proj.weight, gated=True)
+                added_TD = split_linear(gated_TI, mlp.down_proj.weight)
+            else:
+                added_TD = mlp.down_proj(silu_and_mul(mlp.gate_up_proj(normed_TD)))
         assert added_TD is not None
         return rms_norm(added_TD, model.norm.weight, model.norm.eps, residual_TD)
 

@@ -117,11 +117,9 @@ def _attention(rows: int, length: int, block_size: int, dtype: torch.dtype) -> N
     table = torch.randperm(num_blocks, device="cuda").int().view(rows, -1)
     num_bytes = 2 * int(lens.sum()) * 8 * 128 * dtype.itemsize
     results = []
-    tiles = itertools.product(
-        (64, 128), (4,), (2, 3) if dtype == torch.bfloat16 else (2, 3, 4), (2048, 4096, 8192) if rows >= 64 else (512,)
-    )
-    for tokens, warps, stages, target in tiles:
-        tile = DecodeTile(tokens, warps, stages, target)
+    tiles = itertools.product((64, 128), (4,), (2, 3), (2, 3, 4, 6) if rows >= 64 else (2, 3, 4))
+    for tokens, warps, stages, programs in tiles:
+        tile = DecodeTile(tokens, warps, stages, programs)
         decode = PagedDecode(
             num_heads=16, num_kv_heads=8, head_size=128, block_size=block_size, scale=128**-0.5,
             max_num_rows=256, device=q.device, tile=tile,
@@ -131,7 +129,7 @@ def _attention(rows: int, length: int, block_size: int, dtype: torch.dtype) -> N
             us = graph_us(lambda i, decode=decode, plan=plan: decode(q, caches[i], plan, out), layers)
         except triton.runtime.errors.OutOfResources:
             continue
-        results.append((us, tokens, warps, stages, target))
+        results.append((us, tokens, warps, stages, programs))
     results.sort()
     best = " ".join(f"{us:.2f}us={num_bytes / max(us, 1e-9) / 1e6:.2f}TB/s{tuple(rest)}" for us, *rest in results)
     print(f"attention {dtype} rows {rows} length {length}+-{spread} block {block_size}: {best}", flush=True)
@@ -151,32 +149,32 @@ def prefill() -> None:
     """256 requests with 64 new tokens after a shared prefix of 2,048, and 28 prompts of 585 tokens."""
     for dtype in (torch.bfloat16, FP8):
         for rows, new, before in ((256, 64, 2048), (28, 585, 0)):
-            shared, own = before // 256, -(-new // 256)
-            cache = torch.randn(2, shared + rows * own, 256, 8, 128, device="cuda", dtype=torch.bfloat16).to(dtype)
-            table = torch.arange(rows * own, device="cuda").view(rows, own) + shared
-            table = torch.cat((torch.arange(shared, device="cuda").expand(rows, -1), table), 1).int()
-            starts = torch.arange(rows + 1, dtype=torch.int32, device="cuda") * new
-            lens = torch.full((rows,), before + new, dtype=torch.int32, device="cuda")
-            q = torch.randn(rows * new, 16, 128, device="cuda", dtype=torch.bfloat16)
-            out = torch.empty_like(q)
-            flops = 4 * 128 * 16 * rows * (new * before + new * (new + 1) // 2)
-            results = []
-            for tile in ((128, 64, 8, 3), (128, 128, 8, 2), (128, 128, 8, 3), (64, 64, 4, 3), (64, 128, 4, 3)):
-                try:
-                    us = graph_us(
-                        lambda i, tile=tile: paged_prefill(
-                            q, cache, starts, lens, table, new, 128**-0.5, out, tile=PrefillTile(*tile)
-                        ),
-                        3,
-                    )
-                except triton.runtime.errors.OutOfResources:
-                    continue
-                results.append((us, *tile))
-            results.sort()
-            best = " ".join(
-                f"{us:.0f}us={flops / max(us, 1e-9) / 1e6:.0f}TFLOP/s{tuple(rest)}" for us, *rest in results
+            _prefill(rows, new, before, dtype)
+
+
+def _prefill(rows: int, new: int, before: int, dtype: torch.dtype) -> None:
+    shared, own = before // 256, -(-new // 256)
+    cache = torch.randn(2, shared + rows * own, 256, 8, 128, device="cuda", dtype=torch.bfloat16).to(dtype)
+    table = torch.arange(rows * own, device="cuda").view(rows, own) + shared
+    table = torch.cat((torch.arange(shared, device="cuda").expand(rows, -1), table), 1).int()
+    starts = torch.arange(rows + 1, dtype=torch.int32, device="cuda") * new
+    lens = torch.full((rows,), before + new, dtype=torch.int32, device="cuda")
+    q = torch.randn(rows * new, 16, 128, device="cuda", dtype=torch.bfloat16)
+    out = torch.empty_like(q)
+    flops = 4 * 128 * 16 * rows * (new * before + new * (new + 1) // 2)
+    results = []
+    for cut in ((128, 64, 8, 3), (128, 128, 8, 2), (128, 128, 8, 3), (64, 64, 4, 3), (64, 128, 4, 3)):
+        tile = PrefillTile(*cut)
+        try:
+            us = graph_us(
+                lambda i, t=tile: paged_prefill(q, cache, starts, lens, table, new, 128**-0.5, out, tile=t), 3
             )
-            print(f"prefill {dtype} rows {rows} new {new} after {before}: {best}", flush=True)
+        except triton.runtime.errors.OutOfResources:
+            continue
+        results.append((us, *cut))
+    results.sort()
+    best = " ".join(f"{us:.0f}us={flops / max(us, 1e-9) / 1e6:.0f}TFLOP/s{tuple(rest)}" for us, *rest in results)
+    print(f"prefill {dtype} rows {rows} new {new} after {before}: {best}", flush=True)
 
 
 def split() -> None:
@@ -215,35 +213,6 @@ def split() -> None:
             results.sort()
             best = " ".join(f"{us:.2f}us{tuple(rest)}" for us, *rest in results[:6])
             print(f"split {name} rows {rows}: ideal {ideal:.2f} cublas {library:.2f} best {best}", flush=True)
-
-
-def norms() -> None:
-    """The norm of eight rows: in a kernel before the product, or in every program of the product."""
-    for name, num_outputs, gated in (("qkv", 4096, False), ("gate_up", 3072, True)):
-        rows_out = num_outputs * (2 if gated else 1)
-        weights = [
-            torch.randn(rows_out, 1024, device="cuda", dtype=torch.bfloat16) for _ in range(1 if SHARE else LAYERS)
-        ]
-        norm = torch.randn(1024, device="cuda", dtype=torch.bfloat16)
-        x = torch.randn(8, 1024, device="cuda", dtype=torch.bfloat16)
-        results = []
-        for fused, n, k, (warps, stages) in itertools.product(
-            (False, True), (16, 32), (128, 256, 512), ((2, 3), (2, 5), (4, 3), (4, 5))
-        ):
-            if n * k * (1 + gated) * stages * 2 > 200_000:
-                continue
-            tile = SkinnyTile(n, k, warps, stages, fused)
-            try:
-                us = graph_us(
-                    lambda i, tile=tile: skinny_linear(x, weights[i], norm_K=norm, eps=1e-6, gated=gated, tile=tile)
-                )
-            except (triton.runtime.errors.OutOfResources, RuntimeError) as error:
-                print("skip", tile, type(error).__name__)
-                continue
-            results.append((us, fused, n, k, warps, stages))
-        for fused in (False, True):
-            some = sorted(one for one in results if one[1] == fused)[:4]
-            print(f"norm in {name}, fused {fused}:", *(f"{us:.2f}us{tuple(rest)}" for us, _, *rest in some), flush=True)
 
 
 def head() -> None:

@@ -29,6 +29,8 @@ class Target:
     kv_dtype: torch.dtype | None = None
     """None: that of the model"""
     max_length: int = 300
+    max_checked: int = 300
+    """The last tokens of a chunk that are compared: the oracle's loops are slow."""
 
 
 @dataclass(frozen=True)
@@ -192,11 +194,12 @@ def _compare(
     parts: Sequence[tuple[int, int, int]],
 ) -> None:
     tolerance = {torch.float32: 2e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2}[problem.dtype]
-    begin = 0
+    end = 0
     for row, start, stop in parts:
-        q_CNH = q[row][start:stop].double().numpy()
+        end += stop - start
+        num_checked = min(stop - start, problem.target.max_checked)
+        q_CNH = q[row][stop - num_checked : stop].double().numpy()
         k_LMH, v_LMH = (x[row][:stop].to(problem.spec.kv_dtype).double().numpy() for x in (k, v))
         want = oracle(q_CNH, k_LMH, v_LMH, problem.spec.scale)
-        got = out_TNH[begin : begin + stop - start].double().cpu().numpy()
+        got = out_TNH[end - num_checked : end].double().cpu().numpy()
         np.testing.assert_allclose(got, want, rtol=tolerance, atol=tolerance, err_msg=f"row {row}, {start}:{stop}")
-        begin += stop - start

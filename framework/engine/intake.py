@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -94,7 +93,8 @@ class Intake:
                 f"{self.max_model_len - 1} fit (max_model_len={self.max_model_len}); shorten it, or raise "
                 f"engine.max_model_len or engine.num_blocks"
             )
-        return array("i", map(operator.index, prompt_token_ids))
+        # From a list: anything else with a buffer, such as bytes, would be copied as memory, not as numbers.
+        return array("i", prompt_token_ids if isinstance(prompt_token_ids, list) else list(prompt_token_ids))
 
     def _check_params(self, params: SamplingParams) -> None:
         for name, ids in (("stop_token_ids", params.stop_token_ids), ("logit_bias", tuple(params.logit_bias))):

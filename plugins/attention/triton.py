@@ -47,7 +47,7 @@ class TritonAttention(AttentionBackend):
         super().__init__(spec)
         tile = DecodeTile(tokens=32) if spec.kv_dtype.itemsize > 2 else DecodeTile()  # two stages have to fit on chip
         if interpreted():
-            tile = DecodeTile(tokens=32, target_items=8)  # the interpreter runs programs one by one
+            tile = DecodeTile(tokens=32)
         self._decode = PagedDecode(
             num_heads=spec.num_heads,
             num_kv_heads=spec.num_kv_heads,

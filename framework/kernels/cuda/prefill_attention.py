@@ -109,10 +109,17 @@ def _prefill_kernel(
 class PrefillTile:
     """How attention is cut: packed queries and keys a tile, warps and pipeline stages a program."""
 
-    queries: int = 128
-    keys: int = 64
-    num_warps: int = 8
-    num_stages: int = 3
+    queries: int
+    keys: int
+    num_warps: int
+    num_stages: int
+
+
+def choose_tile(dtype: torch.dtype, kv_dtype: torch.dtype) -> PrefillTile:
+    """By measurement on an H200, see experiments/gpu_speed; float32 has to fit on chip."""
+    if dtype == torch.float32:
+        return PrefillTile(32, 32, 4, 2)
+    return PrefillTile(64, 64, 4, 3) if kv_dtype.itemsize == 2 else PrefillTile(128, 128, 8, 2)
 
 
 def paged_prefill(
@@ -138,13 +145,12 @@ def paged_prefill(
     k_cache, v_cache = kv_cache.unbind(0)
     num_rows, num_kv_heads = seq_lens_R.shape[0], kv_cache.shape[3]
     group = num_heads // num_kv_heads
-    exact = q_TNH.dtype == torch.float32
-    tile = tile or (PrefillTile(32, 32, 4, 2) if exact else PrefillTile())
+    tile = tile or choose_tile(q_TNH.dtype, kv_cache.dtype)
     _prefill_kernel[(triton.cdiv(max_new_tokens * group, tile.queries), num_kv_heads, num_rows)](
         out_TNH, q_TNH, k_cache, v_cache, block_table_RB, query_start_R1, seq_lens_R, scale * 1.4426950408889634,
         q_TNH.stride(0), q_TNH.stride(1), out_TNH.stride(0), block_table_RB.stride(0), *k_cache.stride()[:3],
         GROUP=group, HEAD_SIZE=head_size,
         HEAD_PAD=max(16, triton.next_power_of_2(head_size)), BLOCK_SIZE=kv_cache.shape[2],
-        TILE_Q=tile.queries, TILE=tile.keys, PRECISION="ieee" if exact else "tf32",
+        TILE_Q=tile.queries, TILE=tile.keys, PRECISION="ieee" if q_TNH.dtype == torch.float32 else "tf32",
         num_warps=tile.num_warps, num_stages=tile.num_stages,
     )  # fmt: skip

@@ -54,9 +54,9 @@ def _one_row_kernel(
 
 @triton.jit(do_not_specialize=["num_rows"])
 def _few_rows_kernel(
-    out_ptr, x_ptr, weight_ptr, norm_ptr, num_rows, num_outputs, eps,
+    out_ptr, x_ptr, weight_ptr, num_rows, num_outputs,
     K: tl.constexpr, ROWS: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
-    NORM: tl.constexpr, GATED: tl.constexpr, ADD: tl.constexpr, PRECISION: tl.constexpr, PDL: tl.constexpr,
+    GATED: tl.constexpr, ADD: tl.constexpr, PRECISION: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     let_next_start(PDL)
     output = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
@@ -65,7 +65,6 @@ def _few_rows_kernel(
     mask_R = row < num_rows
     total = tl.zeros((ROWS, BLOCK_N), tl.float32)
     total_up = tl.zeros((ROWS, BLOCK_N), tl.float32)
-    squares = tl.zeros((ROWS,), tl.float32)
     row_ptr = weight_ptr + output.to(tl.int64)[:, None] * K
     wait_for_previous(PDL)
     for start in range(0, K, BLOCK_K):
@@ -76,19 +75,10 @@ def _few_rows_kernel(
             up_ptr = row_ptr + num_outputs.to(tl.int64) * K + column[None, :]
             weight_up = tl.load(up_ptr, mask=mask_N[:, None] & mask_K, other=0.0)
         x = tl.load(x_ptr + row[:, None] * K + column[None, :], mask=mask_R[:, None] & mask_K, other=0.0)
-        if NORM:
-            norm = tl.load(norm_ptr + column, mask=column < K, other=0.0).to(tl.float32)
-            wide = x.to(tl.float32)
-            squares += tl.sum(wide * wide, 1)
-            x = (wide * norm[None, :]).to(x.dtype)
         total = tl.dot(x, tl.trans(weight), total, input_precision=PRECISION)
         if GATED:
             total_up = tl.dot(x, tl.trans(weight_up), total_up, input_precision=PRECISION)
     value = total
-    if NORM:
-        scale = tl.rsqrt(squares / K + eps)[:, None]
-        value *= scale
-        total_up *= scale
     if GATED:
         value = value / (1.0 + tl.exp(-value)) * total_up
     out_RN_ptr = out_ptr + row[:, None] * num_outputs + output[None, :]
@@ -106,8 +96,6 @@ class SkinnyTile:
     block_k: int
     num_warps: int
     num_stages: int
-    fused_norm: bool = True
-    """With several rows: every program computes the norm's scale itself, else a kernel before it norms."""
 
 
 def choose_tile(num_rows: int, num_inputs: int, num_outputs: int, gated: bool) -> SkinnyTile:
@@ -149,7 +137,7 @@ def skinny_linear(
         torch.empty(num_rows, num_outputs, dtype=x_RK.dtype, device=x_RK.device) if add_to_RN is None else add_to_RN
     )
     tile = tile or choose_tile(num_rows, num_inputs, num_outputs, gated)
-    if norm_K is not None and num_rows > 1 and not tile.fused_norm:
+    if norm_K is not None and num_rows > 1:
         x_RK, norm_K = rms_norm(x_RK, norm_K, eps), None
     launch = {"num_warps": tile.num_warps, "num_stages": tile.num_stages, **launch_options()}
     flags = {"K": num_inputs, "GATED": gated, "ADD": add_to_RN is not None}
@@ -161,8 +149,7 @@ def skinny_linear(
         )  # fmt: skip
     else:
         _few_rows_kernel[grid](
-            out_RN, x_RK, weight_NK, x_RK if norm_K is None else norm_K, num_rows, num_outputs, eps, ROWS=16,
-            BLOCK_N=tile.block_n, BLOCK_K=tile.block_k, NORM=norm_K is not None,
+            out_RN, x_RK, weight_NK, num_rows, num_outputs, ROWS=16, BLOCK_N=tile.block_n, BLOCK_K=tile.block_k,
             PRECISION="ieee" if x_RK.dtype == torch.float32 else "tf32", **flags, **launch,
         )  # fmt: skip
     return out_RN

@@ -18,6 +18,8 @@ from framework.kernels.cuda.pdl import launch_options, let_next_start, wait_for_
 
 MAX_ROWS = 128
 """Above it a library's matrix product is faster; see experiments/gpu_speed."""
+_MIN_ROWS = 64
+"""What Hopper's matrix instruction takes; with fewer, Triton falls back to an older one, which is slower"""
 
 
 @triton.jit(do_not_specialize=["num_rows"])
@@ -70,11 +72,11 @@ class SplitTile:
     num_stages: int
 
 
-def choose_tile(num_inputs: int, num_outputs: int, gated: bool) -> SplitTile:
+def choose_tile(num_rows: int, num_inputs: int, num_outputs: int, gated: bool) -> SplitTile:
     """By measurement on an H200, see experiments/gpu_speed. Products in parts are for outputs that a norm adds up."""
-    if gated or num_outputs >= 2048:
-        return SplitTile(32, min(128, triton.next_power_of_2(num_inputs)), 1, 4, 4)
-    return SplitTile(32, min(128, triton.next_power_of_2(num_inputs)), 4, 4, 4)
+    parts = 1 if gated or num_outputs >= 2048 else 4
+    warps, stages = (4, 5) if num_rows <= 64 else (8, 4)
+    return SplitTile(32, min(128, triton.next_power_of_2(num_inputs)), parts, warps, stages)
 
 
 def split_linear(x_RK: Tensor, weight_NK: Tensor, *, gated: bool = False, tile: SplitTile | None = None) -> Tensor:
@@ -86,7 +88,7 @@ def split_linear(x_RK: Tensor, weight_NK: Tensor, *, gated: bool = False, tile: 
     """
     num_rows, num_inputs = x_RK.shape
     num_outputs = weight_NK.shape[0] // (2 if gated else 1)
-    tile = tile or choose_tile(num_inputs, num_outputs, gated)
+    tile = tile or choose_tile(num_rows, num_inputs, num_outputs, gated)
     assert not (gated and tile.num_parts > 1)
     parts = tile.num_parts
     shape = (num_rows, num_outputs) if parts == 1 else (parts, num_rows, num_outputs)
@@ -94,7 +96,7 @@ def split_linear(x_RK: Tensor, weight_NK: Tensor, *, gated: bool = False, tile: 
     k_part = triton.cdiv(triton.cdiv(num_inputs, parts), tile.block_k) * tile.block_k
     _split_linear_kernel[(triton.cdiv(num_outputs, tile.block_n), parts)](
         out, x_RK, weight_NK, num_rows, num_outputs,
-        K=num_inputs, K_PART=k_part, ROWS=max(16, triton.next_power_of_2(num_rows)), BLOCK_N=tile.block_n,
+        K=num_inputs, K_PART=k_part, ROWS=max(_MIN_ROWS, triton.next_power_of_2(num_rows)), BLOCK_N=tile.block_n,
         BLOCK_K=tile.block_k, EVEN=num_outputs % tile.block_n == 0 and num_inputs == parts * k_part, GATED=gated,
         PRECISION="ieee" if x_RK.dtype == torch.float32 else "tf32", num_warps=tile.num_warps,
         num_stages=tile.num_stages, **launch_options(),

@@ -73,6 +73,11 @@ def loaded(item: str) -> bool:
     return item in _extra
 
 
+def extra() -> list[str]:
+    """Every entry of `plugins=[...]` that was given to `discover`, files by their full path, for another process."""
+    return [str(path.resolve()) if (path := Path(item).expanduser()).exists() else item for item in sorted(_extra)]
+
+
 def _import_extra(item: str) -> None:
     path = Path(item).expanduser()
     if path.is_dir():

@@ -15,7 +15,7 @@ import importlib
 import inspect
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -26,6 +26,8 @@ from omegaconf.errors import OmegaConfBaseException
 from framework.config.parameters import Parameter, read_parameters
 
 C = TypeVar("C", bound=type)
+
+_BUILT_BY_EVERY_RANK = ("attention", "sampler", "graph")
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,11 +129,16 @@ class Registry:
 
     def fingerprint(self) -> str:
         """Hash of every plugin's name, module and source: equal where two processes hold the same code."""
-        digest = hashlib.sha256()
+        return _hash(f"{name}\0{value}\n" for name, value in self.plugin_hashes().items())
+
+    def plugin_hashes(self) -> dict[str, str]:
+        """Name -> hash of the plugin's module and source. A notebook's plugins count only if every rank builds them."""
+        hashes = {}
         for entry in self.entries():
             module = entry.cls.__module__ if entry.cls else ""
-            digest.update(f"{self.kind}\0{entry.name}\0{module}\0{_source_hash(entry.cls)}\n".encode())
-        return digest.hexdigest()[:16]
+            if module != "__main__" or self.kind in _BUILT_BY_EVERY_RANK:
+                hashes[entry.name] = _hash([f"{module}\0{_source_hash(entry.cls)}"])
+        return hashes
 
     def _check(self, name: str, cls: Any, where: str) -> None:
         if not re.fullmatch("[a-z0-9_]+", name):
@@ -179,14 +186,44 @@ EVICTIONS = Registry("eviction", "framework.interfaces.eviction:EvictionPolicy")
 ATTENTIONS = Registry("attention", "framework.interfaces.attention:AttentionBackend", ("spec",))
 SAMPLERS = Registry("sampler", "framework.interfaces.sampler:Sampler", ("vocab_size", "device"))
 GRAPHS = Registry("graph", "framework.interfaces.graph:GraphStrategy")
+COST_MODELS = Registry("cost_model", "framework.interfaces.cost_model:CostModel", ("deployment",))
+ROUTERS = Registry("router", "framework.interfaces.router:Router")
 WORKLOADS = Registry("workload", "framework.workloads.base:Workload")
 TRACKERS = Registry("tracker", "framework.tracking.base:Tracker")
 
-REGISTRIES = {r.kind: r for r in (SCHEDULERS, EVICTIONS, ATTENTIONS, SAMPLERS, GRAPHS, WORKLOADS, TRACKERS)}
+REGISTRIES = {
+    r.kind: r for r in (SCHEDULERS, EVICTIONS, ATTENTIONS, SAMPLERS, GRAPHS, COST_MODELS, ROUTERS, WORKLOADS, TRACKERS)
+}
 
 ATTENTIONS.reserve("auto", "The fastest backend that supports this machine and model; the record says which.")
 
 
 def fingerprint() -> str:
     """Hash over all registries, to compare between processes that must hold the same plugins."""
-    return hashlib.sha256("".join(r.fingerprint() for r in REGISTRIES.values()).encode()).hexdigest()[:16]
+    return _hash(f"{r.kind}\0{r.fingerprint()}\n" for r in REGISTRIES.values())
+
+
+def plugin_hashes() -> dict[str, dict[str, str]]:
+    """Kind -> `Registry.plugin_hashes`, which say where two fingerprints differ."""
+    return {kind: registry.plugin_hashes() for kind, registry in REGISTRIES.items()}
+
+
+def differences(theirs: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """Which plugins this process and another one, whose `plugin_hashes` these are, do not have in common."""
+    found = []
+    for kind, mine in plugin_hashes().items():
+        other = theirs.get(kind, {})
+        found += [f"{kind} '{name}' is missing" for name in other if name not in mine]
+        found += [f"{kind} '{name}' exists there only" for name in mine if name not in other]
+        found += [f"{kind} '{name}' has other code" for name in mine if other.get(name, mine[name]) != mine[name]]
+    return found
+
+
+def modules() -> list[str]:
+    """Modules that registered plugins come from."""
+    classes = [entry.cls for registry in REGISTRIES.values() for entry in registry.entries()]
+    return sorted({cls.__module__ for cls in classes if cls is not None and cls.__module__ != "__main__"})
+
+
+def _hash(parts: Iterable[str]) -> str:
+    return hashlib.sha256("".join(parts).encode()).hexdigest()[:16]

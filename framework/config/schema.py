@@ -14,6 +14,7 @@ CHOICES: dict[str, Any] = {
     "executor.dtype": Literal["auto", "float32", "bfloat16", "float16"],
     "executor.kv_dtype": Literal["auto", "float32", "bfloat16", "float16", "fp8"],
     "executor.kernels": Literal["auto", "torch", "fused"],
+    "executor.allreduce": Literal["auto", "nccl", "symm_mem", "gloo"],
     "compile.level": Literal["off", "ops", "model"],
     "compile.mode": Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"] | None,
 }
@@ -76,9 +77,34 @@ class ExecutorConfig:
     """Of a GPU's layers. torch: PyTorch's, which compile.level may compile; fused: our own in Triton; auto: fused where
     nothing is to be compiled and the attention backend allows it."""
     tp: int = 1
-    """Tensor-parallel ranks."""
+    """Tensor-parallel ranks: processes of this host, or all of torchrun's."""
+    allreduce: str = "auto"
+    """Of a GPU's ranks. symm_mem: PyTorch's symmetric memory, nccl for large messages; gloo: through the host, where
+    ranks share a GPU (slow, graph=eager only); auto: symm_mem where it works, else nccl. A CPU's ranks use gloo."""
+    heartbeat_s: float = 5.0
+    """A rank that others wait for, or that is silent, for this long ends the cell as failed."""
+    startup_limit_s: float = 1800.0
+    """For every rank to load and capture."""
     threads: int | None = None
-    """CPU threads of the model; null: torch's default."""
+    """CPU threads of the model, of each rank; null: torch's default, with tp > 1 the cores shared among the ranks."""
+
+
+@dataclass
+class SimulatedExecutorConfig:
+    """Steps that a cost model times, on a virtual clock: no model, no weights, no tokens."""
+
+    name: str = "simulated"
+    hardware: str = "h200"
+    """The device that is simulated: framework/execution/hardware.py lists them."""
+    dtype: str = "auto"
+    """Of weights and activations; auto: the checkpoint's half type."""
+    kv_dtype: str = "auto"
+    tp: int = 1
+    """Tensor-parallel ranks."""
+    replicas: int = 1
+    """Engines that share the workload, each with policies and a KV cache of its own; `router` picks one at arrival."""
+    verify: bool = False
+    """Check every position that a step reads against a shadow of the KV memory: slow, for tests of policies."""
 
 
 @dataclass
@@ -97,6 +123,10 @@ class RecordConfig:
 
     outputs: bool = False
     """Write outputs.jsonl even for workloads without text."""
+    timeline: bool = False
+    """Write timeline.json, which Perfetto opens: steps, planning, counters and the phases of each request."""
+    timeline_max_events: int = 200_000
+    """Of timeline.json (about 150 bytes each), from the start of the run on; a step takes 4, a request up to 8."""
 
 
 @dataclass
@@ -106,6 +136,16 @@ class SLOConfig:
     ttft_s: float | None = None
     tpot_s: float | None = None
     e2e_s: float | None = None
+
+
+@dataclass
+class StudyConfig:
+    """What a file in conf/experiment/ says of itself. Its axes are in hydra.sweeper.params."""
+
+    question: str = ""
+    tags: list[str] = field(default_factory=list)
+    smoke: list[str] = field(default_factory=list)
+    """Overrides that make it small: `smoke=true` runs it so, and so do the tests."""
 
 
 @dataclass
@@ -119,6 +159,8 @@ class Config:
     attention: Any = MISSING
     sampler: Any = MISSING
     graph: Any = MISSING
+    cost_model: Any = MISSING
+    router: Any = MISSING
     executor: Any = MISSING
     tracker: Any = MISSING
     engine: EngineConfig = field(default_factory=EngineConfig)
@@ -126,6 +168,9 @@ class Config:
     record: RecordConfig = field(default_factory=RecordConfig)
     slo: SLOConfig = field(default_factory=SLOConfig)
     seed: int = 0
+    objective: list[str] = field(default_factory=list)
+    """Metrics that a search (hydra/sweeper=optuna) optimises, one or several: [output_tokens_per_s, ttft_s/p99]."""
+    study: StudyConfig = field(default_factory=StudyConfig)
     plugins: list[str] = field(default_factory=list)
     """Files, folders and modules with further plugins; on the command line only."""
 
@@ -135,3 +180,4 @@ def store_schema() -> None:
     store = ConfigStore.instance()
     store.store(name="schema", node=Config)
     store.store(group="executor", name="local", node=ExecutorConfig)
+    store.store(group="executor", name="simulated", node=SimulatedExecutorConfig)

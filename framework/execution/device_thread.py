@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
@@ -10,6 +12,8 @@ import torch
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+_PATIENCE_S = 2.0
 
 
 class DeviceThread:
@@ -31,6 +35,16 @@ class DeviceThread:
     def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Make a call and wait for what it returns or raises."""
         return self.submit(function, *args, **kwargs).result()
+
+    def interrupt(self) -> None:
+        """Raise `InterruptedError` in the call that runs, at its next Python instruction. Waits a moment for that."""
+        idle = self._pool.submit(int)  # runs once whatever stands before it has ended
+        with contextlib.suppress(TimeoutError):
+            idle.result(timeout=_PATIENCE_S)
+            return
+        for thread in self._pool._threads:
+            raise_in = ctypes.pythonapi.PyThreadState_SetAsyncExc
+            raise_in(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(InterruptedError))
 
     def close(self) -> None:
         """End the thread and its OpenMP team; calls that have not started are dropped. Idempotent."""

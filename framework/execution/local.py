@@ -6,13 +6,14 @@ Either way `submit` does not wait for a step to run.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from concurrent.futures import Future
 
 import torch
 
 from framework.clock import RealClock
 from framework.execution.device_thread import DeviceThread
 from framework.execution.executor import Executor, StepBatch, StepResult
+from framework.execution.pending import PendingStep
 from framework.execution.runner import Runner
 
 
@@ -24,18 +25,16 @@ class LocalExecutor(Executor):
         self.clock = RealClock()
         self._runner: Runner | None = runner
         self._thread = thread
-        self._pending: deque[Callable[[], StepResult]] = deque()
+        self._pending: deque[Future[StepResult] | PendingStep] = deque()
 
     def submit(self, batch: StepBatch) -> None:
-        runner = self._runner
-        assert runner is not None, "submit after close"
         if self._thread is None:
-            self._pending.append(runner.launch(batch).result)
+            self._pending.append(self._launch(batch))
         else:
-            self._pending.append(self._thread.submit(lambda: runner.launch(batch).result()).result)
+            self._pending.append(self._thread.submit(lambda: self._launch(batch).result()))
 
     def collect(self) -> StepResult:
-        return self._pending.popleft()()
+        return self._pending.popleft().result()
 
     def close(self) -> None:
         self._pending.clear()
@@ -55,3 +54,7 @@ class LocalExecutor(Executor):
             "graph_capture_s": round(cache.capture_s, 3),
             "graph_memory_gib": round(cache.memory_bytes / 2**30, 3),
         }
+
+    def _launch(self, batch: StepBatch) -> PendingStep:
+        assert self._runner is not None, "submit after close"
+        return self._runner.launch(batch)

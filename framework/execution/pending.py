@@ -39,6 +39,10 @@ class Readback:
             self._tokens.copy_(tokens_P, non_blocking=True)
         self._end.record()
 
+    def done(self) -> bool:
+        """Whether `wait` would not wait."""
+        return not self._cuda or self._end.query()
+
     def wait(self) -> tuple[list[int], float]:
         """The tokens, and the seconds that the device spent on the step."""
         if self._cuda:
@@ -65,6 +69,15 @@ class PendingStep:
     ) -> None:
         self._step, self._readback, self._check, self._release = step, readback, check, release
         self._logprobs, self._graph_key, self._num_padding_tokens = logprobs, graph_key, num_padding_tokens
+
+    def done(self) -> bool:
+        """Whether the step has ended."""
+        return self._readback.done()
+
+    def wait(self) -> None:
+        """For a rank whose tokens nobody reads. In place of `result`."""
+        self._readback.wait()
+        self._release(self._readback)
 
     def result(self) -> StepResult:
         """Call once.

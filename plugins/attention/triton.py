@@ -45,9 +45,8 @@ class TritonAttention(AttentionBackend):
         from framework.kernels.cuda.interpreter import interpreted
 
         super().__init__(spec)
-        tile = DecodeTile(tokens=32) if spec.kv_dtype.itemsize > 2 else DecodeTile()  # two stages have to fit on chip
-        if interpreted():
-            tile = DecodeTile(tokens=32)
+        wide = max(spec.dtype.itemsize, spec.kv_dtype.itemsize) > 2  # has to fit on chip
+        tile = DecodeTile(tokens=32) if wide or interpreted() else DecodeTile()
         self._decode = PagedDecode(
             num_heads=spec.num_heads,
             num_kv_heads=spec.num_kv_heads,

@@ -117,7 +117,7 @@ class PrefillTile:
 
 def choose_tile(dtype: torch.dtype, kv_dtype: torch.dtype) -> PrefillTile:
     """By measurement on an H200, see experiments/gpu_speed; float32 has to fit on chip."""
-    if dtype == torch.float32:
+    if max(dtype.itemsize, kv_dtype.itemsize) > 2:
         return PrefillTile(32, 32, 4, 2)
     return PrefillTile(64, 64, 4, 3) if kv_dtype.itemsize == 2 else PrefillTile(128, 128, 8, 2)
 

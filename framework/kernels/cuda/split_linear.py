@@ -72,9 +72,11 @@ class SplitTile:
     num_stages: int
 
 
-def choose_tile(num_rows: int, num_inputs: int, num_outputs: int, gated: bool) -> SplitTile:
+def choose_tile(num_rows: int, num_inputs: int, num_outputs: int, gated: bool, dtype: torch.dtype) -> SplitTile:
     """By measurement on an H200, see experiments/gpu_speed. Products in parts are for outputs that a norm adds up."""
     parts = 1 if gated or num_outputs >= 2048 else 4
+    if dtype.itemsize > 2:  # has to fit on chip
+        return SplitTile(32, 32, parts, 4, 2)
     warps, stages = (4, 5) if num_rows <= 64 else (8, 4)
     return SplitTile(32, min(128, triton.next_power_of_2(num_inputs)), parts, warps, stages)
 
@@ -88,7 +90,7 @@ def split_linear(x_RK: Tensor, weight_NK: Tensor, *, gated: bool = False, tile: 
     """
     num_rows, num_inputs = x_RK.shape
     num_outputs = weight_NK.shape[0] // (2 if gated else 1)
-    tile = tile or choose_tile(num_rows, num_inputs, num_outputs, gated)
+    tile = tile or choose_tile(num_rows, num_inputs, num_outputs, gated, x_RK.dtype)
     assert not (gated and tile.num_parts > 1)
     parts = tile.num_parts
     shape = (num_rows, num_outputs) if parts == 1 else (parts, num_rows, num_outputs)

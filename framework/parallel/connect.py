@@ -1,0 +1,48 @@
+"""From a store to a process group that nothing else in the process knows of."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import torch
+
+
+def connect(
+    store: Any, rank: int, size: int, device: torch.device, limit_s: float, *, local: bool, backend: str
+) -> Any:
+    """Meet the other ranks at `store` and return the process group. Waits for all of them.
+
+    It is not registered with `torch.distributed`, so several engines of one process do not see each other.
+
+    Args:
+        limit_s: for meeting, and for any one collective.
+        local: all ranks are on this host: gloo then talks through the loopback interface.
+        backend: nccl or gloo.
+    """
+    from torch.distributed import PrefixStore, ProcessGroup
+
+    store = PrefixStore(backend, store)
+    limit = timedelta(seconds=limit_s)
+    group = ProcessGroup(store, rank, size)
+    if backend == "gloo":
+        from torch.distributed import ProcessGroupGloo
+
+        options = ProcessGroupGloo._Options()
+        make = ProcessGroupGloo.create_device
+        options._devices = [make(interface="lo") if local else ProcessGroupGloo.create_default_device()]
+        options._timeout = limit
+        talk: Any = ProcessGroupGloo(store, rank, size, options)
+        kind = ProcessGroup.BackendType.GLOO
+    else:
+        from torch.distributed import ProcessGroupNCCL
+
+        options = ProcessGroupNCCL.Options()
+        options._timeout = limit
+        talk = ProcessGroupNCCL(store, rank, size, options)
+        talk.eager_connect_single_device(device)
+        kind = ProcessGroup.BackendType.NCCL
+    talk._set_sequence_number_for_group()
+    group._set_default_backend(kind)
+    group._register_backend(device, kind, talk)
+    return group

@@ -1,0 +1,55 @@
+"""Short messages between rank 0 and a worker beside the plans: start, heartbeat, failure. One JSON object a line."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from typing import Any
+
+Message = dict[str, Any]
+
+
+class Channel:
+    """One end of a connected stream socket. Sending is safe from several threads, receiving from one."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.socket = connection
+        self._lock = threading.Lock()
+        self._received = b""
+
+    def send(self, **message: Any) -> None:
+        """Send one message.
+
+        Raises:
+            OSError: the other end is gone.
+        """
+        with self._lock:
+            self.socket.sendall(json.dumps(message).encode() + b"\n")
+
+    def receive(self) -> Message | None:
+        """The next message, waiting for it; None when the other end is gone."""
+        while b"\n" not in self._received:
+            if not self._read():
+                return None
+        line, self._received = self._received.split(b"\n", 1)
+        message: Message = json.loads(line)
+        return message
+
+    def receive_ready(self) -> tuple[list[Message], bool]:
+        """What has arrived, once the socket is readable, and whether the other end is still there."""
+        alive = self._read()
+        *lines, self._received = self._received.split(b"\n")
+        return [json.loads(line) for line in lines], alive
+
+    def close(self) -> None:
+        """The other end sees it. Idempotent."""
+        self.socket.close()
+
+    def _read(self) -> bool:
+        try:
+            data = self.socket.recv(1 << 16)
+        except OSError:
+            return False
+        self._received += data
+        return bool(data)

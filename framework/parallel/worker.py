@@ -1,0 +1,33 @@
+"""The process of a rank above 0 on rank 0's host: `python -m framework.parallel.worker FDS`, started by rank 0 only."""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import signal
+import socket
+import sys
+
+from framework.parallel.control import Channel
+from framework.parallel.heartbeat import Heartbeat
+from framework.parallel.ring import RingReader
+
+
+def main(control_fd: int, ring_fd: int, bell_fd: int, crash_fd: int) -> None:
+    """Follow rank 0 until it says that this is the end, or is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    faulthandler.enable(file=crash_fd)
+    channel = Channel(socket.socket(fileno=control_fd))
+    heartbeat = Heartbeat(channel)  # before the slow imports: it also ends this process when rank 0 is gone
+    reader = RingReader(ring_fd, bell_fd)
+    start = heartbeat.next_start()
+    from framework.parallel.follow import follow
+
+    follow(start, heartbeat, reader.receive, local=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # not through the destructors of a process group whose peers may be gone
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))

@@ -24,7 +24,7 @@ from torch.profiler import ProfilerActivity, profile
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from framework.interfaces.sampling_params import SamplingParams
-from framework.kernels.cuda import pdl, split_linear
+from framework.kernels.cuda import decode_attention, decoder, pdl, skinny, split_linear
 from framework.llm import LLM
 from framework.metrics.recorder import Recorder
 from framework.registry import WORKLOADS
@@ -196,11 +196,16 @@ def main() -> None:
     )
     parser.add_argument("--no-pdl", action="store_true", help="launch kernels one after the other")
     parser.add_argument("--no-split", action="store_true", help="the library's matrix products for 17 to 128 rows")
+    parser.add_argument("--fused-rows", type=int, default=decoder.FUSED_ROWS, help="with norm and residual fused in")
+    parser.add_argument("--tile", type=int, nargs=4, help="of decode attention: tokens, warps, stages, programs")
     parser.add_argument("--repeats", type=int, default=2)
     args = parser.parse_args()
     pdl.enabled = not args.no_pdl
+    decoder.FUSED_ROWS = args.fused_rows
     if args.no_split:
-        split_linear.MAX_ROWS = 0
+        split_linear.MAX_ROWS = skinny.MAX_ROWS
+    if args.tile is not None:
+        decode_attention.choose_tile = lambda *_: decode_attention.DecodeTile(*args.tile)
     if args.what == ["prefix"]:
         for caching in (True, False):
             attempt(args.out, f"prefix caching={caching}", lambda caching=caching: shared_prefix(caching))
@@ -215,8 +220,11 @@ def main() -> None:
         for what in args.what:
             if what == "nano_bench":
                 attempt(args.out, what, lambda: nano_bench(llm, args.repeats))
-            elif what == "decode":
-                for rows, prompt, output in ((1, 128, 512), (8, 128, 256), (64, 850, 40), (256, 850, 40)):
+            elif what in ("decode", "few"):
+                few = ((1, 128, 512), (2, 128, 256), (8, 128, 256), (16, 128, 256))
+                for rows, prompt, output in (
+                    few if what == "few" else ((1, 128, 512), (8, 128, 256), (64, 850, 40), (256, 850, 40))
+                ):
                     attempt(
                         args.out,
                         f"decode rows={rows} context={prompt}",

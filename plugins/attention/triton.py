@@ -41,12 +41,9 @@ class TritonAttention(AttentionBackend):
     separate_write = True
 
     def __init__(self, spec: AttentionSpec) -> None:
-        from framework.kernels.cuda.decode_attention import DecodeTile, PagedDecode
-        from framework.kernels.cuda.interpreter import interpreted
+        from framework.kernels.cuda.decode_attention import PagedDecode, choose_tile
 
         super().__init__(spec)
-        wide = max(spec.dtype.itemsize, spec.kv_dtype.itemsize) > 2  # has to fit on chip
-        tile = DecodeTile(tokens=32) if wide or interpreted() else DecodeTile()
         self._decode = PagedDecode(
             num_heads=spec.num_heads,
             num_kv_heads=spec.num_kv_heads,
@@ -55,7 +52,7 @@ class TritonAttention(AttentionBackend):
             scale=spec.scale,
             max_num_rows=spec.max_num_seqs,
             device=spec.device,
-            tile=tile,
+            tile=choose_tile(spec.dtype, spec.kv_dtype),
         )
 
     @classmethod

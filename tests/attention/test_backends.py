@@ -120,6 +120,7 @@ def test_random_mixed_batches(target: Target) -> None:
         pytest.param(((31, 1), (32, 1), (33, 1)), id="around a block's end"),
         pytest.param(((299, 1), (1, 1), (150, 1), (298, 1)), id="decode rows of very different lengths"),
         pytest.param(((100, 1), (0, 1), (16, 2), (0, 30), (50, 9)), id="everything"),
+        pytest.param(tuple((7 * row % 45, 1) for row in range(19)), id="many decode rows"),
     ],
 )
 def test_named_batches(target: Target, rows: tuple[tuple[int, int], ...]) -> None:

@@ -19,6 +19,7 @@ import triton.language as tl
 from torch import Tensor
 
 from framework.kernels.cuda.fp8 import query_for_cache, unpack_e4m3
+from framework.kernels.cuda.interpreter import interpreted
 from framework.kernels.cuda.pdl import launch_options, let_next_start, wait_for_previous
 
 _FEW_ROWS = 16
@@ -44,9 +45,8 @@ def _plan_kernel(
     range_row = tl.zeros((RANGES_PAD,), tl.int32)
     for start in range(0, num_rows, 16):  # how many rows end at or before a range's first tile
         some = start + tl.arange(0, 16)
-        length = tl.load(seq_len_ptr + some, mask=some < num_rows, other=0)
-        before = tl.sum(tl.where(row < start, tiles, 0), 0)
-        end = before + tl.cumsum((length + TILE - 1) // TILE, 0)
+        some_tiles = (tl.load(seq_len_ptr + some, mask=some < num_rows, other=0) + TILE - 1) // TILE
+        end = tl.sum(tl.where(row < start, tiles, 0), 0) + tl.cumsum(some_tiles, 0)
         range_row += tl.sum(((end[None, :] <= first_tile[:, None]) & (some < num_rows)[None, :]).to(tl.int32), 1)
     tl.store(range_row_ptr + index, range_row, mask=index < RANGES)
 
@@ -193,10 +193,17 @@ def _combine(
 class DecodeTile:
     """How contexts are cut: tokens a tile, warps and pipeline stages a program, programs a multiprocessor."""
 
-    tokens: int = 128
-    num_warps: int = 4
-    num_stages: int = 2
-    programs: int = 3
+    tokens: int
+    num_warps: int
+    num_stages: int
+    programs: int
+
+
+def choose_tile(dtype: torch.dtype, kv_dtype: torch.dtype) -> DecodeTile:
+    """By measurement on an H200, see experiments/gpu_speed; float32 has to fit on chip."""
+    if max(dtype.itemsize, kv_dtype.itemsize) > 2 or interpreted():
+        return DecodeTile(32, 4, 2, 3)
+    return DecodeTile(128, 4, 2, 3) if kv_dtype.itemsize == 2 else DecodeTile(64, 4, 3, 4)
 
 
 @dataclass(slots=True)
@@ -224,11 +231,11 @@ class PagedDecode:
         scale: float,
         max_num_rows: int,
         device: torch.device,
-        tile: DecodeTile | None = None,
+        tile: DecodeTile,
     ) -> None:
         self.num_kv_heads, self.head_size, self.block_size = num_kv_heads, head_size, block_size
         self.group = num_heads // num_kv_heads
-        self.tile = tile or DecodeTile()
+        self.tile = tile
         self.num_ranges = max(1, self.tile.programs * _num_processors(device) // num_kv_heads)
         self.scale_log2 = scale * 1.4426950408889634
         self._max_rows_pad = triton.next_power_of_2(max_num_rows)

@@ -1,4 +1,4 @@
-"""A decoder's forward pass from fused kernels: nine a layer for many tokens, eight for dozens, six for a few."""
+"""A decoder's forward pass from fused kernels: nine a layer for many tokens, eight for dozens, six for one."""
 
 from __future__ import annotations
 
@@ -19,24 +19,26 @@ from framework.models.decoder import DecoderLayer, DecoderLM
 AttendCached = Callable[[int, Tensor], Tensor]
 """`attend(layer, q_TNH) -> [T, N, H]`, after the step's keys and values were written to the cache."""
 
+FUSED_ROWS = 1
+"""Up to so many tokens norm and residual addition are part of the products."""
+
 
 class FusedDecoder:
     """Runs a loaded `DecoderLM` without its modules' forward methods.
 
-    Up to `split_rows` tokens the matrix products are our own, with the gate fused in, and up to `skinny_rows` norm and
-    residual addition too; they need a model on one rank and without biases. 0 turns them off.
+    Up to `split_rows` tokens the matrix products are our own, with the gate fused in; one token has norm and residual
+    addition fused in too. They need a model on one rank and without biases; 0 turns them off.
     """
 
-    def __init__(
-        self, model: DecoderLM, *, skinny_rows: int = skinny.MAX_ROWS, split_rows: int = split.MAX_ROWS
-    ) -> None:
+    def __init__(self, model: DecoderLM, *, split_rows: int = split.MAX_ROWS) -> None:
         self.model = model
         attention = model.layers[0].self_attn
         self._shape = QKVShape(attention.num_heads, attention.num_kv_heads, attention.head_size)
         biased = any(layer.bias is not None for _, layer in model.linear_layers())
         alone = attention.o_proj.group.size == 1
-        self._skinny_rows = 0 if biased or not alone else min(skinny_rows, skinny.MAX_ROWS)
         self._split_rows = 0 if biased or not alone else min(split_rows, split.MAX_ROWS)
+        self._skinny_rows = min(self._split_rows, skinny.MAX_ROWS)
+        self._alone_rows = min(self._split_rows, FUSED_ROWS)
 
     def forward(
         self,
@@ -49,11 +51,12 @@ class FusedDecoder:
         """[T] tokens at [T] positions -> [T, D] hidden states, normalised; KV goes to slots [T], -1 for nowhere."""
         model = self.model
         residual_TD = model.embed_tokens(token_ids_T)
-        if len(token_ids_T) <= self._skinny_rows:
+        if len(token_ids_T) <= self._alone_rows:
             for index, layer in enumerate(model.layers):
-                self._few_tokens(index, layer, residual_TD, position_T, slot_T, kv_caches[index], attend)
+                self._one_token(index, layer, residual_TD, position_T, slot_T, kv_caches[index], attend)
             return rms_norm(residual_TD, model.norm.weight, model.norm.eps)
         ours = len(token_ids_T) <= self._split_rows
+        product = skinny_linear if len(token_ids_T) <= self._skinny_rows else split_linear
         added_TD: Tensor | None = None
         for index, layer in enumerate(model.layers):
             norm, attention, mlp = layer.input_layernorm, layer.self_attn, layer.mlp
@@ -61,13 +64,13 @@ class FusedDecoder:
                 normed_TD = rms_norm(residual_TD, norm.weight, norm.eps)
             else:
                 normed_TD = rms_norm(added_TD, norm.weight, norm.eps, residual_TD)
-            qkv_TX = split_linear(normed_TD, attention.qkv_proj.weight) if ours else attention.qkv_proj(normed_TD)
+            qkv_TX = product(normed_TD, attention.qkv_proj.weight) if ours else attention.qkv_proj(normed_TD)
             out_TX = attend(index, self._rotate(layer, qkv_TX, position_T, slot_T, kv_caches[index])).flatten(1)
             added_TD = split_linear(out_TX, attention.o_proj.weight) if ours else attention.o_proj(out_TX)
             norm = layer.post_attention_layernorm
             normed_TD = rms_norm(added_TD, norm.weight, norm.eps, residual_TD)
             if ours:
-                gated_TI = split_linear(normed_TD, mlp.gate_up_proj.weight, gated=True)
+                gated_TI = product(normed_TD, mlp.gate_up_proj.weight, gated=True)
                 added_TD = split_linear(gated_TI, mlp.down_proj.weight)
             else:
                 added_TD = mlp.down_proj(silu_and_mul(mlp.gate_up_proj(normed_TD)))
@@ -83,7 +86,7 @@ class FusedDecoder:
             return F.linear(hidden_RD, head.weight)[:, : head.vocab_size]
         return head(hidden_RD)
 
-    def _few_tokens(
+    def _one_token(
         self,
         index: int,
         layer: DecoderLayer,

@@ -209,7 +209,7 @@ def split() -> None:
                 try:
                     us = graph_us(
                         lambda i, x=x, weights=weights, tile=tile, gated=gated: split_linear(
-                            x, weights[i], gated=gated, tile=tile
+                            x, weights[i], gated=gated, in_parts=tile.num_parts > 1, tile=tile
                         )
                     )
                 except (triton.runtime.errors.OutOfResources, RuntimeError) as error:

@@ -203,7 +203,7 @@ def choose_tile(dtype: torch.dtype, kv_dtype: torch.dtype) -> DecodeTile:
     """By measurement on an H200, see experiments/gpu_speed; float32 has to fit on chip."""
     if max(dtype.itemsize, kv_dtype.itemsize) > 2 or interpreted():
         return DecodeTile(32, 4, 2, 3)
-    return DecodeTile(128, 4, 2, 3) if kv_dtype.itemsize == 2 else DecodeTile(64, 4, 3, 4)
+    return DecodeTile(128, 4, 3, 2) if kv_dtype.itemsize == 2 else DecodeTile(64, 4, 2, 4)
 
 
 @dataclass(slots=True)

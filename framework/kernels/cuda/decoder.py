@@ -66,12 +66,14 @@ class FusedDecoder:
                 normed_TD = rms_norm(added_TD, norm.weight, norm.eps, residual_TD)
             qkv_TX = product(normed_TD, attention.qkv_proj.weight) if ours else attention.qkv_proj(normed_TD)
             out_TX = attend(index, self._rotate(layer, qkv_TX, position_T, slot_T, kv_caches[index])).flatten(1)
-            added_TD = split_linear(out_TX, attention.o_proj.weight) if ours else attention.o_proj(out_TX)
+            added_TD = (
+                split_linear(out_TX, attention.o_proj.weight, in_parts=True) if ours else attention.o_proj(out_TX)
+            )
             norm = layer.post_attention_layernorm
             normed_TD = rms_norm(added_TD, norm.weight, norm.eps, residual_TD)
             if ours:
                 gated_TI = product(normed_TD, mlp.gate_up_proj.weight, gated=True)
-                added_TD = split_linear(gated_TI, mlp.down_proj.weight)
+                added_TD = split_linear(gated_TI, mlp.down_proj.weight, in_parts=True)
             else:
                 added_TD = mlp.down_proj(silu_and_mul(mlp.gate_up_proj(normed_TD)))
         assert added_TD is not None

@@ -72,29 +72,38 @@ class SplitTile:
     num_stages: int
 
 
-def choose_tile(num_rows: int, num_inputs: int, num_outputs: int, gated: bool, dtype: torch.dtype) -> SplitTile:
-    """By measurement on an H200, see experiments/gpu_speed. Products in parts are for outputs that a norm adds up."""
-    parts = 1 if gated or num_outputs >= 2048 else 4
+def choose_tile(num_rows: int, num_inputs: int, in_parts: bool, dtype: torch.dtype) -> SplitTile:
+    """By measurement on an H200, see experiments/gpu_speed."""
+    parts = 4 if in_parts else 1
     if dtype.itemsize > 2:  # has to fit on chip
         return SplitTile(32, 32, parts, 4, 2)
     warps, stages = (4, 5) if num_rows <= 64 else (8, 4)
     return SplitTile(32, min(128, triton.next_power_of_2(num_inputs)), parts, warps, stages)
 
 
-def split_linear(x_RK: Tensor, weight_NK: Tensor, *, gated: bool = False, tile: SplitTile | None = None) -> Tensor:
-    """`x W^T` for at most `MAX_ROWS` rows: [R, K] -> [R, N] in the dtype of `x`, or [P, R, N] float32 parts to add.
+def split_linear(
+    x_RK: Tensor,
+    weight_NK: Tensor,
+    *,
+    gated: bool = False,
+    in_parts: bool = False,
+    tile: SplitTile | None = None,
+) -> Tensor:
+    """`x W^T` for at most `MAX_ROWS` rows: [R, K] -> [R, N] in the dtype of `x`.
 
     Args:
         x_RK: contiguous.
         weight_NK: [N, K], or with `gated` [2 N, K], the gate's rows first; the result is then `silu(gate) * up`.
+        in_parts: the result is [P, R, N] float32, to be added up: for few outputs, behind which comes a norm.
     """
     num_rows, num_inputs = x_RK.shape
     num_outputs = weight_NK.shape[0] // (2 if gated else 1)
-    tile = tile or choose_tile(num_rows, num_inputs, num_outputs, gated, x_RK.dtype)
-    assert not (gated and tile.num_parts > 1)
+    tile = tile or choose_tile(num_rows, num_inputs, in_parts, x_RK.dtype)
+    assert not gated or not in_parts
+    assert in_parts or tile.num_parts == 1
     parts = tile.num_parts
-    shape = (num_rows, num_outputs) if parts == 1 else (parts, num_rows, num_outputs)
-    out = torch.empty(shape, dtype=x_RK.dtype if parts == 1 else torch.float32, device=x_RK.device)
+    shape = (parts, num_rows, num_outputs) if in_parts else (num_rows, num_outputs)
+    out = torch.empty(shape, dtype=torch.float32 if in_parts else x_RK.dtype, device=x_RK.device)
     k_part = triton.cdiv(triton.cdiv(num_inputs, parts), tile.block_k) * tile.block_k
     _split_linear_kernel[(triton.cdiv(num_outputs, tile.block_n), parts)](
         out, x_RK, weight_NK, num_rows, num_outputs,

@@ -22,7 +22,7 @@ def test_whole_gated_and_in_parts(device: str, num_rows: int, num_inputs: int, n
     torch.testing.assert_close(split_linear(x, weight, tile=whole), want, **CLOSE)
     gate, up = want.chunk(2, -1)
     torch.testing.assert_close(split_linear(x, weight, gated=True, tile=whole), F.silu(gate) * up, **CLOSE)
-    parts = split_linear(x, weight, tile=SplitTile(32, 32, 3, 4, 2))
+    parts = split_linear(x, weight, in_parts=True, tile=SplitTile(32, 32, 3, 4, 2))
     assert parts.shape == (3, num_rows, 2 * num_outputs)
     torch.testing.assert_close(parts.sum(0), want, **CLOSE)
 

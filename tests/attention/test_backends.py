@@ -93,6 +93,8 @@ def _plugins() -> None:
 def test_random_mixed_batches(target: Target) -> None:
     key = target.max_length if target.max_length > 2000 else target.device
     num_examples = EXAMPLES.get((target.name, key), 40)
+    if target.kv_dtype is not None and INTERPRETED:
+        num_examples = 12  # what differs is how numbers are stored; where they are is tested without
 
     @settings(max_examples=num_examples, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(problem=problems(target))
@@ -109,7 +111,7 @@ def test_random_mixed_batches(target: Target) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
-@pytest.mark.parametrize("target", BACKENDS)
+@pytest.mark.parametrize("target", [one for one in BACKENDS if one.id != "triton-fp8-interpreted"])
 @pytest.mark.parametrize(
     "rows",
     [

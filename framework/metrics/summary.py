@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from framework.metrics.latency import e2e_s, itl_s, queue_s, tpot_s, ttft_s
 from framework.metrics.records import RequestRecord, StepRecord
@@ -53,7 +54,7 @@ def summarize(
     }
     metrics |= _distribution("ttft_s", map(ttft_s, completed))
     metrics |= _distribution("tpot_s", map(tpot_s, completed))
-    metrics |= _distribution("itl_s", (gap_s for r in completed for gap_s in itl_s(r)))
+    metrics |= _distribution("itl_s", np.concatenate([np.zeros(0), *map(itl_s, completed)]))
     metrics |= _distribution("e2e_s", map(e2e_s, completed))
     metrics |= _distribution("queue_s", map(queue_s, completed))
     metrics["prefix_cache_hit_rate"] = _ratio(
@@ -102,8 +103,11 @@ def _ratio(part: float, whole: float | None) -> float | None:
     return part / whole if whole and whole >= 1e-9 else None
 
 
-def _distribution(name: str, values: Iterable[float | None]) -> Metrics:
-    defined = np.array([value for value in values if value is not None], dtype=np.float64)
+def _distribution(name: str, values: Iterable[float | None] | NDArray[np.float64]) -> Metrics:
+    if isinstance(values, np.ndarray):
+        defined = values
+    else:
+        defined = np.array([value for value in values if value is not None], dtype=np.float64)
     if not defined.size:
         return {f"{name}/{statistic}": None for statistic in ("mean", "p50", "p90", "p99")}
     p50, p90, p99 = np.percentile(defined, (50, 90, 99)).tolist()

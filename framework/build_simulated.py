@@ -17,7 +17,6 @@ from framework.execution.hardware import hardware
 from framework.execution.shadow_memory import ShadowMemory
 from framework.execution.simulated import SimulatedExecutor
 from framework.interfaces.cost_model import CostModel, Deployment
-from framework.interfaces.eviction import NeedsFuture
 from framework.interfaces.graph import GraphLimits
 from framework.metrics.utilization import DevicePeaks, ModelCosts
 from framework.models.config import ModelConfig
@@ -95,12 +94,7 @@ def build_replica(
     clock: VirtualClock,
 ) -> Engine:
     """One engine with policies of its own."""
-    engine, eviction = cfg.engine, EVICTIONS.build(cfg.eviction)
-    if isinstance(eviction, NeedsFuture) and cfg.executor.replicas > 1:
-        raise IncompatibleError(
-            f"eviction={cfg.eviction.name} needs to know the future, and nobody can say which requests an engine of a "
-            f"fleet will get; set executor.replicas=1"
-        )
+    engine = cfg.engine
     limits = GraphLimits(
         max_num_seqs=engine.max_num_seqs, max_num_batched_tokens=engine.max_num_batched_tokens, mixed_supported=False
     )
@@ -121,7 +115,7 @@ def build_replica(
     )
     return Engine(
         SCHEDULERS.build(cfg.scheduler),
-        eviction,
+        EVICTIONS.build(cfg.eviction),
         executor,
         intake,
         block_size=engine.block_size,

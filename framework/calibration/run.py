@@ -14,7 +14,6 @@ from framework.calibration.design import Row, decode_points, eager_row_counts, m
 from framework.calibration.fit import fit_decode, fit_eager, fit_host, fit_linear, held_out
 from framework.calibration.host import accepted_params, measure_host
 from framework.calibration.measure import Bench, Measured
-from framework.engine.engine import Engine
 from framework.execution.hardware import HARDWARE
 from framework.interfaces.graph import GraphLimits, GraphScope, GraphStrategy
 from framework.interfaces.step_profile import HostTerms, StepProfile
@@ -36,8 +35,7 @@ def calibrate(
         ValueError: the KV cache is too small for any designed step.
     """
     started = time.perf_counter()
-    options, engine = cfg.calibrate, built.engine
-    assert isinstance(engine, Engine)
+    options, engine = cfg.calibrate, built.single_engine
     strategy: GraphStrategy = GRAPHS.build(cfg.graph)
     capacity_tokens = (
         engine.executor.num_blocks * cfg.engine.block_size - cfg.engine.max_num_seqs * cfg.engine.block_size

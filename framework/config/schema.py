@@ -153,6 +153,8 @@ class StudyConfig:
     """What a file in conf/experiment/ says of itself. Its axes are in hydra.sweeper.params."""
 
     question: str = ""
+    arm: str = ""
+    """Of a study whose arms differ in several keys at once: which one this cell belongs to (hydra.sweeper.arms)."""
     tags: list[str] = field(default_factory=list)
     smoke: list[str] = field(default_factory=list)
     """Overrides that make it small: `smoke=true` runs it so, and so do the tests."""

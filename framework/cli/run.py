@@ -35,6 +35,8 @@ def main(arguments: Sequence[str]) -> int:
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints and exits itself, without the valid keys
     code = _run(arguments)
+    if code == 2:  # nothing ran, and a folder that is another sweep's stays as it is
+        return code
     sweep = end_sweep()
     if sweep is None or not sweep.cells:
         return code

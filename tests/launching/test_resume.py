@@ -43,8 +43,10 @@ def test_what_cannot_be_resumed(sweep: Run, tmp_path: Path) -> None:
     assert "a sweep is resumed, with -m" in refusal([*COMMAND[:2], "resume=."], tmp_path)
     assert "no such folder" in refusal([*COMMAND, "resume=nowhere"], tmp_path)
     assert sweep("model.name=fine").returncode == 0
+    before = (tmp_path / "s" / "sweep.json").read_text()
     done = sweep("model.name=fine", "seed=7")
     assert done.returncode == 2
+    assert (tmp_path / "s" / "sweep.json").read_text() == before
     assert "s holds the records of another sweep; set hydra.sweep.dir to a new folder, or resume=" in done.stderr
 
 

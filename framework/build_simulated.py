@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 
 from omegaconf import DictConfig
@@ -14,12 +15,14 @@ from framework.engine.intake import Intake
 from framework.errors import IncompatibleError
 from framework.execution.capacity import blocks_within, check_blocks, fit_length
 from framework.execution.hardware import hardware
+from framework.execution.shadow_memory import ShadowMemory
 from framework.execution.simulated import SimulatedExecutor
-from framework.interfaces.cost_model import CostModel, Deployment, ModelShape
+from framework.interfaces.cost_model import CostModel, Deployment
 from framework.interfaces.graph import GraphLimits
 from framework.metrics.utilization import DevicePeaks, ModelCosts
 from framework.models.config import ModelConfig
 from framework.models.read_config import load_config
+from framework.models.shape import model_shape
 from framework.registry import COST_MODELS, EVICTIONS, GRAPHS, ROUTERS, SCHEDULERS, WORKLOADS
 
 _ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -54,6 +57,7 @@ def build_simulated(cfg: DictConfig) -> BuiltEngine:
         "device": f"simulated {deployment.hardware.device_name}",
         "dtype": deployment.dtype,
         "kv_dtype": deployment.kv_dtype,
+        "memory_gib": deployment.hardware.memory_gib,
         "num_blocks": num_blocks,
         "max_model_len": max_model_len,
         "activation_gib": round(reserved / 2**30, 3),
@@ -103,6 +107,7 @@ def build_replica(
         num_blocks=num_blocks,
         vocab_size=config.vocab_size,
         clock=clock,
+        memory=ShadowMemory(num_blocks, engine.block_size, engine.max_num_seqs) if cfg.executor.verify else None,
     )
     intake = Intake(
         vocab_size=config.vocab_size,
@@ -123,11 +128,6 @@ def build_replica(
     )
 
 
-def model_shape(config: ModelConfig) -> ModelShape:
-    """What cost models know of a model."""
-    return ModelShape(**{name: getattr(config, name) for name in ModelShape.__dataclass_fields__})
-
-
 def _deployment(cfg: DictConfig, config: ModelConfig) -> Deployment:
     dtype = cfg.executor.dtype
     if dtype == "auto":
@@ -137,8 +137,11 @@ def _deployment(cfg: DictConfig, config: ModelConfig) -> Deployment:
         raise IncompatibleError(
             f"executor.tp={tp} does not split {config.num_heads} heads and {config.num_kv_heads} KV heads evenly"
         )
+    device = hardware(cfg.executor.hardware)
+    if cfg.executor.memory_gib is not None:
+        device = dataclasses.replace(device, memory_gib=cfg.executor.memory_gib)
     return Deployment(
-        hardware=hardware(cfg.executor.hardware),
+        hardware=device,
         model_name=cfg.model.name,
         model=model_shape(config),
         dtype=dtype,

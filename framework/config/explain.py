@@ -6,19 +6,27 @@ import difflib
 import re
 from collections.abc import Sequence
 
-from hydra.errors import MissingConfigException
+from hydra.errors import InstantiationException, MissingConfigException
 from omegaconf import Container, DictConfig
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from framework import discovery
 
+IN_EXTRA = ("optuna", "ray", "submitit_local", "submitit_slurm")
+"""Launchers and sweepers of Hydra's own, which come with the extra `sweep`."""
+
 
 def explain(error: BaseException) -> str:
     """What is wrong in `error`, which key or choice, and what would be right."""
     inner = error.__cause__ or error.__context__
+    if isinstance(error, InstantiationException) and isinstance(inner, ValueError):
+        return str(inner)  # of a launcher or sweeper, about a value of its own
     cause = inner if isinstance(inner, OmegaConfBaseException) else error
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         name = error.missing_cfg_file.rpartition("/")[2]
+        if name in IN_EXTRA:
+            what = error.missing_cfg_file
+            return f"{what} is in packages that are not installed: pip install -c constraints.txt '.[sweep]'"
         plugin = discovery.broken_for(name)
         if plugin is not None:
             return f"{error.missing_cfg_file.replace('/', '=')}: {plugin.message()}"

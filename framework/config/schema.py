@@ -96,6 +96,8 @@ class SimulatedExecutorConfig:
     name: str = "simulated"
     hardware: str = "h200"
     """The device that is simulated: framework/execution/hardware.py lists them."""
+    memory_gib: float | None = None
+    """Memory of the device, to ask what a larger or smaller one would do; null: that of `hardware`."""
     dtype: str = "auto"
     """Of weights and activations; auto: the checkpoint's half type."""
     kv_dtype: str = "auto"
@@ -115,6 +117,17 @@ class CompileConfig:
     """off; ops: the elementwise operations; model: everything between two attention calls."""
     mode: str | None = None
     """As of torch.compile; null: default."""
+
+
+@dataclass
+class CalibrateConfig:
+    """Measuring step times in place of a workload: `experiment=calibrate`."""
+
+    enabled: bool = False
+    num_points: int = 160
+    """Mixed batches and chunks to measure, beside decode steps of every graph."""
+    repeats: int = 5
+    """Steps of each whose median counts."""
 
 
 @dataclass
@@ -143,6 +156,8 @@ class StudyConfig:
     """What a file in conf/experiment/ says of itself. Its axes are in hydra.sweeper.params."""
 
     question: str = ""
+    arm: str = ""
+    """Of a study whose arms differ in several keys at once: which one this cell belongs to (hydra.sweeper.arms)."""
     tags: list[str] = field(default_factory=list)
     smoke: list[str] = field(default_factory=list)
     """Overrides that make it small: `smoke=true` runs it so, and so do the tests."""
@@ -165,6 +180,7 @@ class Config:
     tracker: Any = MISSING
     engine: EngineConfig = field(default_factory=EngineConfig)
     compile: CompileConfig = field(default_factory=CompileConfig)
+    calibrate: CalibrateConfig = field(default_factory=CalibrateConfig)
     record: RecordConfig = field(default_factory=RecordConfig)
     slo: SLOConfig = field(default_factory=SLOConfig)
     seed: int = 0

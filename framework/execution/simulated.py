@@ -6,6 +6,7 @@ from collections import OrderedDict, deque
 
 from framework.clock import VirtualClock
 from framework.execution.executor import Executor, StepBatch, StepResult
+from framework.execution.shadow_memory import ShadowMemory
 from framework.interfaces.cost_model import CostModel, StepShape
 from framework.interfaces.graph import BatchShape, GraphKey, GraphLimits, GraphScope, GraphStrategy
 
@@ -29,7 +30,13 @@ class SimulatedExecutor(Executor):
         num_blocks: int,
         vocab_size: int,
         clock: VirtualClock | None = None,
+        memory: ShadowMemory | None = None,
     ) -> None:
+        """
+        Args:
+            clock: shared by the replicas of one simulation; None makes one.
+            memory: checks every position that a step reads; None trusts the engine.
+        """
         self.num_blocks = num_blocks
         self.clock = clock or VirtualClock()
         self.graphs = _Graphs(strategy, limits)
@@ -37,6 +44,8 @@ class SimulatedExecutor(Executor):
         self._vocab_size = vocab_size
         self._request_ids = [-1] * limits.max_num_seqs
         self._pending: deque[tuple[float, StepResult]] = deque()
+        self._last_slots: list[int] = []
+        self._memory = memory
         self._device_free_s = 0.0
 
     def submit(self, batch: StepBatch) -> None:
@@ -45,7 +54,9 @@ class SimulatedExecutor(Executor):
         for admission in batch.admissions:
             request_ids[admission.slot] = admission.request_id
         key = graphs.select(batch)
-        step = step_shape(batch, key, graphs.scope if key is not None else None, graphs.captured_now)
+        new_rows = bool(batch.admissions) or batch.slots != self._last_slots
+        self._last_slots = batch.slots
+        step = step_shape(batch, key, graphs.scope if key is not None else None, graphs.captured_now, new_rows)
         device_s, host_s, launch_s = self._cost(step)
         clock.time_s += host_s
         begin_s = max(clock.time_s, self._device_free_s) if self._pending else clock.time_s
@@ -59,6 +70,8 @@ class SimulatedExecutor(Executor):
             step.padded_tokens - step.num_tokens,
             end_s - begin_s,
         )
+        if self._memory is not None:
+            self._verify(self._memory, batch, result.token_ids)
         self._pending.append((end_s, result))
 
     def collect(self) -> StepResult:
@@ -71,6 +84,15 @@ class SimulatedExecutor(Executor):
 
     def effective(self) -> dict[str, object]:
         return {"graphs_captured": self.graphs.num_captured}
+
+    @staticmethod
+    def _verify(memory: ShadowMemory, batch: StepBatch, token_ids: list[int]) -> None:
+        memory.check(batch)
+        memory.run(batch)
+        rows = zip(batch.slots, batch.starts, batch.row_tokens, batch.samples, strict=True)
+        sampled = ((slot, start + num) for slot, start, num, samples in rows if samples)
+        for (slot, position), token in zip(sampled, token_ids, strict=True):
+            memory.sampled(slot, position, token)
 
     def _sample(self, batch: StepBatch, num_sampled: int) -> list[int]:
         request_ids, size = self._request_ids, self._vocab_size
@@ -88,7 +110,13 @@ def token_at(request_id: int, position: int, vocab_size: int) -> int:
     return (request_id * 1_000_003 + position * 7919) % vocab_size
 
 
-def step_shape(batch: StepBatch, key: GraphKey | None, scope: GraphScope | None, captures: bool) -> StepShape:
+def step_shape(
+    batch: StepBatch,
+    key: GraphKey | None = None,
+    scope: GraphScope | None = None,
+    captures: bool = False,
+    new_rows: bool = False,
+) -> StepShape:
     """What `batch` has to do, as a cost model sees it."""
     starts, num_decode, num_rows = batch.starts, batch.num_decode_rows, len(batch.slots)
     decode_kv = sum(starts[:num_decode]) + num_decode if num_decode != num_rows else sum(starts) + num_rows
@@ -109,6 +137,7 @@ def step_shape(batch: StepBatch, key: GraphKey | None, scope: GraphScope | None,
         key.num_tokens if key is not None else batch.num_tokens,
         key.num_rows or num_rows if key is not None else num_rows,
         captures,
+        new_rows,
     )
 
 

@@ -111,14 +111,14 @@ def mutated(name: str, *edits: str) -> types.ModuleType:
 
 
 @settings(
-    max_examples=300,
+    max_examples=500,
     deadline=None,
     database=None,
     derandomize=True,
     phases=[Phase.generate],
     suppress_health_check=list(HealthCheck),
 )
-@given(trace=traces(), seed=st.integers(0, 1000), scheduler=st.sampled_from(["chunked_prefill", "adversary"]))
+@given(trace=traces(), seed=st.integers(0, 1000), scheduler=st.sampled_from(["chunked_prefill", "random"]))
 def serve(trace: Trace, seed: int, scheduler: str) -> None:
     for overlap in (0, 1, 2):
         run_trace(trace, scheduler=scheduler, eviction="lru", overlap=overlap, seed=seed)

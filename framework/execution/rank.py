@@ -77,6 +77,8 @@ def build_rank(
             max_model_len=choices.max_model_len,
             with_tokenizer=with_tokenizer,
         )
+    head = loaded.model.lm_head
+    head.split = head.can_split and choices.sampler.can_shard
     kernels = on_device(optimize_for_cpu, loaded.model) if device.type == "cpu" else {"layers": choices.kernels}
     kernels |= compile_model(loaded.model, cfg.compile.level, cfg.compile.mode)
     network = _network(loaded, attention, choices.kernels, 1)

@@ -28,7 +28,7 @@ def connect(
     if backend == "gloo":
         from torch.distributed import ProcessGroupGloo
 
-        options = ProcessGroupGloo._Options()
+        options: Any = ProcessGroupGloo._Options()  # type: ignore[attr-defined]
         make = ProcessGroupGloo.create_device
         options._devices = [make(interface="lo") if local else ProcessGroupGloo.create_default_device()]
         options._timeout = limit

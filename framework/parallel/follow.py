@@ -39,7 +39,7 @@ def start_message(cfg: Any, *, rank: int, size: int, threads: int, store: Messag
 def follow(start: Message, heartbeat: Heartbeat, receive: Callable[[], bytes], *, local: bool) -> None:
     """Build, report, and run plans until `receive` returns an empty one. An error is reported and never returns."""
     try:
-        rank = start["rank"]
+        rank = int(start["rank"])
         _same_plugins(start)
         cfg = _config(start)
 
@@ -51,7 +51,8 @@ def follow(start: Message, heartbeat: Heartbeat, receive: Callable[[], bytes], *
 
         torch.set_num_threads(start["threads"])
         if torch.cuda.is_available():
-            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", rank)) % torch.cuda.device_count())
+            local_rank = int(os.environ.get("LOCAL_RANK") or rank)
+            torch.cuda.set_device(local_rank % torch.cuda.device_count())  # shared only with executor.allreduce=gloo
         choices = choose(cfg)
         joined = join(cfg, choices, start["store"], rank, heartbeat.progress, local=local)
         built = build_rank(cfg, choices, joined.group, call_here, with_tokenizer=False)

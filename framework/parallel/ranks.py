@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from omegaconf import DictConfig
 
 from framework.execution.choices import Choices
+from framework.parallel.control import Message
 from framework.parallel.follow import start_message
 from framework.parallel.group import Progress
 from framework.parallel.make_group import Joined, join
@@ -97,7 +98,8 @@ class LocalRanks(Ranks):
 
         super().__init__(cfg)
         self._store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # a port that is free
-        self._address = {"host": "127.0.0.1", "port": self._store.port, "prefix": f"servelab-{secrets.token_hex(8)}"}
+        prefix = f"servelab-{secrets.token_hex(8)}"
+        self._address: Message = {"host": "127.0.0.1", "port": self._store.port, "prefix": prefix}
         self._workers: list[WorkerProcess] = []
         ring = self.plans = RingWriter(self.size - 1, lambda: self.watch.check())
         try:

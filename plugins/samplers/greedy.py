@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from framework.interfaces.sampler import Sampler, SamplingParams, TokenHistory
 from framework.registry import SAMPLERS
-from plugins.samplers.selection import argmax_rows
+from plugins.samplers.selection import argmax_rows, best_rows
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,6 +21,7 @@ class Greedy(Sampler):
     """
 
     graph_safe = True
+    can_shard = True
 
     @classmethod
     def unsupported_reason(cls, params: SamplingParams) -> str | None:
@@ -39,3 +40,8 @@ class Greedy(Sampler):
         self, logits_RV: Tensor, prepared: None, seed_R: Tensor, position_R: Tensor, history: TokenHistory
     ) -> Tensor:
         return argmax_rows(logits_RV)
+
+    def sample_shard(
+        self, logits_RW: Tensor, prepared: None, seed_R: Tensor, position_R: Tensor, first_token: int
+    ) -> tuple[Tensor, Tensor]:
+        return best_rows(logits_RW, first_token)

@@ -4,53 +4,31 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
 from omegaconf import DictConfig
 
-from framework.analysis.block_cache import NeedsFuture
+from framework.built import BuiltEngine
 from framework.engine.engine import Engine
 from framework.engine.intake import Intake
-from framework.errors import IncompatibleError
 from framework.execution.choices import Choices, choose
 from framework.execution.device_thread import DeviceThread
 from framework.execution.local import LocalExecutor
 from framework.execution.parallel import ParallelExecutor
 from framework.execution.peaks import measure_peaks
 from framework.execution.rank import OnDevice, Rank, build_rank, call_here
-from framework.interfaces.eviction import EvictionPolicy
+from framework.interfaces.eviction import EvictionPolicy, NeedsFuture
 from framework.interfaces.sampling_params import SamplingParams
 from framework.interfaces.scheduler import Scheduler
 from framework.loading.load import LoadedModel
-from framework.loading.tokenizer import Tokenizer
-from framework.metrics.utilization import DevicePeaks, ModelCosts
+from framework.metrics.utilization import ModelCosts
 from framework.models.config import ModelConfig
 from framework.parallel.group import PeerError, TensorParallelGroup
 from framework.parallel.ranks import start_ranks, threads_per_rank
 from framework.parallel.split import config_of_rank
 from framework.registry import EVICTIONS, SCHEDULERS
-
-
-@dataclass(slots=True)
-class BuiltEngine:
-    """An engine, and what was found out while building it."""
-
-    engine: Engine
-    tokenizer: Tokenizer | None
-    model_config: ModelConfig
-    eos_token_ids: tuple[int, ...]
-    max_model_len: int
-    effective: dict[str, object]
-    """What was chosen where the configuration left it open."""
-    costs: ModelCosts
-    """Of one rank, as the peaks are"""
-    peaks: DevicePeaks | None
-    """None on a CPU, whose utilisation is not reported"""
-    startup_s: float
-    """From here to the end of warm-up, imports excluded."""
 
 
 def build_engine(cfg: DictConfig) -> BuiltEngine:
@@ -60,6 +38,10 @@ def build_engine(cfg: DictConfig) -> BuiltEngine:
         IncompatibleError: before any weight is loaded, if plugins, model and machine cannot work together.
         ValueError: for values and files that are wrong in themselves.
     """
+    if cfg.executor.name == "simulated":
+        from framework.build_simulated import build_simulated
+
+        return build_simulated(cfg)
     started = time.perf_counter()
     choices = choose(cfg)
     scheduler, eviction = _policies(cfg)
@@ -115,10 +97,7 @@ def _executor(cfg: DictConfig, choices: Choices, stack: ExitStack) -> tuple[Loca
 def _policies(cfg: DictConfig) -> tuple[Scheduler, EvictionPolicy]:
     eviction = EVICTIONS.build(cfg.eviction)
     if isinstance(eviction, NeedsFuture):
-        raise IncompatibleError(
-            f"eviction={cfg.eviction.name} needs to know the future, which an engine does not; replay the workload "
-            f"with framework.analysis.block_cache, or choose another policy"
-        )
+        eviction.on_future([[]])  # of the warm-up; a cell tells the workload's before its first request
     return SCHEDULERS.build(cfg.scheduler), eviction
 
 

@@ -32,3 +32,26 @@ class RealClock:
 
     def restart(self) -> None:
         self._start = time.perf_counter()
+
+
+class VirtualClock:
+    """Time that passes only when somebody sleeps or works: the clock of every simulation."""
+
+    __slots__ = ("time_s",)
+
+    def __init__(self) -> None:
+        self.time_s = 0.0
+
+    def now_s(self) -> float:
+        return self.time_s
+
+    def sleep_until(self, time_s: float) -> None:
+        if time_s > self.time_s:
+            self.time_s = time_s
+
+    def advance(self, duration_s: float) -> None:
+        """Let `duration_s` pass, at least 0."""
+        self.time_s += duration_s
+
+    def restart(self) -> None:
+        self.time_s = 0.0

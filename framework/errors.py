@@ -5,6 +5,10 @@ class PluginError(RuntimeError):
     """A plugin broke a rule of its interface. The message names the plugin, the rule and the request or block."""
 
 
+class StuckError(PluginError):
+    """With this scheduler the run would never end."""
+
+
 class IncompatibleError(ValueError):
     """Plugins, model and machine cannot work together: the cell is skipped, with this message as the reason."""
 

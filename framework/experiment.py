@@ -22,6 +22,7 @@ from framework.errors import IncompatibleError
 from framework.registry import TRACKERS, WORKLOADS
 
 if TYPE_CHECKING:  # run.py must reach composition errors without waiting for these
+    from framework.built import BuiltEngine
     from framework.tracking import CellInfo, Record, Status, Tracker
 
 
@@ -42,7 +43,8 @@ def run_cell(cfg: DictConfig, cell: CellInfo | None = None) -> Status:
     tracker: Tracker | None = None
     with interruptible():
         try:
-            writer = RecordWriter(cell.folder)
+            timeline_max_events = cfg.record.timeline_max_events if cfg.record.timeline else 0
+            writer = RecordWriter(cell.folder, timeline_max_events=timeline_max_events)
             try:
                 check(cfg)
                 tracker = TRACKERS.build(cfg.tracker)
@@ -86,7 +88,6 @@ def hydra_cell(cfg: DictConfig) -> CellInfo:
 def _measure(cfg: DictConfig, record: Record, tracker: Tracker) -> None:
     """Build, run, and fill `record` with whatever was done, however it ends."""
     start_s = time.perf_counter()
-    from framework.build import build_engine
     from framework.metrics.recorder import Recorder
     from framework.metrics.slo import Slo
     from framework.metrics.summary import summarize
@@ -96,6 +97,7 @@ def _measure(cfg: DictConfig, record: Record, tracker: Tracker) -> None:
     from framework.workloads.base import WorkloadContext
     from framework.workloads.console import AnswerPrinter
     from framework.workloads.drive import drive
+    from framework.workloads.future import tell_future
     from framework.workloads.observer import Observer
     from framework.workloads.prepare import prepare
 
@@ -104,7 +106,7 @@ def _measure(cfg: DictConfig, record: Record, tracker: Tracker) -> None:
     keep_outputs = cfg.record.outputs or workload.has_text
     recorder = Recorder(keep_outputs=keep_outputs)
     with ExitStack() as stack:
-        built = build_engine(cfg)
+        built = _build(cfg)
         engine = stack.enter_context(closing(built.engine))
         device = str(built.effective["device"])
         record.effective, record.environment = dict(built.effective), environment(device)
@@ -114,9 +116,13 @@ def _measure(cfg: DictConfig, record: Record, tracker: Tracker) -> None:
             max_model_len=built.max_model_len,
             seed=cfg.seed,
             eos_token_ids=built.eos_token_ids,
+            needs_token_ids=cfg.executor.name != "simulated",
         )
         recorder.tokenizer = built.tokenizer
         requests = prepare(workload, context)
+        if workload.effective:
+            record.effective["workload"] = dict(workload.effective)
+        tell_future(engine, [request.prompt_token_ids or () for request in requests if not request.error])
         startup_s = time.perf_counter() - start_s
         screen: Observer
         if workload.prints_answers:
@@ -128,6 +134,7 @@ def _measure(cfg: DictConfig, record: Record, tracker: Tracker) -> None:
             drive(engine, requests, [recorder, tracker, screen])
         finally:
             record.requests, record.steps = recorder.requests, recorder.steps
+            record.effective |= built.after_run()
             record.outputs = recorder.outputs if keep_outputs else None
             bandwidth, flops = (
                 utilization(built.costs, built.peaks, recorder.requests, recorder.steps)
@@ -143,6 +150,17 @@ def _measure(cfg: DictConfig, record: Record, tracker: Tracker) -> None:
                 memory_bandwidth_utilization=bandwidth,
                 model_flops_utilization=flops,
             )
+
+
+def _build(cfg: DictConfig) -> BuiltEngine:
+    """A simulation is built without torch, whose import alone takes longer than most of them."""
+    if cfg.executor.name == "simulated":
+        from framework.build_simulated import build_simulated
+
+        return build_simulated(cfg)
+    from framework.build import build_engine
+
+    return build_engine(cfg)
 
 
 def _peak_memory_gib(device: str) -> float:

@@ -17,8 +17,10 @@ from framework.config.api import api_overrides
 from framework.config.compose import compose
 from framework.engine.output import RequestOutput
 from framework.execution.executor import TokenLogprobs
+from framework.interfaces.eviction import NeedsFuture
 from framework.interfaces.sampling_params import SamplingParams
 from framework.metrics.records import RequestRecord
+from framework.registry import EVICTIONS
 
 Prompt = str | Sequence[int]
 Messages = Sequence[Mapping[str, str]]
@@ -71,6 +73,11 @@ class LLM:
 
     def __init__(self, model: str = "smollm2", **overrides: Any) -> None:
         self.cfg = compose(api_overrides(model, overrides))
+        if issubclass(EVICTIONS.get(self.cfg.eviction.name), NeedsFuture):
+            raise ValueError(
+                f"eviction={self.cfg.eviction.name} needs to know all requests beforehand, as run.py does "
+                f"with a workload; choose another policy, such as eviction='lru'"
+            )
         self._built: BuiltEngine = build_engine(self.cfg)
         self.engine, self.tokenizer = self._built.engine, self._built.tokenizer
         self._news: dict[int, list[RequestOutput]] = {}

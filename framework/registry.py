@@ -186,10 +186,14 @@ EVICTIONS = Registry("eviction", "framework.interfaces.eviction:EvictionPolicy")
 ATTENTIONS = Registry("attention", "framework.interfaces.attention:AttentionBackend", ("spec",))
 SAMPLERS = Registry("sampler", "framework.interfaces.sampler:Sampler", ("vocab_size", "device"))
 GRAPHS = Registry("graph", "framework.interfaces.graph:GraphStrategy")
+COST_MODELS = Registry("cost_model", "framework.interfaces.cost_model:CostModel", ("deployment",))
+ROUTERS = Registry("router", "framework.interfaces.router:Router")
 WORKLOADS = Registry("workload", "framework.workloads.base:Workload")
 TRACKERS = Registry("tracker", "framework.tracking.base:Tracker")
 
-REGISTRIES = {r.kind: r for r in (SCHEDULERS, EVICTIONS, ATTENTIONS, SAMPLERS, GRAPHS, WORKLOADS, TRACKERS)}
+REGISTRIES = {
+    r.kind: r for r in (SCHEDULERS, EVICTIONS, ATTENTIONS, SAMPLERS, GRAPHS, COST_MODELS, ROUTERS, WORKLOADS, TRACKERS)
+}
 
 ATTENTIONS.reserve("auto", "The fastest backend that supports this machine and model; the record says which.")
 

@@ -149,6 +149,11 @@ def test_ends_at_max_model_len(llm: LLM) -> None:
     assert output.finish_reason == "length"
 
 
+def test_a_policy_that_needs_the_future_is_refused() -> None:
+    with pytest.raises(ValueError, match="eviction=belady needs to know all requests beforehand"):
+        LLM("tiny", eviction="belady")
+
+
 def test_twice_in_one_process_and_no_thread_left() -> None:
     before = threading.active_count()
     results = []

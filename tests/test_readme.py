@@ -32,6 +32,7 @@ def folder(tmp_path: Path) -> Path:
     for block in blocks("python"):
         if found := re.search(r'register\("(\w+)"\)', block):
             (tmp_path / f"{found[1]}.py").write_text(block, encoding="utf-8")
+    (tmp_path / "trace.jsonl").write_text(blocks("jsonl")[0], encoding="utf-8")
     return tmp_path
 
 

@@ -214,4 +214,14 @@ def test_fingerprint_follows_the_source(tmp_path: Path, registry: Registry, monk
 
 
 def test_every_kind_has_a_registry() -> None:
-    assert set(REGISTRIES) == {"scheduler", "eviction", "attention", "sampler", "graph", "workload", "tracker"}
+    assert set(REGISTRIES) == {
+        "scheduler",
+        "eviction",
+        "attention",
+        "sampler",
+        "graph",
+        "cost_model",
+        "router",
+        "workload",
+        "tracker",
+    }

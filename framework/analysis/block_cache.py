@@ -9,21 +9,12 @@ It calls the policy exactly as `framework.engine.kv_cache` does, one request at 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 from framework.engine.block import Block
 from framework.errors import PluginError
-from framework.interfaces.eviction import CachedBlock, EvictionPolicy
-
-
-@runtime_checkable
-class NeedsFuture(Protocol):
-    """A policy that has to be told what will be asked for."""
-
-    def on_future(self, keys: Sequence[int]) -> None:
-        """`keys` are the blocks that will be asked for, in that order, a key as often as it will be asked for."""
+from framework.interfaces.eviction import CachedBlock, EvictionPolicy, NeedsFuture
 
 
 @dataclass(slots=True)
@@ -133,9 +124,11 @@ class BlockCache:
 
 def replay_chains(policy: EvictionPolicy, chains: Sequence[Sequence[int]], num_blocks: int) -> BlockStats:
     """Ask for `chains` one after the other, one second apart. Raises as `BlockCache` does."""
-    _tell_future(policy, chains)
+    on_request = _tell_future(policy, chains)
     cache = BlockCache(policy, num_blocks)
     for now_s, chain in enumerate(chains):
+        if on_request is not None:
+            on_request(now_s)
         cache.access(chain, now_s)
     return cache.stats
 
@@ -147,13 +140,15 @@ def replay_flat(policy: EvictionPolicy, chains: Sequence[Sequence[int]], num_blo
         ValueError: `num_blocks` is below 1.
         PluginError: the policy chose a block that is not cached.
     """
-    _tell_future(policy, chains)
+    on_request = _tell_future(policy, [[key] for chain in chains for key in chain])
     cached = BlockCache(policy, num_blocks).cached
     add, remove, evict, on_insert, on_hit = policy.add, policy.remove, policy.evict, policy.on_insert, policy.on_hit
     now_s = num_hits = num_prefix_hits = num_evictions = 0
     for chain in chains:
         unbroken = True
         for key in chain:
+            if on_request is not None:
+                on_request(now_s)
             now_s += 1
             block = cached.get(key)
             if block is not None:
@@ -179,9 +174,12 @@ def replay_flat(policy: EvictionPolicy, chains: Sequence[Sequence[int]], num_blo
     return BlockStats(lookups=now_s, hits=num_hits, prefix_hits=num_prefix_hits, evictions=num_evictions)
 
 
-def _tell_future(policy: EvictionPolicy, chains: Sequence[Sequence[int]]) -> None:
-    if isinstance(policy, NeedsFuture):
-        policy.on_future([key for chain in chains for key in chain])
+def _tell_future(policy: EvictionPolicy, requests: Sequence[Sequence[int]]) -> Callable[[int], None] | None:
+    """What has to be called with the number of each request as it begins; None for a policy without foresight."""
+    if not isinstance(policy, NeedsFuture):
+        return None
+    policy.on_future(requests)
+    return policy.on_request
 
 
 def _checked_victim(policy: EvictionPolicy, cached: dict[int, Block], victim: CachedBlock) -> Block:

@@ -32,6 +32,9 @@ def check(cfg: DictConfig) -> None:
     found = cfg.model.path is not None or cfg.model.config is not None
     _require(found, "model.path", None, "there is no model to load", "model.path=FOLDER_OR_HUB_ID_OR_GGUF")
     for key, annotation in CHOICES.items():
+        section, _, name = key.partition(".")
+        if name not in cfg[section]:
+            continue  # a key of another executor
         value = OmegaConf.select(cfg, key)
         _require((wrong := wrong_choice(annotation, value)) is None, key, value, wrong or "", "")
     for kind, registry in REGISTRIES.items():
@@ -46,6 +49,10 @@ def check(cfg: DictConfig) -> None:
     for key, remedy in (("heartbeat_s", "5"), ("startup_limit_s", "1800")):
         seconds = OmegaConf.select(cfg, f"executor.{key}")
         _require(seconds is None or seconds > 0, f"executor.{key}", seconds, "must be above 0", remedy)
+    replicas = OmegaConf.select(cfg, "executor.replicas")
+    _require(replicas is None or replicas >= 1, "executor.replicas", replicas, "must be at least 1", "1 for one engine")
+    events = cfg.record.timeline_max_events
+    _require(events >= 1, "record.timeline_max_events", events, "must be at least 1", "record.timeline=false for none")
     for key in ("ttft_s", "tpot_s", "e2e_s"):
         limit_s = cfg.slo[key]
         _require(limit_s is None or limit_s > 0, f"slo.{key}", limit_s, "must be above 0", "null for no objective")

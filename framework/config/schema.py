@@ -89,6 +89,24 @@ class ExecutorConfig:
 
 
 @dataclass
+class SimulatedExecutorConfig:
+    """Steps that a cost model times, on a virtual clock: no model, no weights, no tokens."""
+
+    name: str = "simulated"
+    hardware: str = "h200"
+    """The device that is simulated: framework/execution/hardware.py lists them."""
+    dtype: str = "auto"
+    """Of weights and activations; auto: the checkpoint's half type."""
+    kv_dtype: str = "auto"
+    tp: int = 1
+    """Tensor-parallel ranks."""
+    replicas: int = 1
+    """Engines that share the workload, each with policies and a KV cache of its own; `router` picks one at arrival."""
+    verify: bool = False
+    """Check every position that a step reads against a shadow of the KV memory: slow, for tests of policies."""
+
+
+@dataclass
 class CompileConfig:
     """torch.compile of a GPU's layers."""
 
@@ -104,6 +122,10 @@ class RecordConfig:
 
     outputs: bool = False
     """Write outputs.jsonl even for workloads without text."""
+    timeline: bool = False
+    """Write timeline.json, which Perfetto opens: steps, planning, counters and the phases of each request."""
+    timeline_max_events: int = 200_000
+    """Of timeline.json (about 150 bytes each), from the start of the run on; a step takes 4, a request up to 8."""
 
 
 @dataclass
@@ -126,6 +148,8 @@ class Config:
     attention: Any = MISSING
     sampler: Any = MISSING
     graph: Any = MISSING
+    cost_model: Any = MISSING
+    router: Any = MISSING
     executor: Any = MISSING
     tracker: Any = MISSING
     engine: EngineConfig = field(default_factory=EngineConfig)
@@ -142,3 +166,4 @@ def store_schema() -> None:
     store = ConfigStore.instance()
     store.store(name="schema", node=Config)
     store.store(group="executor", name="local", node=ExecutorConfig)
+    store.store(group="executor", name="simulated", node=SimulatedExecutorConfig)

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from hypothesis import strategies as st
 from omegaconf import DictConfig
 
-from framework.analysis.block_cache import NeedsFuture, replay_chains
+from framework.analysis.block_cache import replay_chains
 from framework.conformance import serve as rules
 from framework.conformance.adversary import Adversary
 from framework.conformance.eviction_cost import decision_cost
-from framework.conformance.finding import Budget, Check, NotApplicable, Violation
+from framework.conformance.finding import Budget, Check, Violation
 from framework.conformance.model_run import same_tokens
 from framework.conformance.search import search
 from framework.conformance.serve import serve
@@ -32,13 +32,12 @@ def checks(cfg: DictConfig, build: Callable[[], EvictionPolicy], budget: Budget)
         Check(BALANCE, lambda: _over_chains(build, budget)),
         Check(SAME_VICTIMS, lambda: _same_victims(build, budget)),
         Check("a decision is cheap", lambda: decision_cost(build, budget)),
-        Check("same tokens as lru on a model", lambda: _on_model(cfg, build)),
+        Check("same tokens as lru on a model", lambda: same_tokens("eviction", cfg)),
     ]
 
 
 def _in_engine(build: Callable[[], EvictionPolicy], budget: Budget) -> str:
     """Preemptions, shared prefixes and tiny caches; the engine's own checks are on as well."""
-    _needs_no_future(build)
 
     def attempt(example: tuple[Trace, int, int]) -> None:
         trace, overlap, seed = example
@@ -116,13 +115,3 @@ def _describe(example: tuple[Chains, int]) -> str:
     chains, num_blocks = example
     lines = [f"a cache of {num_blocks} blocks; requests one after the other, each a chain of block contents:"]
     return "\n".join([*lines, *(f"request {number}: {list(chain)}" for number, chain in enumerate(chains))])
-
-
-def _on_model(cfg: DictConfig, build: Callable[[], EvictionPolicy]) -> str:
-    _needs_no_future(build)
-    return same_tokens("eviction", cfg)
-
-
-def _needs_no_future(build: Callable[[], EvictionPolicy]) -> None:
-    if isinstance(build(), NeedsFuture):
-        raise NotApplicable("the policy needs to know the workload's future, which an engine does not")

@@ -6,10 +6,9 @@ import gc
 import time
 from collections.abc import Callable
 
-from framework.analysis.block_cache import NeedsFuture
 from framework.conformance.finding import Budget, Violation
 from framework.engine.block import Block
-from framework.interfaces.eviction import EvictionPolicy
+from framework.interfaces.eviction import EvictionPolicy, NeedsFuture
 
 RULE = "a decision is cheap"
 BOUND_US = 100.0
@@ -27,7 +26,7 @@ def decision_cost(build: Callable[[], EvictionPolicy], budget: Budget) -> str:
     """
     policy, num_blocks = build(), budget.num_cost_blocks
     if isinstance(policy, NeedsFuture):
-        policy.on_future(range(num_blocks + _NUM_DECISIONS))
+        policy.on_future([range(num_blocks + _NUM_DECISIONS)])
     blocks = [Block(number, hash=number) for number in range(num_blocks)]
     gc.collect()
     gc.disable()  # a collection over a million blocks would be what is measured

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from functools import cache
-from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -12,6 +11,7 @@ from framework.config.compose import compose
 from framework.conformance.finding import Violation
 from framework.conformance.time_limit import TimeLimitError, time_limit
 from framework.interfaces.sampling_params import SamplingParams
+from framework.workloads.future import tell_future
 
 REFERENCE = {"scheduler": "chunked_prefill", "eviction": "lru"}
 _MACHINE = (
@@ -57,24 +57,32 @@ def _tokens(kind: str, plugin: DictConfig | None, rule: str) -> tuple[tuple[int,
         OmegaConf.set_struct(cfg, False)
         cfg[kind] = plugin
     engine = build_engine(cfg).engine
-    draw = random.Random(3)
-    shared = [draw.randrange(256) for _ in range(20)]
+    requests = _requests()
     outputs: dict[int, list[int]] = {}
     try:
-        for number in range(10):
-            prompt = shared[: 20 * (number % 2)] + [draw.randrange(256) for _ in range(draw.randint(1, 40))]
-            sampling: Any = {"temperature": 0.8 if number % 2 else 0.0, "seed": number}
-            engine.add_request(
-                prompt_token_ids=prompt,
-                params=SamplingParams(max_tokens=draw.randint(4, 30), ignore_eos=True, **sampling),
-            )
+        tell_future(engine, [prompt for prompt, _ in requests])
+        for prompt, params in requests:
+            engine.add_request(prompt_token_ids=prompt, params=params)
         with time_limit(_LIMIT_S):
             while engine.has_work:
                 for output in engine.step():
                     if output.finished:
                         outputs[output.request_id] = output.token_ids
     except TimeLimitError as error:
-        raise Violation(rule, f"10 requests {error}; {len(outputs)} of them ended") from error
+        raise Violation(rule, f"{len(requests)} requests {error}; {len(outputs)} of them ended") from error
     finally:
         engine.close()
-    return tuple(tuple(outputs[number]) for number in range(10))
+    return tuple(tuple(outputs[number]) for number in range(len(requests)))
+
+
+def _requests() -> list[tuple[list[int], SamplingParams]]:
+    """Prompts, half of which begin alike, and half of them sampled."""
+    draw = random.Random(3)
+    shared = [draw.randrange(256) for _ in range(20)]
+    requests = []
+    for number in range(10):
+        prompt = shared[: 20 * (number % 2)] + [draw.randrange(256) for _ in range(draw.randint(1, 40))]
+        temperature, max_tokens = 0.8 if number % 2 else 0.0, draw.randint(4, 30)
+        params = SamplingParams(max_tokens=max_tokens, ignore_eos=True, temperature=temperature, seed=number)
+        requests.append((prompt, params))
+    return requests

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,14 +34,6 @@ _SETTINGS: tuple[dict[str, Any], ...] = (
     {"temperature": 1.0, "repetition_penalty": 1.5, "presence_penalty": 0.5},
     {"temperature": 1.0, "logit_bias": {3: 4.0, 40: -100.0}},
 )
-
-
-@runtime_checkable
-class StatesDistribution(Protocol):
-    """A sampler that says from what it draws, for requests without penalties and bias."""
-
-    def probabilities(self, logits_V: np.ndarray, params: SamplingParams) -> np.ndarray:
-        """[V] float64, summing to 1, for [V] float64 logits."""
 
 
 Build = Callable[[int, torch.device], Sampler]
@@ -145,14 +137,14 @@ def _greedy(build: Build) -> str:
 
 def _distribution(build: Build, budget: Budget) -> str:
     sampler = build(_VOCAB, torch.device("cpu"))
-    if not isinstance(sampler, StatesDistribution):
-        raise NotApplicable("the sampler states no distribution: give it `probabilities(logits_V, params)`")
     logits_V = np.random.default_rng(5).normal(0, 2, _VOCAB)
     num_tried, smallest = 0, 1.0
     for params in _accepted(sampler):
-        if params.greedy or params.has_penalties or params.logit_bias:
+        if params.has_penalties or params.logit_bias:
             continue
         probs_V = sampler.probabilities(logits_V, params)
+        if probs_V is None:
+            raise NotApplicable("the sampler states no distribution: give it `probabilities(logits_V, params)`")
         if probs_V.shape != (_VOCAB,) or abs(float(probs_V.sum()) - 1) > 1e-6 or probs_V.min() < 0:
             raise Violation(DISTRIBUTION, f"`probabilities` is no distribution over {_VOCAB} tokens; {_short(params)}")
         logits_RV = torch.tensor(logits_V, dtype=torch.float32).repeat(budget.num_draws, 1)

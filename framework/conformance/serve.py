@@ -12,10 +12,11 @@ from framework.conformance.time_limit import TimeLimitError, time_limit
 from framework.conformance.traces import TimedRequest, Trace
 from framework.engine.engine import Engine
 from framework.engine.output import RequestOutput
-from framework.errors import PluginError
+from framework.errors import PluginError, StuckError
 from framework.interfaces.eviction import EvictionPolicy
 from framework.interfaces.sampling_params import SamplingParams
 from framework.interfaces.scheduler import Scheduler
+from framework.workloads.future import tell_future
 
 ENDS = "every request ends, in any order of arrival"
 RAISES = "raises nothing"
@@ -58,6 +59,7 @@ def serve(trace: Trace, scheduler: Scheduler, eviction: EvictionPolicy, *, overl
         eos_after={number: request.eos_after for number, request in enumerate(trace.requests)},
     )
     assert isinstance(engine.executor, ShadowExecutor)
+    tell_future(engine, [request.prompt for request in trace.requests])
     served = Served(steps=engine.executor.steps)
     try:
         with time_limit(_LIMIT_S):
@@ -151,8 +153,7 @@ def _violation(error: Exception, engine: Engine) -> Violation:
         where = next((f for f in reversed(frames) if not f.filename.endswith("time_limit.py")), frames[-1])
         return Violation(ENDS, f"{cause}; it was in {_place(where)}" if cause is error else str(error))
     if isinstance(cause, PluginError):
-        stuck = not engine.plan.requests and not engine._flights and frames[-1].name == "_submit"
-        return Violation(ENDS if stuck else CALLS, str(error))
+        return Violation(ENDS if isinstance(cause, StuckError) else CALLS, str(error))
     if isinstance(cause, AssertionError) and "/framework/" in frames[-1].filename:
         return Violation(MEMORY, f"{cause} ({_place(frames[-1])})")
     if cause is not error:

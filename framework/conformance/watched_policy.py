@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from framework.analysis.block_cache import NeedsFuture
 from framework.conformance.finding import Violation
-from framework.interfaces.eviction import CachedBlock, EvictionPolicy
+from framework.interfaces.eviction import CachedBlock, EvictionPolicy, NeedsFuture
 
 VICTIMS = "victims are evictable blocks, each given once"
 
@@ -52,9 +51,13 @@ class WatchedPolicy(EvictionPolicy):
 class WatchedOracle(WatchedPolicy):
     """The same for a policy that has to be told the future."""
 
-    def on_future(self, keys: Sequence[int]) -> None:
+    def on_future(self, requests: Sequence[Sequence[int]]) -> None:
         assert isinstance(self.policy, NeedsFuture)
-        self.policy.on_future(keys)
+        self.policy.on_future(requests)
+
+    def on_request(self, number: int) -> None:
+        assert isinstance(self.policy, NeedsFuture)
+        self.policy.on_request(number)
 
 
 def watch(policy: EvictionPolicy) -> WatchedPolicy:

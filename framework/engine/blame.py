@@ -10,6 +10,7 @@ from framework.errors import PluginError
 from framework.interfaces.attention import AttentionBackend
 from framework.interfaces.eviction import EvictionPolicy
 from framework.interfaces.graph import GraphStrategy
+from framework.interfaces.router import Router
 from framework.interfaces.sampler import Sampler
 from framework.interfaces.scheduler import Scheduler
 
@@ -19,6 +20,7 @@ _KINDS = {
     AttentionBackend: "attention backend",
     Sampler: "sampler",
     GraphStrategy: "graph strategy",
+    Router: "router",
 }
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from framework.engine.prompt_keys import Content
+
 
 @dataclass(slots=True, eq=False)
 class Block:
@@ -12,10 +14,11 @@ class Block:
     id: int
     ref: int = 0
     hash: int | None = None
-    token_bytes: bytes = b""
-    """The ids it holds, compared at a lookup so that a hash collision cannot serve a wrong block."""
+    content: Content | None = None
+    """What it holds, compared at a lookup so that a hash collision cannot serve a wrong block."""
     parent: Block | None = None
     children: int = 0
     depth: int = 0
+    category: str = ""
     hits: int = 0
     last_used_s: float = 0.0

@@ -15,7 +15,7 @@ from framework.engine.kv_cache import CacheCounters, KVCache
 from framework.engine.output import RequestOutput
 from framework.engine.plan import Plan, RequestQueue
 from framework.engine.request import Request
-from framework.errors import PluginError
+from framework.errors import StuckError
 from framework.execution.executor import Executor, StepBatch, StepResult
 from framework.interfaces.eviction import EvictionPolicy
 from framework.interfaces.sampling_params import SamplingParams
@@ -25,10 +25,6 @@ from framework.metrics.records import RequestRecord, StepRecord
 
 class StepObserver(Protocol):
     def on_step(self, record: StepRecord) -> None: ...
-
-
-_MAX_REPLANS = 1000
-"""Plans in a row that may only preempt: more of them is a scheduler that takes back what it adds, for ever."""
 
 
 @dataclass(slots=True)
@@ -89,15 +85,21 @@ class Engine:
         params: SamplingParams,
         prompt: str | None = None,
         prompt_token_ids: Sequence[int] | None = None,
+        num_prompt_tokens: int | None = None,
+        prompt_keys: Sequence[int] | None = None,
+        key_tokens: int = 0,
         want_text: bool = False,
         arrival_s: float | None = None,
         priority: int = 0,
         client: str = "",
+        category: str = "",
         deadline_s: float | None = None,
     ) -> int:
         """Queue a request and return its id. Ids count up from 0 in the order of this call, refused ones included.
 
-        With `want_text`, every step's output brings the new text; otherwise only ids, and only at the end.
+        With `want_text`, every step's output brings the new text; otherwise only ids, and only at the end. In a
+        simulated run a prompt of `num_prompt_tokens` can be given by `prompt_keys`, one for `key_tokens` tokens each
+        (see `PromptKeys`); no keys at all is a prompt that shares nothing.
 
         Raises:
             ValueError: naming the value, the limit and the remedy; nothing else is disturbed.
@@ -106,20 +108,28 @@ class Engine:
         self._next_id += 1
         request = self.intake.build(
             request_id,
+            params=params,
             prompt=prompt,
             prompt_token_ids=prompt_token_ids,
-            params=params,
+            num_prompt_tokens=num_prompt_tokens,
+            prompt_keys=prompt_keys,
+            key_tokens=key_tokens,
             want_text=want_text,
             arrival_s=self.clock.now_s() if arrival_s is None else arrival_s,
             priority=priority,
             client=client,
+            category=category,
             deadline_s=deadline_s,
         )
-        self._live[request_id] = request
+        self.enqueue(request)
+        return request_id
+
+    def enqueue(self, request: Request) -> None:
+        """Queue what `Intake.build` made. Its id is unique among the requests of this engine."""
+        self._live[request.id] = request
         self.queue.waiting.append(request)
         with blaming():
             self.scheduler.on_arrival(request)
-        return request_id
 
     def abort(self, request_id: int) -> RequestOutput | None:
         """End a request now; None if it is unknown or has ended. A row in flight is computed and dropped."""
@@ -161,7 +171,6 @@ class Engine:
 
     def _submit(self) -> bool:
         """Plan and submit one step; False if there is nothing to submit before something in flight returns."""
-        replans = 0
         while True:
             started = time.perf_counter()
             self.queue.now_s = self.cache.now_s = self.clock.now_s()
@@ -174,8 +183,9 @@ class Engine:
                 break
             if self._flights:
                 return False
-            replans += 1
-            if not self.plan.num_preempted or replans > _MAX_REPLANS:
+            if (
+                not self.plan.num_preempted
+            ):  # else plan again; those that only preempt come to an end, see `LivelockGuard`
                 raise self._stuck()
         batch, requests = self.plan.seal(self._num_steps)
         record = self._record(batch, before)
@@ -200,7 +210,7 @@ class Engine:
             token_id = token_ids[index]
             request.token_ids.append(token_id)
             request.token_times_s.append(now_s)
-            num_tokens = len(request.token_ids)
+            num_tokens = request.num_known = request.num_known + 1
             if num_tokens >= request.commit_at_tokens and request.running:
                 self.cache.commit(request)
             if logprobs is not None and (entry := logprobs[index]) is not None:
@@ -263,6 +273,7 @@ class Engine:
             num_cached_tokens=request.num_cached_tokens,
             num_preemptions=request.num_preemptions,
             finish_reason=reason,
+            category=request.category,
             deadline_s=request.deadline_s,
             token_times_s=request.token_times_s,
         )
@@ -292,8 +303,8 @@ class Engine:
             cache_lookup_blocks=counters.lookup_blocks - before.lookup_blocks,
         )
 
-    def _stuck(self) -> PluginError:
-        return PluginError(
+    def _stuck(self) -> StuckError:
+        return StuckError(
             f"scheduler {type(self.scheduler).__name__} planned nothing although nothing is in flight: "
             f"{len(self.queue.running)} requests running, {len(self.queue.waiting)} waiting, {self.cache.num_free} of "
             f"{len(self.cache.blocks)} blocks free or evictable, budget {self.plan.tokens_left} tokens. With work "

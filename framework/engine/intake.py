@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from framework.engine.output import TextTracker
+from framework.engine.prompt_keys import PromptKeys
 from framework.engine.request import Request
 from framework.interfaces.sampling_params import SamplingParams
 
@@ -18,7 +19,8 @@ class Intake:
     """The limits that a request is held against.
 
     `tokenizer` may be None, for models without one; prompts are token ids then and stop strings are refused.
-    `refuses(params)` is the sampler's `unsupported_reason`.
+    `refuses(params)` is the sampler's `unsupported_reason`. With `simulated_block_size`, the block size of an engine
+    without a model, prompts by key are taken too and requests run to their last token: nothing says what they sample.
     """
 
     vocab_size: int
@@ -27,38 +29,53 @@ class Intake:
     eos_token_ids: tuple[int, ...] = ()
     tokenizer: Any = None
     refuses: Any = field(default=lambda params: None)
+    simulated_block_size: int | None = None
 
     def build(
         self,
         request_id: int,
         *,
-        prompt: str | None,
-        prompt_token_ids: Sequence[int] | None,
+        prompt: str | None = None,
+        prompt_token_ids: Sequence[int] | None = None,
+        num_prompt_tokens: int | None = None,
+        prompt_keys: Sequence[int] | None = None,
+        key_tokens: int = 0,
         params: SamplingParams,
-        want_text: bool,
+        want_text: bool = False,
         arrival_s: float,
-        priority: int,
-        client: str,
-        deadline_s: float | None,
+        priority: int = 0,
+        client: str = "",
+        category: str = "",
+        deadline_s: float | None = None,
     ) -> Request:
         """Check and build.
 
         Raises:
             ValueError: naming the value, the limit and the remedy.
         """
-        token_ids = self._token_ids(prompt, prompt_token_ids)
+        keys = None
+        if prompt_keys is None:
+            token_ids = self._token_ids(prompt, prompt_token_ids)
+            num_prompt = len(token_ids)
+        else:
+            keys = self._keys(prompt, prompt_token_ids, num_prompt_tokens, prompt_keys, key_tokens)
+            token_ids, num_prompt = array("i"), num_prompt_tokens or 0
+        self._check_length(num_prompt)
         self._check_params(params)
+        stops = params.stop_token_ids + (() if params.ignore_eos else self.eos_token_ids)
         request = Request(
             id=request_id,
             token_ids=token_ids,
-            num_prompt=len(token_ids),
-            max_total_tokens=min(len(token_ids) + params.max_tokens, self.max_model_len),
+            keys=keys,
+            num_prompt=num_prompt,
+            max_total_tokens=min(num_prompt + params.max_tokens, self.max_model_len),
             params=params,
             seed=params.seed if params.seed is not None else mix_seed(self.seed, request_id),
-            stop_ids=frozenset(params.stop_token_ids + (() if params.ignore_eos else self.eos_token_ids)),
+            stop_ids=frozenset(() if self.simulated_block_size is not None else stops),
             arrival_s=arrival_s,
             priority=priority,
             client=client,
+            category=category,
             deadline_s=deadline_s,
         )
         if want_text or params.stop:
@@ -88,13 +105,36 @@ class Intake:
         if low < 0 or high >= self.vocab_size:
             bad = low if low < 0 else high
             raise ValueError(f"prompt token id {bad} is out of range; this model's ids are 0 to {self.vocab_size - 1}")
-        if len(prompt_token_ids) >= self.max_model_len:
+        return array("i", map(operator.index, prompt_token_ids))
+
+    def _keys(
+        self,
+        prompt: str | None,
+        prompt_token_ids: Sequence[int] | None,
+        num_prompt_tokens: int | None,
+        keys: Sequence[int],
+        key_tokens: int,
+    ) -> PromptKeys:
+        if prompt is not None or prompt_token_ids is not None:
+            raise ValueError("a request takes either prompt_keys or a prompt, but both were given")
+        if self.simulated_block_size is None:
             raise ValueError(
-                f"the prompt has {len(prompt_token_ids)} tokens, but with room for one output token at most "
+                "prompt_keys were given, but a model needs tokens: use executor=simulated, or pass prompt_token_ids"
+            )
+        if num_prompt_tokens is None or num_prompt_tokens < 1:
+            raise ValueError(f"num_prompt_tokens={num_prompt_tokens} of a prompt by keys must be at least 1")
+        size = self.simulated_block_size
+        return PromptKeys.of(
+            keys, key_tokens=key_tokens if keys else size, block_size=size, num_prompt=num_prompt_tokens
+        )
+
+    def _check_length(self, num_prompt: int) -> None:
+        if num_prompt >= self.max_model_len:
+            raise ValueError(
+                f"the prompt has {num_prompt} tokens, but with room for one output token at most "
                 f"{self.max_model_len - 1} fit (max_model_len={self.max_model_len}); shorten it, or raise "
                 f"engine.max_model_len or engine.num_blocks"
             )
-        return array("i", map(operator.index, prompt_token_ids))
 
     def _check_params(self, params: SamplingParams) -> None:
         for name, ids in (("stop_token_ids", params.stop_token_ids), ("logit_bias", tuple(params.logit_bias))):

@@ -1,8 +1,9 @@
 """Owner of all KV blocks: reference counts, the prefix cache, and eviction through a policy.
 
 A cached block is found by a hash chained over the tokens from the start of the sequence (as in vLLM's automatic prefix
-caching) and then compared token by token and parent by parent. Invariants: a block table is append-only; a held child
-implies a held parent, so evictable blocks are exactly the unheld leaves; `num_free` is O(1).
+caching) and then compared token by token and parent by parent; a prompt without tokens has keys in their place.
+Invariants: a block table is append-only; a held child implies a held parent, so evictable blocks are exactly the unheld
+leaves; `num_free` is O(1).
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ from dataclasses import dataclass
 from xxhash import xxh3_64_intdigest
 
 from framework.engine.block import Block
-from framework.engine.request import Request
+from framework.engine.prompt_keys import Content
+from framework.engine.request import EVERYTHING, Request
 from framework.errors import PluginError
-from framework.interfaces.eviction import CachedBlock, EvictionPolicy
+from framework.interfaces.eviction import CachedBlock, EvictionPolicy, NeedsFuture
 
-NEVER = 1 << 62
+NEVER = EVERYTHING + 1
 
 
 @dataclass(slots=True)
@@ -45,6 +47,7 @@ class KVCache:
         # Optional hooks that a policy leaves alone are not called.
         self._on_insert = policy.on_insert if type(policy).on_insert is not EvictionPolicy.on_insert else None
         self._on_hit = policy.on_hit if type(policy).on_hit is not EvictionPolicy.on_hit else None
+        self._on_request = policy.on_request if isinstance(policy, NeedsFuture) else None
 
     @property
     def num_free(self) -> int:
@@ -59,7 +62,7 @@ class KVCache:
         """The longest cached prefix of a request, leaving at least one token to compute. Changes nothing."""
         if not self.prefix_caching:
             return []
-        limit = min(len(request.token_ids), request.num_tokens - 1) // self.block_size
+        limit = self._num_shareable(request)
         found: list[Block] = []
         parent = None
         for index in range(limit):
@@ -69,6 +72,14 @@ class KVCache:
             found.append(block)
             parent = block
         return found
+
+    def prompt_path(self, request: Request) -> list[int]:
+        """Hashes of the blocks that a new request will look for, cached or not. Changes nothing."""
+        full = self._num_shareable(request) if self.prefix_caching else 0
+        return [self._hash(request, index) for index in range(full)]
+
+    def _num_shareable(self, request: Request) -> int:
+        return min(request.num_known, request.num_tokens - 1, request.shareable_tokens) // self.block_size
 
     def admit(self, request: Request, max_tokens: int) -> int:
         """Match the prefix cache and allocate for up to `max_tokens` further tokens; returns how many, or 0 if blocks
@@ -80,6 +91,8 @@ class KVCache:
         unheld = sum(block.ref == 0 for block in cached)
         if need > self.num_free - unheld:
             return 0
+        if self._on_request is not None:
+            self._on_request(request.id)
         for block in cached:
             self._hold(block)
             block.hits += 1
@@ -88,7 +101,7 @@ class KVCache:
                 self._on_hit(block)
         counters = self.counters
         counters.hit_blocks += len(cached)
-        counters.lookup_blocks += len(request.token_ids) // self.block_size if self.prefix_caching else 0
+        counters.lookup_blocks += request.num_known // self.block_size if self.prefix_caching else 0
         blocks = request.blocks
         assert not blocks
         assert request.num_computed == 0
@@ -96,7 +109,7 @@ class KVCache:
         blocks.extend(self._take() for _ in range(need))
         request.capacity_tokens = len(blocks) * self.block_size
         request.num_computed, request.num_committed = start, len(cached)
-        request.commit_at_tokens = start + self.block_size if self.prefix_caching else NEVER
+        request.commit_at_tokens = self._next_commit(request) if self.prefix_caching else NEVER
         return num
 
     def grow(self, request: Request, num_tokens: int) -> bool:
@@ -110,13 +123,14 @@ class KVCache:
 
     def commit(self, request: Request) -> None:
         """Publish full blocks whose ids are known and whose KV a submitted step writes."""
-        full = min(request.num_computed, len(request.token_ids)) // self.block_size
+        full = min(request.num_computed, request.num_known, request.shareable_tokens) // self.block_size
         for index in range(request.num_committed, full):
             parent = self._cached[request.hashes[index - 1]] if index else None
             digest = self._hash(request, index)
             twin = self._cached.get(digest)
             if twin is None:
-                self._publish(request.blocks[index], digest, self._token_bytes(request, index), index, parent)
+                request.blocks[index].category = request.category
+                self._publish(request.blocks[index], digest, self._content(request, index), index, parent)
             elif not self._same(twin, request, index, parent):
                 request.commit_at_tokens = NEVER  # a hash collision: this request shares nothing from here on
                 request.num_committed = index
@@ -125,7 +139,7 @@ class KVCache:
                 self._hold(twin)
                 request.pins.append(twin)
         request.num_committed = full
-        request.commit_at_tokens = (full + 1) * self.block_size
+        request.commit_at_tokens = self._next_commit(request)
 
     def release(self, request: Request) -> None:
         """Take back all blocks of a request, the deepest first so that children become evictable before parents."""
@@ -149,20 +163,29 @@ class KVCache:
         return block if block is not None and self._same(block, request, index, parent) else None
 
     def _same(self, block: Block, request: Request, index: int, parent: Block | None) -> bool:
-        return block.parent is parent and block.token_bytes == self._token_bytes(request, index)
+        return block.parent is parent and block.content == self._content(request, index)
 
-    def _token_bytes(self, request: Request, index: int) -> bytes:
+    def _next_commit(self, request: Request) -> int:
+        """Known and computed tokens at which the block after the committed ones can be offered."""
+        tokens = (request.num_committed + 1) * self.block_size
+        return tokens if tokens <= request.shareable_tokens else NEVER
+
+    def _content(self, request: Request, index: int) -> Content:
+        if request.keys is not None:
+            return request.keys.content(index)
         return request.token_ids[index * self.block_size : (index + 1) * self.block_size].tobytes()
 
     def _hash(self, request: Request, index: int) -> int:
         hashes = request.hashes
         while len(hashes) <= index:
             seed = hashes[-1] if hashes else 0
-            hashes.append(xxh3_64_intdigest(self._token_bytes(request, len(hashes)), seed))
+            content = self._content(request, len(hashes))
+            # Python hashes tuples of integers alike in every process.
+            hashes.append(xxh3_64_intdigest(content, seed) if isinstance(content, bytes) else hash((seed, content)))
         return hashes[index]
 
-    def _publish(self, block: Block, digest: int, token_bytes: bytes, depth: int, parent: Block | None) -> None:
-        block.hash, block.token_bytes, block.depth, block.parent = digest, token_bytes, depth, parent
+    def _publish(self, block: Block, digest: int, content: Content, depth: int, parent: Block | None) -> None:
+        block.hash, block.content, block.depth, block.parent = digest, content, depth, parent
         if parent is not None:
             parent.children += 1
         self._cached[digest] = block
@@ -201,7 +224,7 @@ class KVCache:
         assert block.hash is not None
         del self._cached[block.hash]
         parent = block.parent
-        block.hash, block.parent, block.token_bytes, block.hits = None, None, b"", 0
+        block.hash, block.parent, block.content, block.hits = None, None, None, 0
         if parent is not None:
             parent.children -= 1
             if parent.ref == 0 and parent.children == 0:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 from framework.engine.kv_cache import KVCache
+from framework.engine.livelock import LivelockGuard
 from framework.engine.request import Request
 from framework.errors import PluginError
 from framework.execution.executor import Admission, StepBatch
@@ -41,6 +42,7 @@ class Plan:
         self._queue, self._cache = queue, cache
         self._budget_tokens, self._max_num_seqs = max_num_batched_tokens, max_num_seqs
         self.slots = Slots(max_num_seqs)
+        self._livelock = LivelockGuard()
         self._serial = -1
         self.tokens_left = 0
         self.requests: list[Request] = []
@@ -63,7 +65,9 @@ class Plan:
 
     def add(self, request: Request, max_tokens: int | None = None) -> Verdict:
         if request.planned_in == self._serial:
-            return Verdict.NOT_READY
+            if request.running:
+                raise PluginError(f"plan.add(request {request.id}): it is in this plan already; add a request once")
+            return Verdict.NOT_READY  # preempted in this plan
         tokens_left = self.tokens_left
         if tokens_left == 0:
             return Verdict.NO_TOKENS
@@ -114,6 +118,7 @@ class Plan:
     def preempt(self, request: Request) -> None:
         if not request.running:
             raise PluginError(f"plan.preempt(request {request.id}): it is not running")
+        self._livelock.preempted(request)
         if request.planned_in == self._serial:  # undo its row of this very plan
             index = next(i for i, planned in enumerate(self.requests) if planned is request)
             del self.requests[index]
@@ -159,7 +164,7 @@ class Plan:
             row_tokens=counts,
         )
         slots, starts, samples = batch.slots, batch.starts, batch.samples
-        to_commit = []
+        to_commit, progressed = [], False
         for request, num in zip(requests, counts, strict=True):
             start = request.num_computed
             end = request.num_computed = start + num
@@ -172,7 +177,9 @@ class Plan:
             sampled = end == request.num_tokens
             samples.append(sampled)
             if sampled:
-                request.num_tokens = end + 1
+                request.num_tokens, progressed = end + 1, True
+            elif end > request.furthest_tokens:
+                request.furthest_tokens, progressed = end, True
             if len(request.blocks) != request.num_sent_blocks:
                 new = request.blocks[request.num_sent_blocks :]
                 batch.new_blocks.append((request.slot, request.num_sent_blocks, [block.id for block in new]))
@@ -181,6 +188,8 @@ class Plan:
                 to_commit.append(request)
         for request in to_commit:
             self._cache.commit(request)
+        if progressed:
+            self._livelock.progressed()
         return batch, requests
 
 

@@ -7,8 +7,11 @@ from dataclasses import dataclass, field
 
 from framework.engine.block import Block
 from framework.engine.output import TextTracker
+from framework.engine.prompt_keys import PromptKeys
 from framework.execution.executor import TokenLogprobs
 from framework.interfaces.sampling_params import SamplingParams
+
+EVERYTHING = 1 << 62
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -17,7 +20,8 @@ class Request:
 
     id: int
     token_ids: array[int]
-    """Ids known on the host: prompt and delivered outputs (C int, so that a block's ids are one slice of bytes)."""
+    """Ids known on the host: prompt and delivered outputs (C int, so that a block's ids are one slice of bytes). A
+    prompt by key has no ids; then these are the outputs alone."""
     num_prompt: int
     max_total_tokens: int
     """It ends when it has this many: prompt + max_tokens, or the model's length limit."""
@@ -27,10 +31,17 @@ class Request:
     arrival_s: float
     priority: int = 0
     client: str = ""
+    category: str = ""
     deadline_s: float | None = None
 
+    keys: PromptKeys | None = None
+    """What stands for the prompt's tokens in a simulated run that has no ids."""
+    num_known: int = 0
+    """Prompt and delivered outputs."""
     num_tokens: int = 0
-    """Known ids plus sampled ones still in flight."""
+    """Known tokens plus sampled ones still in flight."""
+    shareable_tokens: int = EVERYTHING
+    """Leading tokens whose blocks the prefix cache can hold: all, or those that keys stand for."""
     num_computed: int = 0
     num_inflight: int = 0
     """Submitted steps, not yet collected, that hold a row of it."""
@@ -55,16 +66,20 @@ class Request:
     """Blocks that the executor knows of."""
 
     num_preemptions: int = 0
+    furthest_tokens: int = 0
+    """The most tokens that it ever had computed; a preemption takes them away and not this."""
     num_cached_tokens: int = 0
     scheduled_s: float | None = None
-    token_times_s: list[float] = field(default_factory=list)
+    token_times_s: array[float] = field(default_factory=lambda: array("d"))
     logprobs: list[TokenLogprobs] = field(default_factory=list)
     text: TextTracker | None = None
     streams: bool = False
     """Whether every new piece of text is reported, not only the end."""
 
     def __post_init__(self) -> None:
-        self.num_tokens = len(self.token_ids)
+        self.num_known = self.num_tokens = self.num_prompt
+        if self.keys is not None:
+            self.shareable_tokens = self.keys.num_tokens
 
     @property
     def finished(self) -> bool:
@@ -78,8 +93,8 @@ class Request:
 
     @property
     def num_output(self) -> int:
-        return len(self.token_ids) - self.num_prompt
+        return self.num_known - self.num_prompt
 
     @property
     def output_ids(self) -> list[int]:
-        return self.token_ids[self.num_prompt :].tolist()
+        return self.token_ids[self.num_prompt if self.keys is None else 0 :].tolist()

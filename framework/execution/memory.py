@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig
 
+from framework.execution.capacity import blocks_within, check_blocks
 from framework.interfaces.attention import AttentionSpec
 
 _CPU_LIMIT_BYTES = 4 << 30
@@ -56,27 +56,14 @@ def num_kv_blocks(
     """
     available = _available_bytes(device) // num_sharing - activation_bytes
     if engine.num_blocks is not None:
-        if engine.num_blocks * block_bytes > available:
-            raise ValueError(
-                f"engine.num_blocks={engine.num_blocks} takes {engine.num_blocks * block_bytes / 2**30:.1f} GiB, but "
-                f"{available / 2**30:.1f} GiB are free on {device}; at most {available // block_bytes} blocks fit"
-            )
-        return int(engine.num_blocks)
+        return check_blocks(engine, block_bytes, available, str(device))
     budget = int(available * engine.kv_memory_fraction)
     if device.type == "cpu":
         budget = min(budget, _CPU_LIMIT_BYTES)
     else:  # the fraction is of the whole device, weights and activations included
         total = torch.cuda.get_device_properties(device).total_memory
         budget = int(available - total * (1 - engine.kv_memory_fraction))
-    useful = engine.max_num_seqs * math.ceil(max_model_len / engine.block_size)
-    num = min(useful, budget // block_bytes)
-    if num < 1:
-        raise ValueError(
-            f"no KV block fits: one takes {block_bytes / 2**20:.1f} MiB and {budget / 2**20:.1f} MiB are left on "
-            f"{device} within engine.kv_memory_fraction={engine.kv_memory_fraction}; raise it, lower engine.block_size "
-            f"or engine.max_num_batched_tokens, use a smaller model or executor.dtype, or free memory"
-        )
-    return int(num)
+    return blocks_within(engine, block_bytes, budget, max_model_len, str(device))
 
 
 def _available_bytes(device: torch.device) -> int:

@@ -9,6 +9,7 @@ from typing import ParamSpec, Protocol, TypeVar
 import torch
 from omegaconf import DictConfig
 
+from framework.execution.capacity import fit_length
 from framework.execution.choices import Choices
 from framework.execution.compiled import compile_model
 from framework.execution.device_state import DeviceState
@@ -90,7 +91,7 @@ def build_rank(
         cfg.engine, device, kv_block_bytes(spec), choices.max_model_len, reserved, num_sharing=num_sharing
     )
     num_blocks = on_device(group.min, num_blocks, device)
-    max_model_len = _fit_length(cfg, num_blocks, choices.max_model_len)
+    max_model_len = fit_length(cfg.engine, num_blocks, choices.max_model_len)
     state = DeviceState(
         num_slots=spec.max_num_seqs, max_model_len=max_model_len, block_size=spec.block_size, device=device
     )
@@ -119,17 +120,3 @@ def _network(loaded: LoadedModel, attention: AttentionBackend, kernels: str, num
     from framework.kernels.cuda.decoder import FusedDecoder
 
     return FusedNetwork(FusedDecoder(loaded.model), caches)
-
-
-def _fit_length(cfg: DictConfig, num_blocks: int, max_model_len: int) -> int:
-    """A request must fit into the cache alone, or it could never end."""
-    capacity_tokens = num_blocks * cfg.engine.block_size
-    if capacity_tokens >= max_model_len:
-        return max_model_len
-    if cfg.engine.max_model_len is not None:
-        raise ValueError(
-            f"engine.max_model_len={max_model_len} tokens do not fit into the KV cache of {num_blocks} blocks of "
-            f"{cfg.engine.block_size} ({capacity_tokens} tokens); lower it, or raise engine.num_blocks or "
-            f"engine.kv_memory_fraction"
-        )
-    return capacity_tokens

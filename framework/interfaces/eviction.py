@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import heapq
 from abc import ABC, abstractmethod
-from typing import Protocol
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
 
 class CachedBlock(Protocol):
@@ -21,6 +22,10 @@ class CachedBlock(Protocol):
     @property
     def depth(self) -> int:
         """Position in its chain: 0 for the block that holds a prompt's first tokens."""
+
+    @property
+    def category(self) -> str:
+        """That of the request which published it; empty when the workload has none."""
 
     @property
     def hits(self) -> int:
@@ -55,6 +60,18 @@ class EvictionPolicy(ABC):
 
     def on_hit(self, block: CachedBlock) -> None:
         """A request found `block` in the prefix cache and holds it now."""
+
+
+@runtime_checkable
+class NeedsFuture(Protocol):
+    """A policy with these two methods is told all requests before the first, which only a run of a workload can do."""
+
+    def on_future(self, requests: Sequence[Sequence[int]]) -> None:
+        """`requests[n]` are the content hashes that request n, counted by arrival, will look for in the cache."""
+
+    def on_request(self, number: int) -> None:
+        """Request `number` looks for its blocks now: it is no longer future. Comes before its `on_hit` calls, and
+        again when it returns from a preemption."""
 
 
 class ScorePolicy(EvictionPolicy):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from framework.interfaces.sampling_params import SamplingParams
 
 if TYPE_CHECKING:  # composing a configuration imports every plugin, and must not wait for torch
+    import numpy as np
     import torch
     from torch import Tensor
 
@@ -78,3 +79,11 @@ class Sampler(ABC):
         lowest id among equals. `logits_RW` as in `sample`.
         """
         raise NotImplementedError(f"{type(self).__name__} says can_shard and has no sample_shard")
+
+    def probabilities(self, logits_V: np.ndarray, params: SamplingParams) -> np.ndarray | None:
+        """What a row without penalties and bias is drawn from: [V] float64 summing to 1, for [V] float64 logits.
+
+        Optional, and read by `framework check` alone, which compares draws with it. Write it plainly and apart from
+        `sample`: shared code would agree with itself.
+        """
+        return None

@@ -21,7 +21,7 @@ class Verdict(enum.Enum):
     NO_BLOCKS = "no_blocks"
     """Free and evictable KV blocks do not suffice; preempting somebody may help."""
     NOT_READY = "not_ready"
-    """Nothing to compute for it now: already in this plan, preempted in it, or its last step has not returned."""
+    """Nothing to compute for it now: preempted in this plan, or its last step has not returned."""
 
 
 @runtime_checkable
@@ -65,6 +65,10 @@ class RequestView(Protocol):
         """Whom to account the service to; empty when the workload names nobody."""
 
     @property
+    def category(self) -> str:
+        """What kind of request it is, such as "chat" or "api"; empty when the workload has no kinds."""
+
+    @property
     def deadline_s(self) -> float | None:
         """When its first token is due (seconds since start), if it carries such an objective."""
 
@@ -103,7 +107,8 @@ class StepPlan(Protocol):
         nothing changes and the verdict says why.
 
         Raises:
-            PluginError: for a `max_tokens` below 1, or for a request that is finished or unknown.
+            PluginError: for a `max_tokens` below 1, or for a request that has ended or is in this plan already: its row
+                cannot grow, so a second call can only be a mistake.
         """
 
     def preempt(self, request: RequestView) -> None:

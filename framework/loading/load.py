@@ -12,13 +12,22 @@ import torch
 
 from framework.loading.byte_tokenizer import NUM_BYTE_TOKENS, byte_tokenizer
 from framework.loading.checkpoint import fill_from_folder
-from framework.loading.json_file import read_json
 from framework.loading.random_weights import fill_random
-from framework.loading.source import local_folder, resolve_checkpoint, resolve_config, resolve_tokenizer
+from framework.loading.source import resolve_checkpoint, resolve_tokenizer
 from framework.loading.tokenizer import Tokenizer, has_tokenizer
-from framework.models.config import ModelConfig, token_ids
+from framework.models.config import ModelConfig
 from framework.models.decoder import DecoderLM
+from framework.models.read_config import (
+    config_folder,
+    load_config,
+    model_path,
+    plain_config,
+    read_config,
+    weights_are_random,
+)
 from framework.parallel.group import TensorParallelGroup
+
+__all__ = ["LoadedModel", "load_config", "load_model", "load_tokenizer"]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -60,10 +69,10 @@ def load_model(
         ValueError: for a path that leads nowhere, an unsupported model, or files that don't fit together.
     """
     start = time.perf_counter()
-    cfg = _plain(cfg)
-    random = _weights_are_random(cfg)
-    folder = _config_folder(cfg) if random else _checkpoint_folder(cfg)
-    config, eos_token_ids = _read_config(cfg, folder, max_model_len)
+    cfg = plain_config(cfg)
+    random = weights_are_random(cfg)
+    folder = config_folder(cfg) if random else _checkpoint_folder(cfg)
+    config, eos_token_ids = read_config(cfg, folder, max_model_len)
     tokenizer = _tokenizer(cfg, folder, config) if with_tokenizer else None
     with torch.inference_mode(False), torch.no_grad():
         model = DecoderLM(config, device=device, dtype=dtype, group=group, max_model_len=max_model_len)
@@ -84,74 +93,15 @@ def load_model(
     )
 
 
-def load_config(cfg: Mapping[str, Any], *, max_model_len: int | None = None) -> ModelConfig:
-    """The config alone, without weights: from the files at `cfg.path` if they are here, else from `cfg.config`, else
-    from the hub."""
-    cfg = _plain(cfg)
-    path = str(cfg.get("path") or "")
-    here = not _weights_are_random(cfg) and (path.endswith(".gguf") or local_folder(path) is not None)
-    folder = resolve_config(path, None) if here else None if cfg.get("config") else _config_folder(cfg)
-    return _read_config(cfg, folder, max_model_len)[0]
-
-
 def load_tokenizer(cfg: Mapping[str, Any]) -> Tokenizer | None:
     """The tokenizer alone."""
-    cfg = _plain(cfg)
-    folder = _config_folder(cfg) if _weights_are_random(cfg) else _checkpoint_folder(cfg)
-    return _tokenizer(cfg, folder, _read_config(cfg, folder, None)[0])
-
-
-def _plain(cfg: Mapping[str, Any]) -> dict[str, Any]:
-    from omegaconf import DictConfig, OmegaConf
-
-    if isinstance(cfg, DictConfig):
-        return OmegaConf.to_container(cfg, resolve=True)  # type: ignore[return-value]
-    return dict(cfg)
-
-
-def _weights_are_random(cfg: Mapping[str, Any]) -> bool:
-    weights = cfg.get("weights", "auto")
-    if weights not in ("auto", "random"):
-        raise ValueError(f"model.weights={weights!r} must be 'auto' (from model.path) or 'random'")
-    return weights == "random"
-
-
-def _path(cfg: Mapping[str, Any]) -> str:
-    path = cfg.get("path")
-    if not path:
-        raise ValueError(
-            "model.path is empty; pass a model folder, a .gguf file or a hub id, or set model.weights=random"
-        )
-    return str(path)
+    cfg = plain_config(cfg)
+    folder = config_folder(cfg) if weights_are_random(cfg) else _checkpoint_folder(cfg)
+    return _tokenizer(cfg, folder, read_config(cfg, folder, None)[0])
 
 
 def _checkpoint_folder(cfg: Mapping[str, Any]) -> Path:
-    return resolve_checkpoint(_path(cfg), cfg.get("revision"), own_tokenizer=not cfg.get("tokenizer"))
-
-
-def _config_folder(cfg: Mapping[str, Any]) -> Path | None:
-    """Where config and perhaps tokenizer of random weights are; None if the inline config is all there is."""
-    if cfg.get("config"):
-        return local_folder(str(cfg["path"])) if cfg.get("path") else None
-    return resolve_config(_path(cfg), cfg.get("revision"))
-
-
-def _read_config(
-    cfg: Mapping[str, Any], folder: Path | None, max_model_len: int | None
-) -> tuple[ModelConfig, tuple[int, ...]]:
-    if folder is None or (_weights_are_random(cfg) and cfg.get("config")):
-        values, where = cfg["config"], "model.config"
-    else:
-        values, where = read_json(folder / "config.json"), str(folder / "config.json")
-    try:
-        config = ModelConfig.from_hf(values, max_model_len=max_model_len)
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from error
-    generation = {}
-    if folder is not None and (path := folder / "generation_config.json").exists():
-        generation = read_json(path)
-    eos = dict.fromkeys(config.eos_token_ids + token_ids(generation.get("eos_token_id")))
-    return config, tuple(eos)
+    return resolve_checkpoint(model_path(cfg), cfg.get("revision"), own_tokenizer=not cfg.get("tokenizer"))
 
 
 def _tokenizer(cfg: Mapping[str, Any], folder: Path | None, config: ModelConfig) -> Tokenizer | None:
@@ -165,5 +115,5 @@ def _tokenizer(cfg: Mapping[str, Any], folder: Path | None, config: ModelConfig)
             f"model.tokenizer=byte needs a vocabulary of {NUM_BYTE_TOKENS} tokens, this model has {config.vocab_size}; "
             f"set model.tokenizer=null"
         )
-    bytes_fit = _weights_are_random(cfg) and config.vocab_size >= NUM_BYTE_TOKENS
+    bytes_fit = weights_are_random(cfg) and config.vocab_size >= NUM_BYTE_TOKENS
     return byte_tokenizer() if asked == "byte" or bytes_fit else None

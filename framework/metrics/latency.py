@@ -27,8 +27,7 @@ def tpot_s(request: RequestRecord) -> float | None:
 
 def itl_s(request: RequestRecord) -> list[float]:
     """Inter-token latencies: the gaps between tokens as they reached the host."""
-    times_s = request.token_times_s
-    return [later - earlier for earlier, later in itertools.pairwise(times_s)]
+    return [later - earlier for earlier, later in itertools.pairwise(request.token_times_s)]
 
 
 def queue_s(request: RequestRecord) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 
@@ -32,6 +33,8 @@ class StepRecord:
     preemptions: int
     cache_hit_blocks: int
     cache_lookup_blocks: int
+    replica: int = 0
+    """Which engine of a fleet."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -53,6 +56,9 @@ class RequestRecord:
     finish_reason: str
     """stop (EOS, stop token or stop string), length, abort or rejected."""
     error: str = ""
+    category: str = ""
     deadline_s: float | None = None
-    token_times_s: list[float] = field(default_factory=list)
+    token_times_s: Sequence[float] = field(default_factory=list)
     """When each output token reached the host."""
+    replica: int = 0
+    """Which engine of a fleet served it."""

@@ -85,10 +85,12 @@ def _step_metrics(steps: Sequence[StepRecord]) -> Metrics:
 
 def _mean_kv_utilization(steps: Sequence[StepRecord]) -> float | None:
     """Share of KV blocks held by requests, weighted by the time that each step added; idle time does not count."""
-    weighted = busy_s = last_finish_s = 0.0
+    weighted = busy_s = 0.0
+    last_finish_s: dict[int, float] = {}
     for step in steps:
-        step_s = step.finish_s - max(step.submit_s, last_finish_s)  # overlapping steps share no time
-        last_finish_s = step.finish_s
+        # Overlapping steps of one engine share no time; those of two replicas are two times.
+        step_s = step.finish_s - max(step.submit_s, last_finish_s.get(step.replica, 0.0))
+        last_finish_s[step.replica] = step.finish_s
         total = step.blocks_used + step.blocks_cached + step.blocks_free
         weighted += step_s * step.blocks_used / total
         busy_s += step_s

@@ -135,7 +135,12 @@ class ModelConfig:
 
     def kv_bytes_per_token(self, dtype: torch.dtype) -> int:
         """Bytes that one token's keys and values take over all layers."""
-        return 2 * self.num_layers * self._kv_size * dtype.itemsize
+        return self.kv_values_per_token * dtype.itemsize
+
+    @property
+    def kv_values_per_token(self) -> int:
+        """Numbers that one token's keys and values are, over all layers."""
+        return 2 * self.num_layers * self._kv_size
 
     @property
     def _q_size(self) -> int:

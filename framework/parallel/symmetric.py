@@ -37,7 +37,6 @@ class SymmetricSum:
         os.environ.setdefault("TORCH_SYMM_MEM_DISABLE_MULTICAST", "1")
         import torch.distributed._symmetric_memory as symmetric_memory
         from torch._C import _distributed_c10d as c10d
-
         from torch.distributed.distributed_c10d import GroupName
 
         self.name: GroupName | None = GroupName(name)

@@ -17,10 +17,11 @@ from framework.metrics.summary import Metrics
 from framework.tracking.atomic import write_text
 from framework.tracking.plain import plain
 from framework.tracking.tables import read_rows, write_rows
+from framework.tracking.timeline import write_timeline
 
 Status = Literal["completed", "failed", "skipped", "interrupted"]
 SUMMARY, REQUESTS, STEPS = "summary.json", "requests.parquet", "steps.parquet"
-OUTPUTS, ERROR = "outputs.jsonl", "error.txt"
+OUTPUTS, ERROR, TIMELINE = "outputs.jsonl", "error.txt", "timeline.json"
 _IN_SUMMARY = ("status", "reason", "cell_id", "requested", "effective", "environment", "metrics", "tracker_error")
 
 
@@ -56,17 +57,20 @@ def cell_id(config: Mapping[str, Any]) -> str:
 class RecordWriter:
     """Writes the record of one cell into `folder`, which it makes; a record that lies there already is removed.
 
+    Args:
+        timeline_max_events: write `timeline.json` too, of at most this many events; 0 for none.
+
     Raises:
         ValueError: when the folder cannot be written, naming it: construct it before anything expensive.
     """
 
-    def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
+    def __init__(self, folder: str | Path, *, timeline_max_events: int = 0) -> None:
+        self.folder, self.timeline_max_events = Path(folder), timeline_max_events
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.folder):
                 pass
-            for name in (SUMMARY, REQUESTS, STEPS, OUTPUTS, ERROR):
+            for name in (SUMMARY, REQUESTS, STEPS, OUTPUTS, ERROR, TIMELINE):
                 (self.folder / name).unlink(missing_ok=True)
         except OSError as error:
             raise ValueError(
@@ -85,6 +89,9 @@ class RecordWriter:
             if record.outputs is not None:
                 lines = (json.dumps(dataclasses.asdict(o), ensure_ascii=False) + "\n" for o in record.outputs)
                 write_text(self.folder / OUTPUTS, "".join(lines))
+            if self.timeline_max_events and (record.steps or record.requests):
+                timeline = self.folder / TIMELINE
+                write_timeline(timeline, record.requests, record.steps, max_events=self.timeline_max_events)
             if record.traceback:
                 write_text(self.folder / ERROR, record.traceback)
         except OSError as error:

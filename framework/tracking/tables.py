@@ -18,7 +18,7 @@ _ARROW = {
     "float": pa.float64(),
     "float | None": pa.float64(),
     "str": pa.string(),
-    "list[float]": pa.list_(pa.float64()),
+    "Sequence[float]": pa.list_(pa.float64()),
 }
 
 

@@ -1,6 +1,6 @@
 """Requests in. Importing this package registers the framework's workloads."""
 
-from framework.workloads import chat, jsonl, nano_bench, synthetic
+from framework.workloads import azure, burstgpt, chat, jsonl, mooncake, nano_bench, sessions, synthetic, trace
 from framework.workloads.base import TimedRequest, Workload, WorkloadContext
 from framework.workloads.drive import drive
 from framework.workloads.observer import Observer
@@ -11,10 +11,15 @@ __all__ = [
     "TimedRequest",
     "Workload",
     "WorkloadContext",
+    "azure",
+    "burstgpt",
     "chat",
     "drive",
     "jsonl",
+    "mooncake",
     "nano_bench",
     "prepare",
+    "sessions",
     "synthetic",
+    "trace",
 ]

@@ -1,4 +1,7 @@
-"""The open loop: requests enter the engine when they arrive, whatever it is doing."""
+"""The open loop: requests enter the engine when they arrive, whatever it is doing.
+
+Those that follow another one close the loop: they arrive some time after it has ended.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from framework.clock import Clock
 from framework.interfaces.sampling_params import SamplingParams
 from framework.metrics.records import RequestRecord
 from framework.workloads.base import TimedRequest
+from framework.workloads.entry_queue import EntryQueue
 from framework.workloads.observer import Observer, Output
 
 
@@ -24,13 +28,14 @@ class DrivenEngine(Protocol):
     def add_request(
         self,
         *,
-        prompt_token_ids: list[int] | None = None,
+        prompt_token_ids: Sequence[int] | None = None,
         prompt: str | None = None,
         params: SamplingParams,
         want_text: bool = False,
         arrival_s: float | None = None,
         priority: int = 0,
         client: str = "",
+        category: str = "",
         deadline_s: float | None = None,
     ) -> int: ...
     def step(self) -> Sequence[Output]: ...
@@ -38,13 +43,13 @@ class DrivenEngine(Protocol):
 
 
 def drive(engine: DrivenEngine, requests: Iterable[TimedRequest], observers: Sequence[Observer]) -> None:
-    """Run `requests`, which are prepared and in arrival order, to their end; `observers` hear of everything.
+    """Run `requests`, which are prepared, to their end; `observers` hear of everything.
 
     A request that the engine refuses with ValueError is reported through `on_reject` and the others go on. On
     KeyboardInterrupt the unfinished ones are aborted, so that the observers get the tokens that they have so far.
     Whatever else is raised leaves the engine as it is.
     """
-    live: set[int] = set()
+    live: dict[int, tuple[int, TimedRequest]] = {}
     for observer in observers:
         engine.observers.append(observer)  # for on_step, which the engine calls
     try:
@@ -63,26 +68,33 @@ def drive(engine: DrivenEngine, requests: Iterable[TimedRequest], observers: Seq
 
 
 def _loop(
-    engine: DrivenEngine, requests: Iterable[TimedRequest], observers: Sequence[Observer], live: set[int]
+    engine: DrivenEngine,
+    requests: Iterable[TimedRequest],
+    observers: Sequence[Observer],
+    live: dict[int, tuple[int, TimedRequest]],
 ) -> None:
-    coming = iter(requests)
-    upcoming = next(coming, None)
+    """`live` holds, by the engine's id, the requests that have not ended, each with its place in the workload."""
+    entries = EntryQueue(requests)
     num_rejected = 0
-    while upcoming is not None or engine.has_work:
-        while upcoming is not None and upcoming.arrival_s <= engine.clock.now_s():
-            request_id = _add(engine, upcoming, observers, -1 - num_rejected)
+    while (next_s := entries.next_s) is not None or engine.has_work:
+        while next_s is not None and next_s <= engine.clock.now_s():
+            place, request = entries.pop()
+            request_id = _add(engine, request, observers, -1 - num_rejected)
             if request_id is None:
                 num_rejected += 1
+                entries.refused(place, engine.clock.now_s())
             else:
-                live.add(request_id)
-            upcoming = next(coming, None)
+                live[request_id] = place, request
+            next_s = entries.next_s
         if engine.has_work:
             outputs = engine.step()
-            live.difference_update(output.request_id for output in outputs if output.finished)
+            for output in outputs:
+                if output.finished:
+                    entries.ended(*live.pop(output.request_id), output)
             for observer in observers:
                 observer.on_outputs(outputs)
-        elif upcoming is not None:
-            engine.clock.sleep_until(upcoming.arrival_s)
+        elif next_s is not None:
+            engine.clock.sleep_until(next_s)
 
 
 def _add(engine: DrivenEngine, request: TimedRequest, observers: Sequence[Observer], rejected_id: int) -> int | None:
@@ -91,13 +103,13 @@ def _add(engine: DrivenEngine, request: TimedRequest, observers: Sequence[Observ
     if not error:
         try:
             request_id = engine.add_request(
-                prompt_token_ids=request.prompt_token_ids,
-                prompt=request.prompt,
+                **_prompt(request),
                 params=request.params,
                 want_text=request.streams,
                 arrival_s=request.arrival_s,
                 priority=request.priority,
                 client=request.client,
+                category=request.category,
                 deadline_s=request.deadline_s,
             )
         except ValueError as refusal:
@@ -106,6 +118,8 @@ def _add(engine: DrivenEngine, request: TimedRequest, observers: Sequence[Observ
         for observer in observers:
             observer.on_request(request_id, request)
         return request_id
+    if request.origin:
+        error = f"{request.origin}: {error}"
     record = RequestRecord(
         request_id=rejected_id,
         client=request.client,
@@ -113,14 +127,25 @@ def _add(engine: DrivenEngine, request: TimedRequest, observers: Sequence[Observ
         scheduled_s=None,
         first_token_s=None,
         finish_s=engine.clock.now_s(),
-        num_prompt_tokens=len(request.prompt_token_ids or ()),
+        num_prompt_tokens=request.num_prompt_tokens or len(request.prompt_token_ids or ()),
         num_output_tokens=0,
         num_cached_tokens=0,
         num_preemptions=0,
         finish_reason="rejected",
         error=error,
+        category=request.category,
         deadline_s=request.deadline_s,
     )
     for observer in observers:
         observer.on_reject(record, request)
     return None
+
+
+def _prompt(request: TimedRequest) -> dict[str, Any]:
+    if request.prompt_keys is None:
+        return {"prompt_token_ids": request.prompt_token_ids, "prompt": request.prompt}
+    return {
+        "num_prompt_tokens": request.num_prompt_tokens,
+        "prompt_keys": request.prompt_keys,
+        "key_tokens": request.key_tokens,
+    }

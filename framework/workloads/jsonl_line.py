@@ -11,7 +11,7 @@ from framework.interfaces.sampling_params import SamplingParams
 from framework.workloads.base import TimedRequest
 
 PROMPT_KEYS = ("prompt", "messages", "prompt_token_ids")
-REQUEST_KEYS = ("arrival_s", "priority", "client", "deadline_s")
+REQUEST_KEYS = ("arrival_s", "priority", "client", "category", "deadline_s")
 PARAM_KEYS = tuple(f.name for f in dataclasses.fields(SamplingParams))
 
 
@@ -59,7 +59,7 @@ _EXPECTED = {
     "prompt": "a string",
     "messages": 'a list of {"role": string, "content": string}',
     "prompt_token_ids": "a list of integers",
-    "client": "a string",
+    **dict.fromkeys(("client", "category"), "a string"),
     "logit_bias": 'an object {"token id": number}',
     "stop": "a string or a list of strings",
     "stop_token_ids": "a list of integers",

@@ -46,7 +46,7 @@ class NanoBench(Workload):
             [rng.randint(0, MAX_TOKEN_ID) for _ in range(rng.randint(MIN_LEN, MAX_LEN))] for _ in range(NUM_REQUESTS)
         ]
         max_tokens = [rng.randint(MIN_LEN, MAX_LEN) for _ in range(NUM_REQUESTS)]
-        seed = context.seed if self.seed is None else self.seed
+        seed = self.seed_for(context)
         if seed != 0:
             salted = random.Random(seed)
             prompts = [[salted.randint(0, MAX_TOKEN_ID) for _ in prompt] for prompt in prompts]

@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from framework.workloads.base import TimedRequest, Workload, WorkloadContext
+from framework.workloads.prompt_tokens import draw_prompt
+
+PROMPTS = ("prompt", "messages", "prompt_token_ids", "prompt_keys")
 
 
 def prepare(workload: Workload, context: WorkloadContext) -> list[TimedRequest]:
-    """Draw every request of `workload` and replace text by token ids.
+    """Draw every request of `workload` and replace text, and keys unless the executor takes them, by token ids.
 
     Raises:
         ValueError: for a workload that yields nothing or is out of arrival order, or text without a tokenizer.
@@ -16,29 +19,47 @@ def prepare(workload: Workload, context: WorkloadContext) -> list[TimedRequest]:
     prepared: list[TimedRequest] = []
     last_s = 0.0
     for request in workload.requests(context):
-        if request.arrival_s < last_s:
+        if request.after is not None:
+            _check_follow_up(request, prepared)
+        elif request.arrival_s < last_s:
             raise ValueError(
                 f"arrival_s={request.arrival_s} of request {len(prepared)} is before {last_s}, "
                 "the latest arrival so far (0 at first): sort the requests by arrival_s, none below 0"
             )
-        last_s = request.arrival_s
+        else:
+            last_s = request.arrival_s
         request.streams = workload.prints_answers
         _tokenize(request, context.tokenizer)
+        if context.needs_token_ids and request.prompt_keys is not None and not request.error:
+            seed = workload.seed_for(context)
+            request.prompt_token_ids = draw_prompt(request, len(prepared), seed=seed, vocab_size=context.vocab_size)
+            request.prompt_keys = None
         prepared.append(request)
     if not prepared:
         raise ValueError(f"the workload {type(workload).__name__} has 0 requests, at least 1 is needed")
     return prepared
 
 
+def _check_follow_up(request: TimedRequest, earlier: list[TimedRequest]) -> None:
+    place, after = len(earlier), request.after
+    assert after is not None
+    if not 0 <= after < place:
+        raise ValueError(f"request {place} follows request {after}, which is not one before it")
+    if request.delay_s < 0:
+        raise ValueError(f"delay_s={request.delay_s} of request {place} must be at least 0")
+    if request.prompt_token_ids is None or (earlier[after].prompt_token_ids is None and not earlier[after].error):
+        raise ValueError(f"request {place} follows request {after}: the prompts of both must have prompt_token_ids")
+
+
 def _tokenize(request: TimedRequest, tokenizer: Any) -> None:
-    given = [name for name in ("prompt_token_ids", "prompt", "messages") if getattr(request, name) is not None]
+    given = [name for name in PROMPTS if getattr(request, name) is not None]
     if request.error:
         return
     if len(given) != 1:
         found = " and ".join(given) or "none of them"
-        request.error = f"a request takes exactly one of prompt, messages and prompt_token_ids; it has {found}"
+        request.error = f"a request takes exactly one of {', '.join(PROMPTS)}; it has {found}"
         return
-    if request.prompt_token_ids is not None:
+    if request.prompt_token_ids is not None or request.prompt_keys is not None:
         return
     if tokenizer is None:
         raise ValueError(f"{given[0]} needs a tokenizer and the model has none; pass prompt_token_ids instead")

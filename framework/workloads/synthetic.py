@@ -9,6 +9,7 @@ import numpy as np
 
 from framework.interfaces.sampling_params import SamplingParams
 from framework.registry import WORKLOADS
+from framework.workloads.arrivals import random_arrivals_s
 from framework.workloads.base import TimedRequest, Workload, WorkloadContext
 
 Arrival = Literal["all", "poisson", "gamma"]
@@ -81,14 +82,13 @@ class Synthetic(Workload):
         SamplingParams(temperature=temperature)  # a bad temperature raises here, before a model is loaded
 
     def requests(self, context: WorkloadContext) -> Iterator[TimedRequest]:
-        rng = np.random.Generator(np.random.PCG64(context.seed if self.seed is None else self.seed))
+        rng = np.random.Generator(np.random.PCG64(self.seed_for(context)))
         n = self.num_requests
         prompt_lens = rng.integers(*self.prompt_tokens, size=n, endpoint=True)
         output_lens = rng.integers(*self.output_tokens, size=n, endpoint=True)
         arrivals_s = np.zeros(n)
         if self.arrival != "all":
-            # Gaps of mean 1/rate and coefficient of variation cv: gamma with shape 1/cv^2 (cv 1: exponential).
-            arrivals_s = np.cumsum(rng.gamma(1 / self.cv**2, self.cv**2 / self.rate_per_s, size=n))
+            arrivals_s = random_arrivals_s(rng, n, rate_per_s=self.rate_per_s, burstiness_cv=self.cv)
         shares = rng.random(n) < self.shared_prefix_share
         prefix = rng.integers(context.vocab_size, size=self.shared_prefix_tokens).tolist()
         for i in range(n):

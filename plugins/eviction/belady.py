@@ -13,33 +13,32 @@ class Belady(ScorePolicy):
     """MIN (Belady, "A study of replacement algorithms for a virtual-storage computer", IBM Systems Journal 1966).
 
     Optimal on flat streams. On prefix chains it is a close guide and not a proven bound: a block is worth more than its
-    own next use when its children need it.
-
-    Needs the workload's future, which a simulation over known requests gives with `on_future` before the first one.
+    own next use when its children need it. The future is the list of requests in order of arrival; where a scheduler
+    admits them in another order, or preempts, that order still stands for time.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._uses: dict[int | None, list[int]] | None = None  # content hash -> positions still to come, latest first
+        self._uses: dict[int | None, list[int]] | None = None  # content hash -> requests that ask for it, latest first
+        self._begun = bytearray()
 
-    def on_future(self, keys: Sequence[int]) -> None:
-        """`keys` are the content hashes that will be asked for, in that order, as often as they will be."""
-        self._uses = {}
-        for position in range(len(keys) - 1, -1, -1):
-            self._uses.setdefault(keys[position], []).append(position)
+    def on_future(self, requests: Sequence[Sequence[int]]) -> None:
+        self._uses, self._begun = {}, bytearray(len(requests))
+        for number in range(len(requests) - 1, -1, -1):
+            for key in requests[number]:
+                self._uses.setdefault(key, []).append(number)
 
-    def on_insert(self, block: CachedBlock) -> None:
+    def on_request(self, number: int) -> None:
         if self._uses is None:
             raise ValueError(
-                "eviction=belady needs to know the future, and this run does not give it; replay the workload with "
-                "framework.analysis.block_cache, or choose another policy, such as eviction=lru"
+                "eviction=belady needs to know all requests before the first one, and here they come one by one; "
+                "choose another policy, such as eviction=lru, or run a workload"
             )
-        if uses := self._uses.get(block.hash):
-            uses.pop()
-
-    on_hit = on_insert  # both take one use off the list
+        self._begun[number] = True
 
     def score(self, block: CachedBlock) -> float:
         assert self._uses is not None
         uses = self._uses.get(block.hash)
+        while uses and self._begun[uses[-1]]:
+            uses.pop()
         return -uses[-1] if uses else float("-inf")

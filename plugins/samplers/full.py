@@ -8,11 +8,16 @@ from typing import TYPE_CHECKING
 
 from framework.interfaces.sampler import Sampler, SamplingParams, TokenHistory
 from framework.registry import SAMPLERS
-from plugins.samplers.filters import MinP, TopK, TopP
-from plugins.samplers.penalties import LogitBias, Penalties
-from plugins.samplers.selection import Temperature, argmax_rows, gumbel_argmax
+from plugins.samplers import stated
+from plugins.samplers.filters import MinP, TopK
+from plugins.samplers.logit_bias import LogitBias
+from plugins.samplers.nucleus import TopP
+from plugins.samplers.penalties import Penalties
+from plugins.samplers.selection import argmax_rows, gumbel_argmax
+from plugins.samplers.temperature import Temperature
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
 
@@ -66,3 +71,7 @@ class Full(Sampler):
         for one in prepared.filters:
             one.apply(logits_RV)
         return gumbel_argmax(logits_RV, seed_R, position_R, prepared.temperature.noise_weight_R1)
+
+    def probabilities(self, logits_V: np.ndarray, params: SamplingParams) -> np.ndarray:
+        filters = stated.min_p(params.min_p), stated.top_k(params.top_k), stated.top_p(params.top_p)
+        return stated.masked_softmax(logits_V, params, *filters)

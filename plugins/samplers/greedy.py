@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 from framework.interfaces.sampler import Sampler, SamplingParams, TokenHistory
 from framework.registry import SAMPLERS
 from plugins.samplers.selection import argmax_rows, best_rows
+from plugins.samplers.stated import masked_softmax
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
 
@@ -22,6 +24,7 @@ class Greedy(Sampler):
 
     graph_safe = True
     can_shard = True
+    takes_model_dtype = True
 
     @classmethod
     def unsupported_reason(cls, params: SamplingParams) -> str | None:
@@ -30,8 +33,6 @@ class Greedy(Sampler):
         if params.has_penalties or params.logit_bias:
             return "sampler=greedy has no penalties and no logit_bias; choose sampler=full"
         return None
-
-    takes_model_dtype = True
 
     def prepare(self, params: Sequence[SamplingParams], out: None = None) -> None:
         return None
@@ -45,3 +46,6 @@ class Greedy(Sampler):
         self, logits_RW: Tensor, prepared: None, seed_R: Tensor, position_R: Tensor, first_token: int
     ) -> tuple[Tensor, Tensor]:
         return best_rows(logits_RW, first_token)
+
+    def probabilities(self, logits_V: np.ndarray, params: SamplingParams) -> np.ndarray:
+        return masked_softmax(logits_V, params)

@@ -3,33 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from framework.interfaces.sampler import Sampler, SamplingParams, TokenHistory
 from framework.registry import SAMPLERS
-from plugins.samplers.selection import (
-    MIN_TEMPERATURE,
-    Temperature,
-    argmax_rows,
-    best_rows,
-    gumbel_argmax,
-    gumbel_best,
-)
+from plugins.samplers.refusals import refusal
+from plugins.samplers.selection import argmax_rows, best_rows, gumbel_argmax, gumbel_best
+from plugins.samplers.stated import masked_softmax
+from plugins.samplers.temperature import RowTemperatures, Temperature
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
     from torch import Tensor
-
-
-@dataclass(slots=True)
-class RowTemperatures:
-    """Temperatures of a batch in the memory that a captured graph reads."""
-
-    divisor_R: Tensor
-    """[R] float32; 1 for greedy rows"""
-    noise_weight_R: Tensor
-    """[R] float32; 1 for rows that draw, 0 for greedy ones"""
 
 
 @SAMPLERS.register("gumbel")
@@ -49,35 +35,14 @@ class Gumbel(Sampler):
 
     @classmethod
     def unsupported_reason(cls, params: SamplingParams) -> str | None:
-        used = [
-            name
-            for name, is_used in (
-                ("top_k", params.top_k > 0 and not params.greedy),
-                ("top_p", params.top_p < 1 and not params.greedy),
-                ("min_p", params.min_p > 0 and not params.greedy),
-                ("penalties", params.has_penalties),
-                ("logit_bias", bool(params.logit_bias)),
-            )
-            if is_used
-        ]
-        return f"sampler=gumbel has no {', '.join(used)}; choose sampler=full" if used else None
+        return refusal("gumbel", params)
 
     def prepare(
         self, params: Sequence[SamplingParams], out: RowTemperatures | None = None
     ) -> Temperature | RowTemperatures | None:
         if not self.takes_model_dtype:
             return Temperature.of(params, self.device)
-        import torch
-
-        draws = [p.temperature >= MIN_TEMPERATURE for p in params]
-        divisors = [p.temperature if drawn else 1.0 for p, drawn in zip(params, draws, strict=True)]
-        both = torch.tensor([divisors, draws], dtype=torch.float32, pin_memory=self.device.type == "cuda")
-        both = both.to(self.device, non_blocking=True)
-        if out is None:
-            return RowTemperatures(both[0], both[1])
-        out.divisor_R.copy_(both[0])
-        out.noise_weight_R.copy_(both[1])
-        return out
+        return RowTemperatures.of(params, self.device, out)
 
     def sample(
         self,
@@ -113,3 +78,6 @@ class Gumbel(Sampler):
             return fused_gumbel_best(logits_RW, divisor_R, weight_R, seed_R, position_R, first_token)
         logits_RW /= prepared.divisor_R1
         return gumbel_best(logits_RW, seed_R, position_R, prepared.noise_weight_R1, first_token)
+
+    def probabilities(self, logits_V: np.ndarray, params: SamplingParams) -> np.ndarray:
+        return masked_softmax(logits_V, params)

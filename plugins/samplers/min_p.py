@@ -4,32 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from framework.interfaces.sampler import Sampler, SamplingParams, TokenHistory
 from framework.registry import SAMPLERS
+from plugins.samplers import stated
 from plugins.samplers.refusals import refusal
-from plugins.samplers.selection import Temperature, argmax_rows, gumbel_argmax
+from plugins.samplers.selection import argmax_rows, gumbel_argmax
+from plugins.samplers.temperature import Temperature
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
     from torch import Tensor
-
-
-@dataclass(slots=True)
-class Prepared:
-    """What the rows of a batch that draws ask for."""
-
-    temperature: Temperature
-    log_share_R1: Tensor
-    """[R, 1] float32: the logarithm of min_p; -inf where it is 0"""
 
 
 @SAMPLERS.register("min_p")
 class MinP(Sampler):
     """Draws among the tokens at least `min_p` times as likely as the most likely one (Nguyen et al., "Turning Up the
-    Heat: Min-p Sampling", arXiv 2407.01082, section 3). The temperature comes first, as in the paper's implementation.
+    Heat: Min-p Sampling", arXiv 2407.01082). The temperature comes first, as in the paper's implementation.
 
     Args:
         min_p: what a request with `min_p=0` (the default of a request) gets, in [0, 1]; the paper advises .05 to .1.
@@ -50,7 +43,8 @@ class MinP(Sampler):
     def unsupported_reason(cls, params: SamplingParams) -> str | None:
         return refusal("min_p", params, honours=("min_p",))
 
-    def prepare(self, params: Sequence[SamplingParams], out: object = None) -> Prepared | None:
+    def prepare(self, params: Sequence[SamplingParams], out: object = None) -> tuple[Temperature, Tensor] | None:
+        """The temperatures and [R, 1] float32: the logarithm of min_p, -inf where it is 0."""
         import torch
 
         temperature = Temperature.of(params, self.device)
@@ -58,16 +52,25 @@ class MinP(Sampler):
             return None
         shares = [one.min_p or self.min_p for one in params]
         logs = [[math.log(share) if share else -math.inf] for share in shares]
-        return Prepared(temperature, torch.tensor(logs, device=self.device))
+        return temperature, torch.tensor(logs, device=self.device)
 
     def sample(
-        self, logits_RV: Tensor, prepared: Prepared | None, seed_R: Tensor, position_R: Tensor, history: TokenHistory
+        self,
+        logits_RV: Tensor,
+        prepared: tuple[Temperature, Tensor] | None,
+        seed_R: Tensor,
+        position_R: Tensor,
+        history: TokenHistory,
     ) -> Tensor:
         if prepared is None:
             return argmax_rows(logits_RV)
-        logits_RV /= prepared.temperature.divisor_R1
-        ban_below_share(logits_RV, prepared.log_share_R1)
-        return gumbel_argmax(logits_RV, seed_R, position_R, prepared.temperature.noise_weight_R1)
+        temperature, log_share_R1 = prepared
+        logits_RV /= temperature.divisor_R1
+        ban_below_share(logits_RV, log_share_R1)
+        return gumbel_argmax(logits_RV, seed_R, position_R, temperature.noise_weight_R1)
+
+    def probabilities(self, logits_V: np.ndarray, params: SamplingParams) -> np.ndarray:
+        return stated.masked_softmax(logits_V, params, stated.min_p(params.min_p or self.min_p))
 
 
 def ban_below_share(logits_RV: Tensor, log_share_R1: Tensor) -> None:

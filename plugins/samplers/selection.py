@@ -1,45 +1,16 @@
-"""Picking one token a row: the argmax, and the argmax under Gumbel noise at a temperature."""
+"""Picking one token a row: the argmax, and the argmax under Gumbel noise."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from framework.interfaces.sampling_params import SamplingParams
-
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
-
-MIN_TEMPERATURE = 1e-5
-"""Below it a row is greedy, as in vLLM: the quotient would overflow long before a second token had a chance."""
 
 _ARGMAX_CHUNKS = (256, 128, 64)
 _CPU_BLOCK_TOKENS = 1 << 18
 """Logits handled at once on a CPU (1 MiB in float32): temporaries stay in the core's cache and off fresh pages."""
-
-
-@dataclass(slots=True)
-class Temperature:
-    """Temperatures of a batch in which some row draws."""
-
-    divisor_R1: Tensor
-    """[R, 1] float32; 1 for greedy rows"""
-    noise_weight_R1: Tensor | None
-    """[R, 1] float32: 1 for rows that draw, 0 for greedy ones; None when every row draws"""
-
-    @classmethod
-    def of(cls, params: Sequence[SamplingParams], device: torch.device) -> Temperature | None:
-        """None when every row is greedy."""
-        import torch
-
-        draws = [p.temperature >= MIN_TEMPERATURE for p in params]
-        if not any(draws):
-            return None
-        divisors = [[p.temperature if drawn else 1.0] for p, drawn in zip(params, draws, strict=True)]
-        weights = None if all(draws) else torch.tensor([[float(drawn)] for drawn in draws], device=device)
-        return cls(torch.tensor(divisors, dtype=torch.float32, device=device), weights)
 
 
 def argmax_rows(scores_RV: Tensor) -> Tensor:

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 from framework.interfaces.sampler import Sampler, SamplingParams, TokenHistory
 from framework.registry import SAMPLERS
+from plugins.samplers import stated
 from plugins.samplers.refusals import refusal
+from plugins.samplers.temperature import MIN_TEMPERATURE
 from plugins.samplers.thresholds import ban_below_top_k, ban_below_top_p
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
-
-_MIN_TEMPERATURE = 1e-5  # below it a row is greedy: the quotient would overflow
 
 
 @SAMPLERS.register("top_k_top_p")
@@ -38,7 +39,7 @@ class TopKTopP(Sampler):
 
         rows = []
         for one in params:
-            draws = one.temperature >= _MIN_TEMPERATURE
+            draws = one.temperature >= MIN_TEMPERATURE
             k = min(one.top_k or self.vocab_size, self.vocab_size)
             rows.append([one.temperature if draws else 1.0, draws, k, one.top_p if one.top_p < 1 else math.inf])
         prepared = torch.tensor(rows, dtype=torch.float64, device=self.device)
@@ -55,3 +56,6 @@ class TopKTopP(Sampler):
         ban_below_top_p(logits_RV, p_R1)
         noise_RV = exponential_noise(seed_R, position_R, self.vocab_size)
         return logits_RV.sub_(noise_RV.log_().mul_(weight_R1.float())).argmax(-1)  # the exponential race, in log space
+
+    def probabilities(self, logits_V: np.ndarray, params: SamplingParams) -> np.ndarray:
+        return stated.masked_softmax(logits_V, params, stated.top_k(params.top_k), stated.top_p(params.top_p))

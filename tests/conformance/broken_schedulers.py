@@ -88,8 +88,6 @@ class AddsZeroTokens(Plain):
 
 
 class AddsTwice(Plain):
-    """Harmless: the second call is answered NOT_READY."""
-
     def schedule(self, queue: Queue, plan: StepPlan) -> None:
         super().schedule(queue, plan)
         for request in tuple(queue.running):
@@ -112,7 +110,6 @@ class WritesToRequests(Plain):
 
 class UsesGlobalRandomness(Plain):
     def schedule(self, queue: Queue, plan: StepPlan) -> None:
-        for request in random.sample(tuple(queue.waiting), len(queue.waiting)):
-            if random.random() < 0.5:
-                plan.add(request)
         super().schedule(queue, plan)
+        if len(queue.running) > 1 and random.random() < 0.3:
+            plan.preempt(queue.running[-1])

@@ -62,6 +62,8 @@ def reason(kind: str, cls: type, tmp_path: Path) -> tuple[str, str]:
         ("scheduler", broken.PreemptsTheWaiting, r"PreemptsTheWaiting.*plan.preempt\(request \d+\): it is not running"),
         ("scheduler", broken.AddsWhoHasEnded, r"AddsWhoHasEnded.*plan.add\(request \d+\): it has ended"),
         ("scheduler", broken.AddsZeroTokens, r"AddsZeroTokens.*plan.add\(request \d+, max_tokens=0\)"),
+        ("scheduler", broken.AddsTwice, r"AddsTwice.*plan.add\(request \d+\): it is in this plan already"),
+        ("scheduler", broken.PreemptsInTurn, r"PreemptsInTurn.*request \d+ was preempted.*no request got any further"),
         ("scheduler", broken.NeverAdmitsLongPrompts, r"NeverAdmitsLongPrompts planned nothing.*\d+ waiting"),
         ("eviction", KeepsItsVictim, r"KeepsItsVictim returned Block\(id=\d+.*the rule is"),
         ("eviction", ReturnsNothing, r"ReturnsNothing returned None.*the rule is"),
@@ -75,7 +77,3 @@ def test_the_cell_fails_and_names_the_plugin(kind: str, cls: type, says: str, tm
     assert status == "failed"
     with pytest.raises(AssertionError, match=says):
         raise AssertionError(why)
-
-
-def test_a_request_added_twice_runs_once(tmp_path: Path) -> None:
-    assert reason("scheduler", broken.AddsTwice, tmp_path) == ("completed", "")

@@ -8,14 +8,17 @@ import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
+from scipy import stats
 
 from framework.conformance import Budget, Finding, attention_checks, graph_checks, sampler_checks
 from framework.conformance.run import run_checks
+from framework.discovery import discover
 from framework.interfaces import BatchShape, GraphKey, GraphLimits, GraphStrategy
-from framework.interfaces.sampling_params import SamplingParams
+from framework.registry import SAMPLERS
 from plugins.attention.sdpa import SDPA
 from plugins.samplers.gumbel import Gumbel
 
+discover()
 BUDGET = Budget(num_examples=10, search_s=3.0, shrink_s=1.5, num_draws=5000)
 
 
@@ -24,13 +27,7 @@ def findings(kind: Any, build: Any, name: str = "mine") -> dict[str, Finding]:
     return {finding.rule: finding for finding in run_checks(checks)}
 
 
-class Stated(Gumbel):
-    def probabilities(self, logits_V: np.ndarray, params: SamplingParams) -> np.ndarray:
-        probs_V = np.exp((logits_V - logits_V.max()) / params.temperature)
-        return np.asarray(probs_V / probs_V.sum())
-
-
-class TooHot(Stated):
+class TooHot(Gumbel):
     def sample(self, logits_RV: Any, *more: Any) -> Any:
         return super().sample(logits_RV / 1.1, *more)
 
@@ -69,8 +66,36 @@ def test_a_wrong_sampler(sampler: Any, rule: str) -> None:
     assert findings(sampler_checks, sampler)[rule].status == "fails"
 
 
-def test_a_right_sampler() -> None:
-    assert {finding.status for finding in findings(sampler_checks, Stated).values()} == {"holds"}
+@pytest.mark.parametrize("name", SAMPLERS.names())
+def test_every_built_in_sampler_states_what_it_draws_from(name: str) -> None:
+    found = findings(sampler_checks, SAMPLERS.get(name))
+    assert found[sampler_checks.DISTRIBUTION].status == "holds"
+    assert {finding.status for finding in found.values()} == {"holds"}
+
+
+class StatesNothing(Gumbel):
+    def probabilities(self, logits_V: Any, params: Any) -> None:  # type: ignore[override]
+        return None
+
+
+class StatesNonsense(Gumbel):
+    def probabilities(self, logits_V: Any, params: Any) -> Any:
+        return 2 * super().probabilities(logits_V, params)
+
+
+@pytest.mark.parametrize(("sampler", "status"), [(StatesNothing, "skipped"), (StatesNonsense, "fails")])
+def test_a_sampler_without_a_distribution(sampler: Any, status: str) -> None:
+    assert findings(sampler_checks, sampler)[sampler_checks.DISTRIBUTION].status == status
+
+
+def test_chi_square_is_that_of_scipy() -> None:
+    probs_V = np.random.default_rng(3).dirichlet(np.full(40, 0.5))
+    for shift in (0.0, 0.3):
+        counts_V = np.random.default_rng(4).multinomial(3000, (1 - shift) * probs_V + shift / 40)
+        large_V = probs_V * 3000 >= 5
+        observed, expected = (np.append(x_V[large_V], x_V[~large_V].sum()) for x_V in (counts_V, probs_V * 3000))
+        wanted = stats.chisquare(observed, expected).pvalue
+        assert sampler_checks.chi_square_p(counts_V, probs_V) == pytest.approx(wanted, rel=1e-6)
 
 
 class WrongScale(SDPA):

@@ -26,11 +26,16 @@ def findings(scheduler: type[Scheduler], *rules: str) -> dict[str, Finding]:
     [
         (broken.NeverAdmitsLongPrompts, serve.ENDS, "NeverAdmitsLongPrompts planned nothing .* 1 waiting"),
         (broken.WaitsForRoomForEver, serve.ENDS, "did not return within"),
-        (broken.PreemptsInTurn, serve.ENDS, "did not return within|requests ended in"),
-        (broken.AddsAndPreempts, serve.ENDS, "AddsAndPreempts|did not return within"),
+        (
+            broken.PreemptsInTurn,
+            serve.ENDS,
+            r"PreemptsInTurn.* request \d+ was preempted",
+        ),
+        (broken.AddsAndPreempts, serve.ENDS, r"AddsAndPreempts.* request \d+ was preempted"),
         (broken.DividesByZero, serve.RAISES, r"DividesByZero \(.*broken_schedulers\.py:\d+\): ZeroDivisionError"),
         (broken.PreemptsTheWaiting, serve.CALLS, r"plan.preempt\(request \d+\): it is not running"),
         (broken.AddsWhoHasEnded, serve.CALLS, r"plan.add\(request \d+\): it has ended"),
+        (broken.AddsTwice, serve.CALLS, r"AddsTwice.*plan.add\(request \d+\): it is in this plan already"),
         (broken.AddsZeroTokens, serve.CALLS, r"plan.add\(request \d+, max_tokens=0\)"),
         (broken.RaisesItsBudget, serve.BUDGETS, r"a step of \d+ tokens"),
     ],
@@ -60,9 +65,8 @@ def test_writing_to_a_request_is_noticed(monkeypatch: pytest.MonkeyPatch) -> Non
     assert "fails" in {finding.status for finding in findings(broken.WritesToRequests).values()}
 
 
-@pytest.mark.parametrize("scheduler", [broken.Plain, broken.AddsTwice])
-def test_nothing_is_wrong(scheduler: type[Scheduler]) -> None:
-    found = findings(scheduler)
+def test_nothing_is_wrong() -> None:
+    found = findings(broken.Plain)
     assert {finding.status for finding in found.values()} == {"holds"}
     assert set(found) == set(scheduler_checks.RULES)
 

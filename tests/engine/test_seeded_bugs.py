@@ -17,8 +17,8 @@ from tests.engine.traces import Trace, run_trace, traces
 BUGS = {
     "a block is published before its KV is computed": (
         "kv_cache",
-        "full = min(request.num_computed, len(request.token_ids)) // self.block_size",
-        "full = min(request.capacity_tokens, len(request.token_ids)) // self.block_size",
+        "full = min(request.num_computed, request.num_known, request.shareable_tokens) // self.block_size",
+        "full = min(request.capacity_tokens, request.num_known) // self.block_size",
     ),
     "blocks are published in add, not when the plan is sealed": (
         "plan",
@@ -34,8 +34,8 @@ BUGS = {
     "a preempted request runs again while its last row is in flight": ("plan", "if request.num_inflight:", "if False:"),
     "the whole prompt comes from the cache, leaving nothing to compute": (
         "kv_cache",
-        "limit = min(len(request.token_ids), request.num_tokens - 1) // self.block_size",
-        "limit = len(request.token_ids) // self.block_size",
+        "limit = min(request.num_known, request.num_tokens - 1, request.shareable_tokens) // self.block_size",
+        "limit = request.num_known // self.block_size",
     ),
     "a preempted request keeps its computed count": (
         "kv_cache",
@@ -45,8 +45,8 @@ BUGS = {
     "an evicted block keeps its entry in the table": ("kv_cache", "        del self._cached[block.hash]\n", ""),
     "an evicted block keeps its stale hash": (
         "kv_cache",
-        'block.hash, block.parent, block.token_bytes, block.hits = None, None, b"", 0',
-        'block.parent, block.token_bytes, block.hits = None, b"", 0',
+        "block.hash, block.parent, block.content, block.hits = None, None, None, 0",
+        "block.parent, block.content, block.hits = None, None, 0",
     ),
     "the parent of an evicted leaf never becomes evictable": (
         "kv_cache",
@@ -67,8 +67,8 @@ BUGS = {
         "kv_cache",
         "seed = hashes[-1] if hashes else 0",
         "seed = 0",
-        "return block.parent is parent and block.token_bytes",
-        "return block.token_bytes",
+        "return block.parent is parent and block.content",
+        "return block.content",
     ),
     "a hit takes no reference": (
         "kv_cache",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from framework.analysis.block_cache import NeedsFuture
 from framework.conformance.adversary import Adversary
 from framework.conformance.serve import serve
 from framework.conformance.traces import Trace, traces
@@ -22,8 +21,7 @@ def all_schedulers() -> list[str]:
 
 
 def all_evictions() -> list[str]:
-    """Those that an engine can use: a policy that needs the future knows none here."""
-    return [name for name in EVICTIONS.names() if not issubclass(EVICTIONS.get(name), NeedsFuture)]
+    return EVICTIONS.names()
 
 
 def build_scheduler(name: str, seed: int = 0) -> Scheduler:

@@ -55,8 +55,8 @@ def test_no_policy_beats_belady(name: str, stream: list[int], num_blocks: int) -
 
 
 def test_belady_without_the_future_says_so() -> None:
-    with pytest.raises(ValueError, match=r"eviction=belady needs to know the future.*eviction=lru"):
-        Belady().on_insert(Block(0, hash=1))
+    with pytest.raises(ValueError, match=r"eviction=belady needs to know all requests.*eviction=lru"):
+        Belady().on_request(0)
 
 
 def test_random_is_uniform_and_repeats_with_its_seed() -> None:

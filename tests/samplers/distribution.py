@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from scipy import stats
 
+from framework.conformance.sampler_checks import MIN_P_VALUE, chi_square_p
 from framework.interfaces.sampler import Sampler, TokenHistory
 from framework.interfaces.sampling_params import SamplingParams
 
-MIN_P_VALUE = 1e-6
+__all__ = ["MIN_P_VALUE", "chi_square_p", "draw", "exact_probs", "history_of"]
 
 
 def history_of(prompts: Sequence[Sequence[int]], outputs: Sequence[Sequence[int]]) -> TokenHistory:
@@ -81,15 +81,3 @@ def draw(
     assert tokens_R.dtype == torch.int64
     assert tokens_R.shape == (num_draws,)
     return np.bincount(tokens_R.numpy(), minlength=len(logits_V))
-
-
-def chi_square_p(counts_V: np.ndarray, probs_V: np.ndarray) -> float:
-    """The p-value of Pearson's test, 0 if an impossible token came; tokens expected fewer than 5 times are one bin."""
-    if counts_V[probs_V == 0].any():
-        return 0.0
-    expected_V = probs_V * counts_V.sum()
-    large = expected_V >= 5
-    observed = np.append(counts_V[large], counts_V[~large].sum())
-    expected = np.append(expected_V[large], expected_V[~large].sum())
-    observed, expected = observed[expected > 0], expected[expected > 0]
-    return float(stats.chisquare(observed, expected).pvalue) if len(observed) > 1 else 1.0

@@ -13,13 +13,16 @@ from transformers.generation.logits_process import EtaLogitsWarper, MinPLogitsWa
 
 from framework.interfaces.sampler import Sampler
 from framework.interfaces.sampling_params import SamplingParams
-from plugins.samplers import filters
-from plugins.samplers.eta import Eta, ban_below_eta
+from plugins.samplers.eta import Eta
+from plugins.samplers.filters import TopK
 from plugins.samplers.full import Full
+from plugins.samplers.greedy import Greedy
+from plugins.samplers.gumbel import Gumbel
 from plugins.samplers.min_p import MinP
+from plugins.samplers.nucleus import TopP
 from plugins.samplers.thresholds import ban_below_top_k, ban_below_top_p
 from plugins.samplers.top_k_top_p import TopKTopP
-from plugins.samplers.typical import Typical, atypical
+from plugins.samplers.typical import Typical
 from tests.samplers.distribution import MIN_P_VALUE, chi_square_p, draw, exact_probs, history_of
 
 V, DRAWS = 50, 20_000
@@ -52,7 +55,7 @@ def test_typical_keeps_what_transformers_keeps(vocab_size: int, mass: float) -> 
     for spread in (0.3, 1.0, 5.0):
         logits_RV = random_logits(20, vocab_size, spread)
         wanted_RV = TypicalLogitsWarper(mass)(None, logits_RV.double()).isinf()
-        assert torch.equal(atypical(logits_RV, mass), wanted_RV)
+        assert torch.equal(Typical(vocab_size, CPU, mass=mass).banned(logits_RV), wanted_RV)
 
 
 @pytest.mark.parametrize("vocab_size", [40, 1000])
@@ -61,15 +64,12 @@ def test_eta_keeps_what_transformers_keeps(vocab_size: int, epsilon: float) -> N
     for spread in (0.01, 1.0, 5.0):
         logits_RV = random_logits(20, vocab_size, spread)
         wanted_RV = EtaLogitsWarper(epsilon)(None, logits_RV.clone())
-        ban_below_eta(logits_RV, epsilon)
-        assert torch.equal(logits_RV, wanted_RV)
+        assert torch.equal(Eta(vocab_size, CPU, epsilon=epsilon).banned(logits_RV), wanted_RV.isinf())
 
 
 def test_eta_keeps_the_best_token_of_a_flat_row() -> None:
     """There the floor is the probability of every token, but for its rounding."""
-    logits_RV = torch.zeros(1, 49)
-    ban_below_eta(logits_RV, 1 - 1e-9)
-    assert logits_RV.isfinite().any()
+    assert not Eta(49, CPU, epsilon=1 - 1e-9).banned(torch.zeros(1, 49)).all()
 
 
 @pytest.mark.parametrize(("default", "asked"), [(0.1, 0.0), (0.0, 0.0), (0.1, 0.02), (0.02, 0.4), (0.3, 1.0)])
@@ -97,8 +97,10 @@ def test_min_p_draws_from_what_transformers_keeps(default: float, asked: float) 
 def test_draws_follow_the_kept_tokens(sampler: Sampler, warper: Any, temperature: float) -> None:
     wanted_1V = warper(None, torch.from_numpy(LOGITS_V)[None] / temperature)
     assert wanted_1V.isinf().any()
-    counts_V = draw(sampler, LOGITS_V, SamplingParams(temperature=temperature), DRAWS)
-    assert chi_square_p(counts_V, masked_softmax(wanted_1V[0])) > MIN_P_VALUE
+    params = SamplingParams(temperature=temperature)
+    assert chi_square_p(draw(sampler, LOGITS_V, params, DRAWS), masked_softmax(wanted_1V[0])) > MIN_P_VALUE
+    stated_V = sampler.probabilities(LOGITS_V.astype(np.float64), params)
+    np.testing.assert_allclose(stated_V, masked_softmax(wanted_1V[0]), rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -120,6 +122,25 @@ def test_top_k_top_p_draws_from_the_exact_distribution(values: dict[str, Any]) -
     params = SamplingParams(**values)
     counts_V = draw(TopKTopP(V, CPU), LOGITS_V, params, DRAWS)
     assert chi_square_p(counts_V, exact_probs(LOGITS_V, params)) > MIN_P_VALUE
+
+
+@pytest.mark.parametrize(
+    ("plugin", "values"),
+    [
+        (Greedy, {"temperature": 0.0}),
+        (Typical, {"temperature": 0.0}),
+        (Gumbel, {"temperature": 0.7}),
+        (MinP, {"min_p": 0.2, "temperature": 1.4}),
+        (TopKTopP, {"top_k": 7, "top_p": 0.8}),
+        (TopKTopP, {"top_k": 10_000, "top_p": 0.999}),
+        (Full, {"min_p": 0.01, "top_k": 12, "top_p": 0.6, "temperature": 2.0}),
+    ],
+    ids=str,
+)
+def test_the_stated_distribution_is_the_exact_one(plugin: type[Sampler], values: dict[str, Any]) -> None:
+    logits_V, params = LOGITS_V.astype(np.float64), SamplingParams(**values)
+    exact_V = exact_probs(logits_V, params) if params.temperature else np.arange(V) == logits_V.argmax()
+    np.testing.assert_allclose(plugin(V, CPU).probabilities(logits_V, params), exact_V, rtol=1e-9)
 
 
 @settings(max_examples=150, deadline=None)
@@ -147,7 +168,7 @@ def test_top_k_top_p_keeps_what_full_keeps(
     logits_RV = (values_V * spread).repeat(2, 1)
     logits_RV[:, 1 : 1 + num_banned] = -torch.inf
     wanted_RV = logits_RV.clone()
-    for one in (filters.TopK.of([params] * 2, vocab_size, CPU), filters.TopP.of([params] * 2, CPU)):
+    for one in (TopK.of([params] * 2, vocab_size, CPU), TopP.of([params] * 2, CPU)):
         if one is not None:
             one.apply(wanted_RV)
     k = min(params.top_k or vocab_size, vocab_size)
@@ -205,7 +226,7 @@ def test_a_greedy_row_takes_an_atypical_token() -> None:
     """Two thirds of the probability lie on ten equal tokens, so the best one, above them, is not typical."""
     logits_RV = torch.zeros(2, 11)
     logits_RV[:, 4] = 1.6
-    assert atypical(logits_RV, 0.3)[0, 4]
+    assert Typical(11, CPU, mass=0.3).banned(logits_RV)[0, 4]
     mixed = [SamplingParams(temperature=0), SamplingParams()]
     tokens = {tuple(sample(Typical(11, CPU, mass=0.3), logits_RV, mixed, [1, seed], [2, 2])) for seed in range(20)}
     assert {greedy for greedy, _ in tokens} == {4}

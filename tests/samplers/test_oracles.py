@@ -12,8 +12,10 @@ from transformers.generation.logits_process import (
 )
 
 from framework.interfaces.sampling_params import SamplingParams
-from plugins.samplers.filters import MinP, TopK, TopP
-from plugins.samplers.penalties import LogitBias, Penalties
+from plugins.samplers.filters import MinP, TopK
+from plugins.samplers.logit_bias import LogitBias
+from plugins.samplers.nucleus import TopP
+from plugins.samplers.penalties import Penalties
 from tests.samplers.distribution import history_of
 
 CPU = torch.device("cpu")

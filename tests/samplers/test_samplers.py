@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from framework.interfaces.sampler import Sampler
 from framework.interfaces.sampling_params import SamplingParams
-from plugins.samplers import selection
 from plugins.samplers.full import Full
 from plugins.samplers.greedy import Greedy
 from plugins.samplers.gumbel import Gumbel
+from plugins.samplers.temperature import Temperature
 from tests.samplers.distribution import history_of
 
 CPU = torch.device("cpu")
@@ -87,7 +87,7 @@ def test_full_does_only_what_some_row_asks_for() -> None:
     assert prepared.bias is None
     assert prepared.penalties is None
     assert prepared.filters == []
-    assert isinstance(prepared.temperature, selection.Temperature)
+    assert isinstance(prepared.temperature, Temperature)
 
 
 @pytest.mark.parametrize("sampler", [Gumbel(V, CPU), Full(V, CPU)], ids=lambda s: type(s).__name__)

@@ -69,6 +69,7 @@ class FakeEngine:
         self.left: dict[int, list[Any]] = {}
         self.added: list[tuple[int, float, float]] = []
         self.wants_text: dict[int, bool] = {}
+        self.prompts: dict[int, list[int]] = {}
         self.steps = 0
         self.fail_at = -1
 
@@ -79,13 +80,14 @@ class FakeEngine:
     def add_request(
         self,
         *,
-        prompt_token_ids: list[int] | None = None,
+        prompt_token_ids: Sequence[int] | None = None,
         prompt: str | None = None,
         params: SamplingParams,
         want_text: bool = False,
         arrival_s: float | None = None,
         priority: int = 0,
         client: str = "",
+        category: str = "",
         deadline_s: float | None = None,
     ) -> int:
         if not prompt_token_ids:
@@ -94,6 +96,7 @@ class FakeEngine:
         assert arrival_s is not None
         self.added.append((request_id, arrival_s, self.clock.now_s()))
         self.wants_text[request_id] = want_text
+        self.prompts[request_id] = list(prompt_token_ids)
         self.left[request_id] = [params.max_tokens, params.max_tokens, arrival_s]
         return request_id
 
@@ -162,10 +165,10 @@ def test_requests_enter_when_they_arrive_and_idle_time_is_slept() -> None:
 
 def test_refused_requests_are_recorded_and_the_others_finish() -> None:
     engine, recorder = FakeEngine(), Recorder(keep_outputs=True)
-    requests = [timed(0.0, prompt_token_ids=[], label="empty"), timed(0.0, 2), timed(1.0, error="line 3: bad")]
+    requests = [timed(0.0, prompt_token_ids=[], label="empty"), timed(0.0, 2), timed(1.0, error="bad", origin="t:3")]
     drive(engine, requests, [recorder])
     rejected = [r for r in recorder.requests if r.finish_reason == "rejected"]
-    assert [(r.request_id, r.error) for r in rejected] == [(-1, "prompt has 0 tokens, at least 1"), (-2, "line 3: bad")]
+    assert [(r.request_id, r.error) for r in rejected] == [(-1, "prompt has 0 tokens, at least 1"), (-2, "t:3: bad")]
     assert [r.num_output_tokens for r in recorder.requests if r.finish_reason == "length"] == [2]
     assert [(o.request_id, o.prompt, o.text, o.token_ids) for o in recorder.outputs] == [
         (-1, "empty", "", []),
@@ -216,3 +219,54 @@ def test_observers_hear_each_step_before_its_outputs_once() -> None:
 
     drive(FakeEngine(), [timed(0.0), timed(0.0, 2, streams=True)], [Listener()])
     assert heard == ["request 0", "request 1", "step 0", "outputs 2", "step 1", "outputs 1"]
+
+
+def test_a_follow_up_arrives_after_the_end_of_what_it_follows_and_continues_it() -> None:
+    engine, recorder = FakeEngine(), Recorder(keep_outputs=False)
+    requests = [
+        timed(0.0, 2),
+        timed(0.0, 3, after=0, delay_s=0.5, prompt_token_ids=[5]),
+        timed(2.0),
+        timed(0.0, after=1, delay_s=20.0, prompt_token_ids=[6]),
+    ]
+    drive(engine, requests, [recorder])
+    # The first ends at 2; its follow-up arrives at 2.5, during the third's step, runs from 3 to 6; the last one at 26.
+    assert engine.added == [(0, 0.0, 0.0), (1, 2.0, 2.0), (2, 2.5, 3.0), (3, 26.0, 26.0)]
+    assert engine.prompts == {0: [1], 1: [1], 2: [1, 7, 7, 5], 3: [1, 7, 7, 5, 7, 7, 7, 6]}
+    assert [r.arrival_s for r in recorder.requests] == [0.0, 2.0, 2.5, 26.0]
+    assert requests[1].arrival_s == 0.0  # drawn requests stay as they are: they can be run again
+    again = FakeEngine()
+    drive(again, requests, [])
+    assert again.added == engine.added
+
+
+def test_requests_of_one_time_enter_in_the_order_of_the_workload() -> None:
+    engine = FakeEngine()
+    requests = [timed(0.0), timed(0.0, after=0, delay_s=4.0), timed(5.0, prompt_token_ids=[2])]
+    drive(engine, [*requests, timed(5.0, prompt_token_ids=[3])], [])
+    assert [engine.prompts[i][-1] for i in (1, 2, 3)] == [1, 2, 3]
+
+
+def test_follow_ups_of_a_refused_request_are_refused_too() -> None:
+    engine, recorder = FakeEngine(), Recorder(keep_outputs=False)
+    requests = [
+        timed(3.0, prompt_token_ids=[]),
+        timed(0.0, after=0, delay_s=9.0, origin="turn 1"),
+        timed(0.0, after=1, delay_s=9.0, origin="turn 2"),
+        timed(8.0),
+    ]
+    drive(engine, requests, [recorder])
+    assert [(r.request_id, r.arrival_s, r.error) for r in recorder.requests if r.error] == [
+        (-1, 3.0, "prompt has 0 tokens, at least 1"),
+        (-2, 3.0, "turn 1: the request that it follows was refused"),
+        (-3, 3.0, "turn 2: the request that it follows was refused"),
+    ]
+    assert [r.finish_s for r in recorder.requests if not r.error] == [9.0]
+
+
+def test_an_interrupt_leaves_follow_ups_that_never_arrived_unrecorded() -> None:
+    engine, recorder = FakeEngine(), Recorder(keep_outputs=False)
+    engine.fail_at = 2
+    with pytest.raises(KeyboardInterrupt):
+        drive(engine, [timed(0.0, 2), timed(0.0, 9, after=0), timed(0.0, 9, after=1)], [recorder])
+    assert [(r.request_id, r.num_output_tokens) for r in recorder.requests] == [(0, 2), (1, 0)]

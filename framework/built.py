@@ -1,0 +1,35 @@
+"""An engine that is ready to run, wherever its steps run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from framework.engine.engine import Engine
+from framework.engine.fleet import Fleet
+from framework.metrics.utilization import DevicePeaks, ModelCosts
+from framework.models.config import ModelConfig
+
+if TYPE_CHECKING:  # a simulation does not wait for torch
+    from framework.loading.tokenizer import Tokenizer
+
+
+@dataclass(slots=True)
+class BuiltEngine:
+    """An engine, and what was found out while building it."""
+
+    engine: Engine | Fleet
+    tokenizer: Tokenizer | None
+    model_config: ModelConfig
+    eos_token_ids: tuple[int, ...]
+    max_model_len: int
+    effective: dict[str, object]
+    """What was chosen where the configuration left it open."""
+    costs: ModelCosts
+    peaks: DevicePeaks | None
+    """None on a CPU, whose utilisation is not reported"""
+    startup_s: float
+    """From here to the end of warm-up, imports excluded."""
+    after_run: Callable[[], dict[str, object]] = dict
+    """What only a run can tell, to be added to `effective` when it has ended."""

@@ -1,0 +1,42 @@
+"""Notices schedulers whose requests preempt each other for ever."""
+
+from __future__ import annotations
+
+from framework.engine.request import Request
+from framework.errors import StuckError
+
+MAX_FRUITLESS_PREEMPTIONS = 200
+"""Preemptions of one request in a time in which none at all got further. Sound policies need 1, since who preempts lets
+somebody else get on; `scheduler=random`, which draws lots, 5 at most in 800 random traces with tiny caches."""
+
+
+class LivelockGuard:
+    """Counts preemptions since the last progress of any request.
+
+    Progress is a row that samples a token, or one that computes a request further than it ever was. Each of the two can
+    happen only so often until all requests have ended, and between two preemptions only so many rows run without it. So
+    a run that does not end preempts some request without end and without progress, and that is what is counted.
+    """
+
+    def __init__(self) -> None:
+        self._preemptions: dict[int, int] = {}  # by request, since the last progress
+
+    def progressed(self) -> None:
+        """A step is on its way that takes some request further than it ever was."""
+        if self._preemptions:
+            self._preemptions.clear()
+
+    def preempted(self, request: Request) -> None:
+        """`request` is about to lose what it computed.
+
+        Raises:
+            StuckError: naming it, when that has happened too often.
+        """
+        request.furthest_tokens = max(request.furthest_tokens, request.num_computed)
+        number = self._preemptions[request.id] = self._preemptions.get(request.id, 0) + 1
+        if number > MAX_FRUITLESS_PREEMPTIONS:
+            others = sorted(self._preemptions.keys() - {request.id})
+            raise StuckError(
+                f"request {request.id} was preempted {number} times (and {len(others)} others, {others[:5]}) while no "
+                f"request got any further: nobody would ever end. Let those who run get on before preempting them"
+            )

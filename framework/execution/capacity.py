@@ -1,0 +1,57 @@
+"""How many KV blocks a budget of memory holds, and how long a request may get in them: of a real device or not."""
+
+from __future__ import annotations
+
+import math
+
+from omegaconf import DictConfig
+
+
+def blocks_within(engine: DictConfig, block_bytes: int, budget_bytes: int, max_model_len: int, device: str) -> int:
+    """As many blocks as fit, and no more than `max_num_seqs` requests of `max_model_len` tokens can use.
+
+    Raises:
+        ValueError: not even one block fits.
+    """
+    useful = engine.max_num_seqs * math.ceil(max_model_len / engine.block_size)
+    num = min(useful, budget_bytes // block_bytes)
+    if num < 1:
+        raise ValueError(
+            f"no KV block fits: one takes {block_bytes / 2**20:.1f} MiB and {budget_bytes / 2**20:.1f} MiB are left on "
+            f"{device} within engine.kv_memory_fraction={engine.kv_memory_fraction}; raise it, lower engine.block_size "
+            f"or engine.max_num_batched_tokens, use a smaller model or executor.dtype, or free memory"
+        )
+    return int(num)
+
+
+def check_blocks(engine: DictConfig, block_bytes: int, available_bytes: int, device: str) -> int:
+    """`engine.num_blocks`, if there is memory for it.
+
+    Raises:
+        ValueError: there is not.
+    """
+    if engine.num_blocks * block_bytes > available_bytes:
+        raise ValueError(
+            f"engine.num_blocks={engine.num_blocks} takes {engine.num_blocks * block_bytes / 2**30:.1f} GiB, but "
+            f"{available_bytes / 2**30:.1f} GiB are free on {device}; at most {available_bytes // block_bytes} blocks "
+            f"fit"
+        )
+    return int(engine.num_blocks)
+
+
+def fit_length(engine: DictConfig, num_blocks: int, max_model_len: int) -> int:
+    """A request must fit into the cache alone, or it could never end.
+
+    Raises:
+        ValueError: `engine.max_model_len` asks for more than the cache holds.
+    """
+    capacity_tokens = num_blocks * engine.block_size
+    if capacity_tokens >= max_model_len:
+        return max_model_len
+    if engine.max_model_len is not None:
+        raise ValueError(
+            f"engine.max_model_len={max_model_len} tokens do not fit into the KV cache of {num_blocks} blocks of "
+            f"{engine.block_size} ({capacity_tokens} tokens); lower it, or raise engine.num_blocks or "
+            f"engine.kv_memory_fraction"
+        )
+    return int(capacity_tokens)

@@ -1,0 +1,146 @@
+"""An executor without a device: a cost model says how long a step takes, and a virtual clock moves on by that much."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+
+from framework.clock import VirtualClock
+from framework.execution.executor import Executor, StepBatch, StepResult
+from framework.interfaces.cost_model import CostModel, StepShape
+from framework.interfaces.graph import BatchShape, GraphKey, GraphLimits, GraphScope, GraphStrategy
+
+
+class SimulatedExecutor(Executor):
+    """A host and a device that work at once, as a GPU and the process that feeds it do.
+
+    `submit` takes the host's time of a step and returns while the device is still at it; steps run one after the
+    other; `collect` returns when its step has ended. So with `engine.overlap=1` the host's time hides behind the
+    device's where it is shorter. A token is a function of the request and its position, below `vocab_size`.
+    """
+
+    clock: VirtualClock
+
+    def __init__(
+        self,
+        cost_model: CostModel,
+        strategy: GraphStrategy,
+        limits: GraphLimits,
+        *,
+        num_blocks: int,
+        vocab_size: int,
+        clock: VirtualClock | None = None,
+    ) -> None:
+        self.num_blocks = num_blocks
+        self.clock = clock or VirtualClock()
+        self.graphs = _Graphs(strategy, limits)
+        self._cost = cost_model.cost
+        self._vocab_size = vocab_size
+        self._request_ids = [-1] * limits.max_num_seqs
+        self._pending: deque[tuple[float, StepResult]] = deque()
+        self._device_free_s = 0.0
+
+    def submit(self, batch: StepBatch) -> None:
+        clock, graphs = self.clock, self.graphs
+        request_ids = self._request_ids
+        for admission in batch.admissions:
+            request_ids[admission.slot] = admission.request_id
+        key = graphs.select(batch)
+        step = step_shape(batch, key, graphs.scope if key is not None else None, graphs.captured_now)
+        device_s, host_s, launch_s = self._cost(step)
+        clock.time_s += host_s
+        begin_s = max(clock.time_s, self._device_free_s) if self._pending else clock.time_s
+        clock.time_s += launch_s
+        end_s = self._device_free_s = max(begin_s + device_s, clock.time_s)
+        result = StepResult(
+            batch.step,
+            self._sample(batch, step.num_sampled),
+            None,
+            _name(graphs.scope, key),
+            step.padded_tokens - step.num_tokens,
+            end_s - begin_s,
+        )
+        self._pending.append((end_s, result))
+
+    def collect(self) -> StepResult:
+        end_s, result = self._pending.popleft()
+        self.clock.sleep_until(end_s)
+        return result
+
+    def close(self) -> None:
+        self._pending.clear()
+
+    def effective(self) -> dict[str, object]:
+        return {"graphs_captured": self.graphs.num_captured}
+
+    def _sample(self, batch: StepBatch, num_sampled: int) -> list[int]:
+        request_ids, size = self._request_ids, self._vocab_size
+        if num_sampled == len(batch.slots) == batch.num_decode_rows:
+            return [
+                (request_ids[slot] * 1_000_003 + start * 7919 + 7919) % size
+                for slot, start in zip(batch.slots, batch.starts, strict=True)
+            ]
+        rows = zip(batch.slots, batch.starts, batch.row_tokens, batch.samples, strict=True)
+        return [token_at(request_ids[slot], start + num, size) for slot, start, num, samples in rows if samples]
+
+
+def token_at(request_id: int, position: int, vocab_size: int) -> int:
+    """What a simulated request has at `position` of its sequence, if that is an output."""
+    return (request_id * 1_000_003 + position * 7919) % vocab_size
+
+
+def step_shape(batch: StepBatch, key: GraphKey | None, scope: GraphScope | None, captures: bool) -> StepShape:
+    """What `batch` has to do, as a cost model sees it."""
+    starts, num_decode, num_rows = batch.starts, batch.num_decode_rows, len(batch.slots)
+    decode_kv = sum(starts[:num_decode]) + num_decode if num_decode != num_rows else sum(starts) + num_rows
+    prefill_kv = pairs = 0
+    for row in range(num_decode, num_rows):
+        start, num = starts[row], batch.row_tokens[row]
+        prefill_kv += start + num
+        pairs += num * start + num * (num + 1) // 2
+    return StepShape(
+        batch.num_tokens,
+        num_rows,
+        num_decode,
+        batch.samples.count(True),
+        decode_kv,
+        prefill_kv,
+        pairs,
+        scope,
+        key.num_tokens if key is not None else batch.num_tokens,
+        key.num_rows or num_rows if key is not None else num_rows,
+        captures,
+    )
+
+
+class _Graphs:
+    """What the strategy would have captured; with `max_graphs`, the graph not replayed for longest makes room."""
+
+    def __init__(self, strategy: GraphStrategy, limits: GraphLimits) -> None:
+        self.scope = strategy.scope
+        self._strategy = strategy
+        self._held: OrderedDict[GraphKey, None] = OrderedDict.fromkeys(strategy.keys(limits))
+        self.num_captured = len(self._held)
+        self.captured_now = False
+
+    def select(self, batch: StepBatch) -> GraphKey | None:
+        """The key that replays `batch`, chosen as on a GPU; `captured_now` says whether it had to be captured first."""
+        self.captured_now = False
+        num_rows = len(batch.slots)
+        if self.scope is not GraphScope.PIECES and not (batch.num_decode_rows == num_rows and all(batch.samples)):
+            return None
+        key = self._strategy.select(BatchShape(num_rows=num_rows, num_tokens=batch.num_tokens))
+        if key is None:
+            return None
+        if key not in self._held:
+            if self._strategy.max_graphs is not None and len(self._held) >= self._strategy.max_graphs:
+                self._held.popitem(last=False)
+            self._held[key] = None
+            self.num_captured += 1
+            self.captured_now = True
+        elif self._strategy.max_graphs is not None:
+            self._held.move_to_end(key)
+        return key
+
+
+def _name(scope: GraphScope, key: GraphKey | None) -> str:
+    return "eager" if key is None else f"{scope.value}:{key.num_tokens}"

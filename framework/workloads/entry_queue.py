@@ -1,0 +1,75 @@
+"""Which request enters the engine next: drawn arrivals in order, and follow-ups once what they follow has ended."""
+
+from __future__ import annotations
+
+import dataclasses
+import heapq
+from array import array
+from collections import defaultdict
+from collections.abc import Iterable
+
+from framework.workloads.base import TimedRequest
+from framework.workloads.observer import Output
+
+
+class EntryQueue:
+    """Requests by arrival. Those of one time enter in the order of the workload.
+
+    A follow-up (`TimedRequest.after`) arrives `delay_s` after the request that it follows has ended, with a prompt that
+    continues that one's prompt and output: its arrival depends on how fast the engine is (a closed loop).
+
+    Args:
+        requests: prepared, and those that follow none in arrival order.
+    """
+
+    def __init__(self, requests: Iterable[TimedRequest]) -> None:
+        self._requests = list(requests)
+        self._drawn = [i for i, request in enumerate(self._requests) if request.after is None]
+        self._num_drawn = 0
+        self._followers: dict[int, list[int]] = defaultdict(list)
+        for i, request in enumerate(self._requests):
+            if request.after is not None:
+                self._followers[request.after].append(i)
+        self._ready: list[tuple[float, int, TimedRequest]] = []
+        """Follow-ups whose arrival is known: a heap by arrival and place."""
+
+    @property
+    def next_s(self) -> float | None:
+        """When the next one arrives; None if none is known to."""
+        drawn = self._requests[self._drawn[self._num_drawn]].arrival_s if self._num_drawn < len(self._drawn) else None
+        ready = self._ready[0][0] if self._ready else None
+        if drawn is None or ready is None:
+            return ready if drawn is None else drawn
+        return min(drawn, ready)
+
+    def pop(self) -> tuple[int, TimedRequest]:
+        """The next one, with its place in the workload."""
+        if self._num_drawn < len(self._drawn):
+            place = self._drawn[self._num_drawn]
+            request = self._requests[place]
+            if not self._ready or (request.arrival_s, place) < self._ready[0][:2]:
+                self._num_drawn += 1
+                return place, request
+        _, place, request = heapq.heappop(self._ready)
+        return place, request
+
+    def ended(self, place: int, request: TimedRequest, output: Output) -> None:
+        """`request`, of that place, has finished: its follow-ups can be scheduled."""
+        for follower in self._followers.pop(place, ()):
+            assert output.record is not None
+            turn = self._requests[follower]
+            ids = array("i", request.prompt_token_ids or ())
+            ids.extend(output.token_ids)
+            ids.extend(turn.prompt_token_ids or ())
+            self._push(follower, dataclasses.replace(turn, prompt_token_ids=ids), output.record.finish_s + turn.delay_s)
+
+    def refused(self, place: int, now_s: float) -> None:
+        """The request of that place never ran, so its follow-ups cannot: they enter now and are refused in turn."""
+        for follower in self._followers.pop(place, ()):
+            turn = self._requests[follower]
+            error = turn.error or "the request that it follows was refused"
+            self._push(follower, dataclasses.replace(turn, error=error), now_s)
+
+    def _push(self, place: int, request: TimedRequest, arrival_s: float) -> None:
+        request.arrival_s = arrival_s
+        heapq.heappush(self._ready, (arrival_s, place, request))

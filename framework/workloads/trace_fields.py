@@ -1,0 +1,94 @@
+"""Checked values out of a line of a trace file. Every error names the field, its value and what it must be."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
+
+
+def json_object(line: str, required: Sequence[str], optional: Sequence[str] = ()) -> dict[str, Any]:
+    """The object on `line`, which has every `required` key and no key beyond those and `optional`.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON ({error.msg} at column {error.colno}); expected an object") from error
+    if not isinstance(row, dict):
+        raise ValueError(f"expected an object with {', '.join(required)}, not {type(row).__name__}")
+    if missing := [key for key in required if key not in row]:
+        raise ValueError(f"no {missing[0]!r}; expected {', '.join(required)}")
+    if unknown := [key for key in row if key not in required and key not in optional]:
+        raise ValueError(f"unknown key {unknown[0]!r}; expected {', '.join((*required, *optional))}")
+    return row
+
+
+class CsvColumns:
+    """The columns of a CSV file by their names in its header, whatever their order; others are left unread.
+
+    Raises:
+        ValueError: if the header lacks one of `names`.
+    """
+
+    def __init__(self, header: str, names: Sequence[str]) -> None:
+        found = [name.strip() for name in _split(header)]
+        if missing := [name for name in names if name not in found]:
+            raise ValueError(f"no column {missing[0]!r} in the header {header.strip()!r}; expected {', '.join(names)}")
+        self.num_columns = len(found)
+        self.places = [found.index(name) for name in names]
+
+    def values(self, line: str) -> list[str]:
+        """The texts of the named columns, in the order of their names."""
+        values = _split(line)
+        if len(values) != self.num_columns:
+            raise ValueError(f"has {len(values)} columns where the header has {self.num_columns}")
+        return [values[place].strip() for place in self.places]
+
+
+def _split(line: str) -> list[str]:
+    return next(csv.reader((line,)), [])
+
+
+def whole(name: str, value: object, at_least: int) -> int:
+    """`value`, an integer of at least that."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ValueError(f"{name}={short(value)} must be an integer")
+    if value < at_least:
+        raise ValueError(f"{name}={value} must be at least {at_least}")
+    return value
+
+
+def whole_text(name: str, text: str, at_least: int) -> int:
+    """The integer that `text` says, of at least that."""
+    if not text.lstrip("+-").isdecimal():
+        raise ValueError(f"{name}={text!r} must be an integer")
+    return whole(name, int(text), at_least)
+
+
+def seconds(name: str, value: object) -> float:
+    """`value`, a finite number of at least 0."""
+    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+        raise ValueError(f"{name}={short(value)} must be a finite number")
+    if value < 0:
+        raise ValueError(f"{name}={value} must be at least 0")
+    return float(value)
+
+
+def seconds_text(name: str, text: str) -> float:
+    """The finite number of at least 0 that `text` says."""
+    try:
+        value = float(text)
+    except ValueError as error:
+        raise ValueError(f"{name}={text!r} must be a number") from error
+    return seconds(name, value)
+
+
+def short(value: object, limit: int = 60) -> str:
+    """`value` for a message."""
+    text = repr(value)
+    return text if len(text) <= limit else text[:limit] + "..."

@@ -1,0 +1,22 @@
+"""Replicas in turn: what a load balancer does that knows nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from framework.interfaces.router import ReplicaView, Router
+from framework.interfaces.scheduler import RequestView
+from framework.registry import ROUTERS
+
+
+@ROUTERS.register("round_robin")
+class RoundRobin(Router):
+    """Each request to the replica after the last one's."""
+
+    def __init__(self) -> None:
+        self._next = 0
+
+    def route(self, request: RequestView, path: Sequence[int], replicas: Sequence[ReplicaView]) -> int:
+        index = self._next % len(replicas)
+        self._next = index + 1
+        return index

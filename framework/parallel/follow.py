@@ -45,6 +45,7 @@ def follow(start: Message, heartbeat: Heartbeat, receive: Callable[[], bytes], *
 
         import torch
 
+        from framework.engine.blame import blaming
         from framework.execution.choices import choose
         from framework.execution.rank import build_rank, call_here
         from framework.parallel.make_group import join
@@ -59,13 +60,14 @@ def follow(start: Message, heartbeat: Heartbeat, receive: Callable[[], bytes], *
         heartbeat.ready(device=str(choices.device), threads=built.threads, allreduce=joined.allreduce)
         decoder = PlanDecoder()
         in_flight: deque[Any] = deque()
-        while message := receive():
-            heartbeat.progress.count += 1
-            in_flight.append(built.runner.launch(decoder.decode(message)))
-            if len(in_flight) == _MAX_IN_FLIGHT:
+        with blaming():
+            while message := receive():
+                heartbeat.progress.count += 1
+                in_flight.append(built.runner.launch(decoder.decode(message)))
+                if len(in_flight) == _MAX_IN_FLIGHT:
+                    in_flight.popleft().wait()
+            while in_flight:
                 in_flight.popleft().wait()
-        while in_flight:
-            in_flight.popleft().wait()
         joined.close()
     except Exception as error:  # noqa: BLE001 (whatever it is, rank 0 has to know)
         heartbeat.fail(error)

@@ -19,6 +19,7 @@ from framework.parallel.make_group import Joined, join
 from framework.parallel.processes import WorkerProcess, start_worker
 from framework.parallel.ring import RingWriter
 from framework.parallel.watch import Peer, Watch
+from framework.parallel.world import world_rank
 
 
 class PlanWriter(Protocol):
@@ -137,9 +138,11 @@ class LocalRanks(Ranks):
 
 def start_ranks(cfg: DictConfig, num_threads: int) -> Ranks:
     """The ranks above 0 for one engine: torchrun's if it started this process, else new processes."""
-    from framework.parallel.torchrun import TorchrunRanks, world_rank
+    if world_rank() is None:
+        return LocalRanks(cfg, num_threads)
+    from framework.parallel.torchrun import TorchrunRanks
 
-    return LocalRanks(cfg, num_threads) if world_rank() is None else TorchrunRanks(cfg, num_threads)
+    return TorchrunRanks(cfg, num_threads)
 
 
 def threads_per_rank(cfg: DictConfig) -> int:

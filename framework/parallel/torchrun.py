@@ -12,7 +12,9 @@ import contextlib
 import functools
 import os
 import secrets
+import signal
 import socket
+import time
 from typing import Any
 
 from omegaconf import DictConfig
@@ -29,17 +31,19 @@ from framework.parallel.ranks import Ranks
 from framework.parallel.watch import Peer, Watch
 
 _ADDRESS = "servelab/rank0"
-
-
-def world_rank() -> int | None:
-    """This process's rank if torchrun started several; else None."""
-    return int(os.environ["RANK"]) if int(os.environ.get("WORLD_SIZE", 1)) > 1 and "RANK" in os.environ else None
+_NOTHING = "nothing to do"
 
 
 def serve() -> int:
     """Be a rank above 0: build and run what rank 0 says, until it says goodbye. Returns the exit code."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # rank 0 says what Ctrl-C means
     store = _store()
-    port, token = store.get(_ADDRESS).decode().split()
+    while not store.check([_ADDRESS]):  # rank 0 may still be composing, or asking for a key
+        time.sleep(0.1)
+    address = store.get(_ADDRESS).decode()
+    if address == _NOTHING:
+        return 0
+    port, token = address.split()
     channel = Channel(socket.create_connection((os.environ["MASTER_ADDR"], int(port))))
     channel.send(token=token, rank=int(os.environ["RANK"]))
     heartbeat = Heartbeat(channel)
@@ -134,8 +138,10 @@ def _world() -> dict[int, Channel]:
 
 
 def dismiss() -> None:
-    """Tell the others that no further cell follows. Does nothing where there are none."""
-    if world_rank() == 0 and _world.cache_info().currsize:
-        for channel in _world().values():
-            with contextlib.suppress(OSError):
-                channel.send(bye=True)
+    """Tell the others that no further cell follows. For rank 0, when it has nothing more to run."""
+    if not _world.cache_info().currsize:
+        _store().set(_ADDRESS, _NOTHING)
+        return
+    for channel in _world().values():
+        with contextlib.suppress(OSError):
+            channel.send(bye=True)

@@ -11,7 +11,7 @@ SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13)
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c "$(SUPPORTED)" >/dev/null 2>&1 && echo $$p && break; done)
 PIP := $(PY) -m pip --disable-pip-version-check
-SOURCES := run.py framework plugins tests experiments
+SOURCES := run.py framework plugins hydra_plugins tests experiments
 
 .DEFAULT_GOAL := run
 .PHONY: run test lint format clean

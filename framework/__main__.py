@@ -1,11 +1,11 @@
-"""`python -m framework COMMAND`: what there is to choose from, and what this machine can run."""
+"""`python -m framework COMMAND`: what there is to choose from, what this machine can run, what runs showed."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 
-from framework.cli import check, doctor, new, plugins
+from framework.cli import check, compare, doctor, new, plugins
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -16,6 +16,7 @@ def main(arguments: list[str] | None = None) -> int:
     doctor.add_parser(commands)
     new.add_parser(commands)
     check.add_parser(commands)
+    compare.add_parser(commands)
     options = parser.parse_args(arguments)
     try:
         return int(options.run(options))

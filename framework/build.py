@@ -127,6 +127,7 @@ def _effective(choices: Choices, rank: Rank) -> dict[str, object]:
         "threads": rank.threads,
         "model_source": rank.loaded.source,
         "load_s": round(rank.loaded.load_s, 3),
+        "weights_reused": rank.weights_reused,
         "kernels": rank.kernels,
         "activation_gib": round(rank.activation_bytes / 2**30, 3),
     }

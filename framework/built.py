@@ -27,7 +27,7 @@ class BuiltEngine:
     effective: dict[str, object]
     """What was chosen where the configuration left it open."""
     costs: ModelCosts
-    """Of one rank, as the peaks are"""
+    """Of the same ranks as `peaks`: one that is real, or all simulated ones"""
     peaks: DevicePeaks | None
     """None on a CPU, whose utilisation is not reported"""
     startup_s: float

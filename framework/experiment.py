@@ -35,11 +35,18 @@ def run_cell(cfg: DictConfig, cell: CellInfo | None = None) -> Status:
     Raises:
         KeyboardInterrupt: after Ctrl-C, with the record written as `interrupted`; a second one kills the process.
     """
+    from framework.launching.resume_key import resume_key
     from framework.tracking import Record, RecordWriter, publish
     from framework.tracking.environment import environment
 
     cell = cell or hydra_cell(cfg)
-    record = Record(status="completed", cell_id=cell.cell_id, requested=cell.config, environment=environment())
+    record = Record(
+        status="completed",
+        cell_id=cell.cell_id,
+        resume_key=resume_key(cell.config),
+        requested=cell.config,
+        environment=environment(),
+    )
     tracker: Tracker | None = None
     with interruptible():
         try:

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from framework.config.compose import CONF_DIR, prepare
 from framework.config.explain import explain
 from framework.experiment import run_cell
+from framework.launching.arguments import expand
+from framework.launching.callback import end_sweep
+from framework.launching.ending import objectives
+from framework.parallel.world import world_rank
 
 _WANTS_TRACEBACK = bool(os.environ.get("HYDRA_FULL_ERROR"))
 
@@ -25,16 +33,42 @@ def main(arguments: Sequence[str]) -> int:
         0 when every cell completed or was skipped, 1 when one failed, 2 for a configuration that does not compose, 130
         after Ctrl-C.
     """
+    if (rank := world_rank()) is not None:  # one of torchrun's
+        from framework.parallel.torchrun import dismiss, serve
+
+        if rank > 0:
+            return serve()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints and exits itself, without the valid keys
+    try:
+        code = _run(arguments)
+    finally:
+        if rank is not None:
+            dismiss()
+    sweep = end_sweep()
+    if sweep is None or not sweep.cells:
+        return code
+    counts = Counter(cell.status for cell in sweep.cells)
+    reused = sum(cell.reused for cell in sweep.cells)
+    states = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
+    print(f"{len(sweep.cells)} cells: {states}" + (f" ({reused} of them earlier)" if reused else ""))
+    print(f"sweep: {sweep.folder}", flush=True)
+    good = counts["completed"] + counts["skipped"]
+    return code or int(good < len(sweep.cells))
+
+
+def _run(arguments: Sequence[str]) -> int:
     statuses: list[str] = []
 
-    def task(cfg: DictConfig) -> None:
+    def task(cfg: DictConfig) -> float | list[float] | None:
         statuses.append(run_cell(cfg))
+        folder = Path(HydraConfig.get().runtime.output_dir)
+        return objectives(folder, cfg.objective) if HydraConfig.get().mode == RunMode.MULTIRUN else None
 
-    overrides = [a for a in arguments if not a.startswith("-") and ("=" in a or a.startswith("~"))]
-    # Hydra reads sys.argv, and its parser wants overrides in one piece: `a=1 -m b=2,3` becomes `-m a=1 b=2,3`.
-    sys.argv[1:] = [a for a in arguments if a not in overrides] + overrides
     try:
+        arguments = expand(arguments)
+        overrides = [a for a in arguments if not a.startswith("-") and ("=" in a or a.startswith("~"))]
+        # Hydra reads sys.argv, and its parser wants overrides in one piece: `a=1 -m b=2,3` becomes `-m a=1 b=2,3`.
+        sys.argv[1:] = [a for a in arguments if a not in overrides] + overrides
         prepare(overrides)
         hydra.main(config_path=str(CONF_DIR), config_name="config", version_base="1.3")(task)()
     except (HydraException, OmegaConfBaseException) as error:
@@ -45,7 +79,7 @@ def main(arguments: Sequence[str]) -> int:
         return _refuse(f"{error.filename}: {error.strerror}; set hydra.run.dir or hydra.sweep.dir to another", error)
     except KeyboardInterrupt:
         return 130
-    return _summarise(statuses)
+    return int("failed" in statuses)
 
 
 def _refuse(message: str, error: Exception) -> int:
@@ -53,10 +87,3 @@ def _refuse(message: str, error: Exception) -> int:
         raise error
     print(f"error: {message}", file=sys.stderr)
     return 2
-
-
-def _summarise(statuses: Sequence[str]) -> int:
-    if len(statuses) > 1:
-        counts = {status: statuses.count(status) for status in sorted(set(statuses))}
-        print(f"{len(statuses)} cells: " + ", ".join(f"{count} {status}" for status, count in counts.items()))
-    return 1 if "failed" in statuses else 0

@@ -46,13 +46,13 @@ def check(cfg: DictConfig) -> None:
         threads is None or threads >= 1, "executor.threads", threads, "must be at least 1", "null for torch's default"
     )
     _require(tp is None or tp >= 1, "executor.tp", tp, "must be at least 1", "1 for a single rank")
-    for key, remedy in (("heartbeat_s", "5"), ("startup_limit_s", "1800")):
-        seconds = OmegaConf.select(cfg, f"executor.{key}")
-        _require(seconds is None or seconds > 0, f"executor.{key}", seconds, "must be above 0", remedy)
     replicas = OmegaConf.select(cfg, "executor.replicas")
     _require(replicas is None or replicas >= 1, "executor.replicas", replicas, "must be at least 1", "1 for one engine")
     events = cfg.record.timeline_max_events
     _require(events >= 1, "record.timeline_max_events", events, "must be at least 1", "record.timeline=false for none")
+    for key, remedy in (("heartbeat_s", "5"), ("startup_limit_s", "1800")):
+        seconds = OmegaConf.select(cfg, f"executor.{key}")
+        _require(seconds is None or seconds > 0, f"executor.{key}", seconds, "must be above 0", remedy)
     for key in ("ttft_s", "tpot_s", "e2e_s"):
         limit_s = cfg.slo[key]
         _require(limit_s is None or limit_s > 0, f"slo.{key}", limit_s, "must be above 0", "null for no objective")

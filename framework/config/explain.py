@@ -22,7 +22,7 @@ def explain(error: BaseException) -> str:
         plugin = discovery.broken_for(name)
         if plugin is not None:
             return f"{error.missing_cfg_file.replace('/', '=')}: {plugin.message()}"
-    if isinstance(cause, ConfigKeyError) or _is_struct_error(cause):
+    if _is_unknown_key(cause):
         file = re.match(r"In '.*?': ", str(error))  # the mistake is in a preset, not on the command line
         return (file[0] if file else "") + _unknown_key(cause)
     if isinstance(cause, OmegaConfBaseException):
@@ -30,8 +30,15 @@ def explain(error: BaseException) -> str:
     return str(error)
 
 
-def _is_struct_error(error: BaseException) -> bool:
-    return isinstance(error, OmegaConfBaseException) and "not in" in str(error) and error.parent_node is not None
+def is_unknown_key(error: BaseException) -> bool:
+    """Whether composition failed because of a key that the chosen options do not have."""
+    inner = error.__cause__ or error.__context__
+    return _is_unknown_key(inner if isinstance(inner, OmegaConfBaseException) else error)
+
+
+def _is_unknown_key(error: BaseException) -> bool:
+    in_struct = isinstance(error, OmegaConfBaseException) and "not in" in str(error) and error.parent_node is not None
+    return isinstance(error, ConfigKeyError) or in_struct
 
 
 def _unknown_key(error: BaseException) -> str:

@@ -138,6 +138,16 @@ class SLOConfig:
 
 
 @dataclass
+class StudyConfig:
+    """What a file in conf/experiment/ says of itself. Its axes are in hydra.sweeper.params."""
+
+    question: str = ""
+    tags: list[str] = field(default_factory=list)
+    smoke: list[str] = field(default_factory=list)
+    """Overrides that make it small: `smoke=true` runs it so, and so do the tests."""
+
+
+@dataclass
 class Config:
     """The root. Groups that plugins extend are untyped here: each choice brings its own type."""
 
@@ -157,6 +167,9 @@ class Config:
     record: RecordConfig = field(default_factory=RecordConfig)
     slo: SLOConfig = field(default_factory=SLOConfig)
     seed: int = 0
+    objective: list[str] = field(default_factory=list)
+    """Metrics that a search (hydra/sweeper=optuna) optimises, one or several: [output_tokens_per_s, ttft_s/p99]."""
+    study: StudyConfig = field(default_factory=StudyConfig)
     plugins: list[str] = field(default_factory=list)
     """Files, folders and modules with further plugins; on the command line only."""
 

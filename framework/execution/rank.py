@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ParamSpec, Protocol, TypeVar
 
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from framework.execution.capacity import fit_length
 from framework.execution.choices import Choices
@@ -21,6 +21,7 @@ from framework.execution.setup_graphs import build_graphs
 from framework.interfaces.attention import AttentionBackend
 from framework.kernels.cpu.optimize import optimize_for_cpu
 from framework.loading.load import LoadedModel, load_model
+from framework.loading.reuse import load_once
 from framework.parallel.group import TensorParallelGroup
 
 P = ParamSpec("P")
@@ -44,6 +45,7 @@ class Rank:
 
     runner: Runner
     loaded: LoadedModel
+    weights_reused: bool
     num_blocks: int
     max_model_len: int
     """Lowered to what the KV cache holds, where the configuration left it open"""
@@ -68,20 +70,9 @@ def build_rank(
         ValueError: memory runs out, or files do not hold what they should.
     """
     device, spec, attention = choices.device, choices.spec, choices.attention
-    with explain_out_of_memory("loading the weights", "the model's size or executor.dtype"):
-        loaded = on_device(
-            load_model,
-            cfg.model,
-            device=device,
-            dtype=choices.dtype,
-            group=group,
-            max_model_len=choices.max_model_len,
-            with_tokenizer=with_tokenizer,
-        )
+    (loaded, kernels), weights_reused = _load(cfg, choices, group, on_device, with_tokenizer)
     head = loaded.model.lm_head
     head.split = head.can_split and choices.sampler.can_shard
-    kernels = on_device(optimize_for_cpu, loaded.model) if device.type == "cpu" else {"layers": choices.kernels}
-    kernels |= compile_model(loaded.model, cfg.compile.level, cfg.compile.mode)
     network = _network(loaded, attention, choices.kernels, 1)
     reserved = activation_bytes(
         network, num_tokens=spec.max_num_batched_tokens, num_rows=spec.max_num_seqs, device=device
@@ -103,10 +94,41 @@ def build_rank(
         loaded=loaded,
         num_blocks=num_blocks,
         max_model_len=max_model_len,
+        weights_reused=weights_reused,
         kernels=kernels,
         activation_bytes=reserved,
         threads=on_device(torch.get_num_threads),
     )
+
+
+def _load(
+    cfg: DictConfig, choices: Choices, group: TensorParallelGroup, on_device: OnDevice, with_tokenizer: bool
+) -> tuple[tuple[LoadedModel, dict[str, object]], bool]:
+    """The model with what runs its layers, and whether an earlier cell of this process loaded it."""
+
+    def load() -> tuple[LoadedModel, dict[str, object]]:
+        with explain_out_of_memory("loading the weights", "the model's size or executor.dtype"):
+            loaded = on_device(
+                load_model,
+                cfg.model,
+                device=choices.device,
+                dtype=choices.dtype,
+                group=group,
+                max_model_len=choices.max_model_len,
+                with_tokenizer=with_tokenizer,
+            )
+        on_cpu = choices.device.type == "cpu"
+        kernels = on_device(optimize_for_cpu, loaded.model) if on_cpu else {"layers": choices.kernels}
+        return loaded, kernels | compile_model(loaded.model, cfg.compile.level, cfg.compile.mode)
+
+    if group.size > 1:
+        return load(), False  # its layers hold the process group, which ends with the engine
+    determined_by = {
+        "model": OmegaConf.to_container(cfg.model, resolve=True),
+        "compile": OmegaConf.to_container(cfg.compile, resolve=True),
+        "at": [str(choices.device), str(choices.dtype), choices.max_model_len, choices.kernels, cfg.executor.threads],
+    }
+    return load_once(determined_by, load)
 
 
 def _network(loaded: LoadedModel, attention: AttentionBackend, kernels: str, num_blocks: int) -> Network:

@@ -9,6 +9,8 @@ import socket
 import sys
 import threading
 import traceback
+from collections.abc import Callable
+from functools import partial
 from typing import NoReturn
 
 from framework.parallel.control import Channel, Message
@@ -18,11 +20,15 @@ INTERVAL_S = 0.25
 
 
 class Heartbeat:
-    """A thread that needs neither torch nor the main thread, only the interpreter."""
+    """A thread that needs neither torch nor the main thread, only the interpreter.
 
-    def __init__(self, channel: Channel) -> None:
+    Args:
+        when_gone: what to do when rank 0 is.
+    """
+
+    def __init__(self, channel: Channel, *, when_gone: Callable[[], NoReturn] = partial(os._exit, 1)) -> None:
         self.progress = Progress()
-        self._channel = channel
+        self._channel, self._when_gone = channel, when_gone
         self._starts: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self._main = threading.get_ident()
         self._channel.send(name=f"process {os.getpid()} on {socket.gethostname()}")
@@ -51,12 +57,10 @@ class Heartbeat:
                 continue
             messages, alive = self._channel.receive_ready()
             if not alive:
-                os._exit(1)
+                self._when_gone()
             for message in messages:
                 if "start" in message:
                     self._starts.put(message["start"])
-                elif "bye" in message:
-                    os._exit(0)
                 elif "dump" in message:
                     frame = sys._current_frames().get(self._main)
                     self._send(stack="".join(traceback.format_stack(frame)))
@@ -65,4 +69,4 @@ class Heartbeat:
         try:
             self._channel.send(**message)
         except OSError:
-            os._exit(1)
+            self._when_gone()

@@ -22,7 +22,17 @@ from framework.tracking.timeline import write_timeline
 Status = Literal["completed", "failed", "skipped", "interrupted"]
 SUMMARY, REQUESTS, STEPS = "summary.json", "requests.parquet", "steps.parquet"
 OUTPUTS, ERROR, TIMELINE = "outputs.jsonl", "error.txt", "timeline.json"
-_IN_SUMMARY = ("status", "reason", "cell_id", "requested", "effective", "environment", "metrics", "tracker_error")
+_IN_SUMMARY = (
+    "status",
+    "reason",
+    "cell_id",
+    "resume_key",
+    "requested",
+    "effective",
+    "environment",
+    "metrics",
+    "tracker_error",
+)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -33,6 +43,8 @@ class Record:
     reason: str = ""
     """Why it is not completed, in one line."""
     cell_id: str
+    resume_key: str = ""
+    """Of configuration and code: a cell with the same key need not run again."""
     requested: dict[str, Any] = field(default_factory=dict)
     """What the configuration asked for."""
     effective: dict[str, Any] = field(default_factory=dict)

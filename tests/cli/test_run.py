@@ -13,13 +13,13 @@ from framework.registry import REGISTRIES
 ROOT = Path(__file__).resolve().parents[2]
 SMOKE = ["experiment=smoke", "workload.num_requests=2", "workload.output_tokens_max=16"]
 INTERRUPTING = """
-import os, signal
+import os, signal, time
 from framework.interfaces import Scheduler
 from framework.registry import SCHEDULERS
 
 @SCHEDULERS.register("interrupting")
 class Interrupting(Scheduler):
-    '''Runs everything, one request at a time, and presses Ctrl-C once the second request runs.'''
+    '''Runs everything, one request at a time, and presses Ctrl-C after the third.'''
     def __init__(self, *, times: int = 1) -> None:
         self.left = times
         self.finished = 0
@@ -30,7 +30,8 @@ class Interrupting(Scheduler):
             plan.add(request)
         if self.finished == 3 and self.left:
             self.left -= 1
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getppid(), signal.SIGINT)  # the launcher, to which a terminal sends it
+            time.sleep(0.5)
 """
 
 

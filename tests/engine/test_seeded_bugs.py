@@ -34,8 +34,8 @@ BUGS = {
     "a preempted request runs again while its last row is in flight": ("plan", "if request.num_inflight:", "if False:"),
     "the whole prompt comes from the cache, leaving nothing to compute": (
         "kv_cache",
-        "limit = min(request.num_known, request.num_tokens - 1, request.shareable_tokens) // self.block_size",
-        "limit = request.num_known // self.block_size",
+        "return min(request.num_known, request.num_tokens - 1, request.shareable_tokens) // self.block_size",
+        "return request.num_known // self.block_size",
     ),
     "a preempted request keeps its computed count": (
         "kv_cache",

@@ -1,0 +1,51 @@
+"""Which cells of a sweep an earlier run of it completed, and in which folders the others go on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from framework.launching.ending import read_summary
+from framework.launching.resume_key import config_key, resume_key
+from framework.tracking.record import SUMMARY
+
+SUPERSEDED = "superseded.json"
+
+
+class Earlier:
+    """The records below `folder` as they are now, and the numbers of its folders."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._completed: dict[str, str] = {}
+        self._latest: dict[str, tuple[str, str]] = {}
+        for path in sorted(folder.rglob(SUMMARY)):
+            summary = read_summary(path.parent)
+            if summary is None:
+                continue
+            where, status = str(path.parent.relative_to(folder)), str(summary["status"])
+            if status == "completed" and summary.get("resume_key"):
+                self._completed[summary["resume_key"]] = where
+            self._latest[config_key(summary.get("requested") or {})] = (where, status)
+        numbers = [int(path.name) for path in folder.iterdir() if path.name.isdigit()] if folder.is_dir() else []
+        self._next = max(numbers, default=-1) + 1
+
+    def completed(self, config: Mapping[str, Any]) -> str | None:
+        """Folder of the completed record of this very cell: same configuration, same code; None if there is none."""
+        return self._completed.get(resume_key(config)) if self._completed else None
+
+    def folder_for(self, config: Mapping[str, Any]) -> str:
+        """The folder in which the cell runs: that of its record which did not complete, else the next number.
+
+        A completed record of the same configuration by other code stays where it is, as `superseded.json`, so that the
+        sweep has one record of the cell.
+        """
+        where, status = self._latest.get(config_key(config), ("", "")) if self._latest else ("", "")
+        if where and status != "completed":
+            return where
+        if where:
+            (self.folder / where / SUMMARY).rename(self.folder / where / SUPERSEDED)
+            print(f"{self.folder / where}: completed by other code; its summary is now {SUPERSEDED}")
+        self._next += 1
+        return str(self._next - 1)

@@ -1,0 +1,80 @@
+"""What a result depends on, in 16 hex digits: the same key, the same cell, so that it need not run again."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import inspect
+import json
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from framework.discovery import ROOT
+from framework.registry import REGISTRIES, Registry
+from framework.tracking.plain import plain
+
+NO_INFLUENCE = ("study", "objective")
+"""Keys of the configuration that describe the cell and change nothing in it."""
+_CODE = (".py", ".cpp", ".h")
+
+
+def resume_key(config: Mapping[str, Any]) -> str:
+    """Hash over the resolved configuration, the framework's sources and those of the plugins that it names.
+
+    Sources count by their text, committed or not: a commit that changes a document leaves every key as it was, one that
+    adds a plugin leaves those of cells that do not use it.
+    """
+    digest = hashlib.sha256((config_key(config) + _framework_sources()).encode())
+    for kind, registry in REGISTRIES.items():
+        chosen = config.get(kind)
+        name = chosen.get("name") if isinstance(chosen, Mapping) else None
+        if name in registry.names():
+            digest.update(f"{kind}\0{name}\0{_plugin_sources(registry, name)}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def config_key(config: Mapping[str, Any]) -> str:
+    """Hash over the resolved configuration alone, or over what a record says of it."""
+    kept = {name: value for name, value in config.items() if name not in NO_INFLUENCE}
+    return hashlib.sha256(json.dumps(plain(kept), sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:16]
+
+
+@functools.cache
+def _framework_sources() -> str:
+    folder = ROOT / "framework"
+    return _hash(sorted(path for path in folder.rglob("*") if path.suffix in _CODE))
+
+
+def _plugin_sources(registry: Registry, name: str) -> str:
+    """Of the plugin's module, of those of its base classes, and of the helpers in `plugins/` that these import."""
+    cls = registry.entry(name).cls
+    if cls is None:  # chosen when the engine is built, so that any of them may matter
+        return registry.fingerprint()
+    modules = {base.__module__ for base in inspect.getmro(cls)}
+    files: set[Path] = set()
+    while modules:
+        module = sys.modules.get(modules.pop())
+        file = getattr(module, "__file__", None)
+        if file is None or Path(file) in files or (ROOT / "framework") in Path(file).parents:
+            continue
+        files.add(Path(file))
+        modules |= {
+            value.__name__ if inspect.ismodule(value) else getattr(value, "__module__", None) or ""
+            for value in vars(module).values()
+            if _is_ours(value)
+        }
+    return _hash(sorted(files))
+
+
+def _is_ours(value: object) -> bool:
+    name = value.__name__ if inspect.ismodule(value) else getattr(value, "__module__", None)
+    return isinstance(name, str) and name.startswith(("plugins.", "servelab_plugin_"))
+
+
+def _hash(files: Iterable[Path]) -> str:
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{file.name}\0".encode() + hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()

@@ -1,0 +1,18 @@
+"""The launchers and the sweeper of this project, in the one namespace where Hydra looks for such plugins."""
+
+from framework.launching import grid, in_process, process
+from framework.launching.settings import store_settings
+
+store_settings()
+
+
+class GridSweeper(grid.GridSweeper):
+    """`hydra/sweeper=grid`"""
+
+
+class ProcessLauncher(process.ProcessLauncher):
+    """`hydra/launcher=process`"""
+
+
+class InProcessLauncher(in_process.InProcessLauncher):
+    """`hydra/launcher=in_process`"""

@@ -1,0 +1,85 @@
+"""Figures: numbers as the metrics have them, every figure drawn where there is something to show."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from framework import analysis
+from framework.analysis.cells import find, read_cell
+from framework.analysis.figures import curves, figures, latency, pareto, timeline, write_figures
+from tests.analysis.records import write_cell, write_sweep
+
+
+def capacity_sweep(folder: Path) -> Path:
+    for eviction, gain in (("lru", 0.2), ("belady", 0.4)):
+        for blocks in (50, 100, 400):
+            rate = gain * blocks / 400
+            name = f"{eviction}{blocks}"
+            write_cell(
+                folder / name, eviction=eviction, engine__num_blocks=blocks, metrics={"prefix_cache_hit_rate": rate}
+            )
+    return folder
+
+
+def test_every_figure_of_a_sweep(tmp_path: Path) -> None:
+    comparison = analysis.compare([str(write_sweep(tmp_path / "sweep"))])
+    assert [name for name, _, _ in figures(comparison)] == ["bars", "pareto", "latency_cdf", "timeline"]
+    paths = write_figures(comparison, tmp_path)
+    for path in paths:
+        text = path.read_text()
+        assert text.count("<svg") == 1
+        assert "chunked_prefill" in text
+    assert write_figures(comparison, tmp_path, "png")[0].read_bytes()[:4] == b"\x89PNG"
+
+
+def test_latencies_are_those_of_the_metrics(tmp_path: Path) -> None:
+    cell = read_cell(write_cell(tmp_path / "0", pace_s=0.25))
+    found = latency.latencies([cell])
+    for name in ("ttft_s", "tpot_s", "e2e_s"):
+        assert found[name].mean() == pytest.approx(cell.metrics[f"{name}/mean"])
+        assert np.quantile(found[name], 0.99) == pytest.approx(cell.metrics[f"{name}/p99"])
+
+
+def test_the_timeline_keeps_sums_and_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cell = read_cell(write_cell(tmp_path / "0"))
+    monkeypatch.setattr(timeline, "MAX_POINTS", 3)
+    found = timeline.steps(cell)
+    assert found["finish_s"].tolist() == pytest.approx([0.2, 0.5, 0.8])  # 8 steps in runs of 2, 3 and 3
+    assert found["num_prefill_tokens"].tolist() == pytest.approx([16, 16, 16 / 3])
+
+
+def test_pareto_front() -> None:
+    points = [(1.0, 5.0), (2.0, 4.0), (2.0, 9.0), (3.0, 9.0), (0.5, 1.0)]
+    beaten = {i for i, (x, y) in enumerate(points) if any((u <= x and v >= y and (u, v) != (x, y)) for u, v in points)}
+    assert set(pareto.front(points)) == set(range(len(points))) - beaten == {0, 2, 4}
+
+
+def test_hit_rate_against_capacity_with_the_bound(tmp_path: Path) -> None:
+    comparison = analysis.compare([str(capacity_sweep(tmp_path))])
+    drawn = {name: figure for name, _, figure in figures(comparison)}
+    panel = drawn["hit_rate_capacity"].axes[0]
+    lines = {line.get_label(): line for line in panel.get_lines()}
+    assert set(lines) == {"lru", "belady (bound)"}
+    assert lines["belady (bound)"].get_linestyle() == "--"
+    assert lines["lru"].get_xdata().tolist() == [50, 100, 400]
+    assert lines["lru"].get_ydata() == pytest.approx([0.025, 0.05, 0.2])
+
+
+def test_the_bound_as_a_metric(tmp_path: Path) -> None:
+    for blocks in (50, 100, 400):
+        rates = {"prefix_cache_hit_rate": blocks / 1000, "prefix_cache_hit_rate/belady": blocks / 500}
+        write_cell(tmp_path / str(blocks), engine__num_blocks=blocks, metrics=rates)
+    figure = curves.draw(analysis.compare(tmp_path), curves.CAPACITY, curves.HIT_RATES)
+    assert figure is not None
+    bound = figure.axes[0].get_lines()[-1]
+    assert bound.get_linestyle() == "--"
+    assert bound.get_ydata() == pytest.approx([0.1, 0.2, 0.8])
+
+
+def test_one_cell_has_a_latency_and_a_timeline(tmp_path: Path) -> None:
+    write_cell(tmp_path / "0")
+    assert [name for name, _, _ in figures(analysis.compare(tmp_path))] == ["latency_cdf", "timeline"]
+    assert len(find([tmp_path])[0]) == 1

@@ -1,0 +1,68 @@
+"""`run.py` whose cells cost nothing and do what `model.name` says. A script, with the arguments of run.py."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from framework.cli import run as cli
+from framework.experiment import hydra_cell, interruptible
+from framework.launching import process
+from framework.launching.resume_key import resume_key
+from framework.tracking import Record, RecordWriter
+
+
+def run_cell(cfg):
+    """Ends as its name says, and leaves a record if it can."""
+    cell = hydra_cell(cfg)
+    record = Record(status="completed", cell_id=cell.cell_id, requested=cell.config, resume_key=resume_key(cell.config))
+    note = {"pid": os.getpid(), "gpus": os.environ.get("CUDA_VISIBLE_DEVICES"), "from": time.monotonic()}
+    with interruptible():
+        try:
+            ended = _behave(cfg.model.name, cell.folder)
+            record.status = ended or record.status
+        except KeyboardInterrupt:
+            record.status, record.reason = "interrupted", "Ctrl-C"
+        record.metrics = {"output_tokens_per_s": 100.0 + cfg.seed, "ttft_s/p99": 1.0 / (1 + cfg.seed)}
+        RecordWriter(cell.folder).write(record)
+    note["to"] = time.monotonic()
+    (cell.folder / "note.json").write_text(json.dumps(note))
+    if cfg.model.name == "crash_late":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if record.status == "interrupted":
+        raise KeyboardInterrupt
+    return record.status
+
+
+def _behave(name: str, folder: Path) -> str | None:
+    if name == "exit":
+        os._exit(7)
+    if name == "segfault":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if name == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if name == "stubborn":
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if name in ("hang", "stubborn"):
+        helper = subprocess.Popen(["sleep", "300"])
+        (folder / "helper").write_text(str(helper.pid))
+        time.sleep(300)
+    if name == "slow":
+        time.sleep(0.4)
+    if name == "loud":
+        print("hello from the cell")
+        print("and its errors", file=sys.stderr)
+    if name == "failing" and not Path("repaired").exists():
+        return "failed"
+    return "skipped" if name == "skipped" else None
+
+
+if __name__ == "__main__":
+    cli.run_cell = run_cell
+    process.GRACE_S = 1.0
+    sys.exit(cli.main(sys.argv[1:]))

@@ -23,12 +23,12 @@ class Heartbeat:
     """A thread that needs neither torch nor the main thread, only the interpreter.
 
     Args:
-        when_gone: what to do when rank 0 is.
+        when_gone: what to do when rank 0 is; None ends this process.
     """
 
-    def __init__(self, channel: Channel, *, when_gone: Callable[[], NoReturn] = partial(os._exit, 1)) -> None:
+    def __init__(self, channel: Channel, *, when_gone: Callable[[], NoReturn] | None = None) -> None:
         self.progress = Progress()
-        self._channel, self._when_gone = channel, when_gone
+        self._channel, self._when_gone = channel, when_gone or partial(os._exit, 1)
         self._starts: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self._main = threading.get_ident()
         self._channel.send(name=f"process {os.getpid()} on {socket.gethostname()}")

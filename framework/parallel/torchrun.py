@@ -18,7 +18,9 @@ import sys
 import time
 from typing import Any, NoReturn
 
+import torch
 from omegaconf import DictConfig
+from torch.distributed import PrefixStore, rendezvous
 
 from framework.errors import IncompatibleError, RankError
 from framework.execution.choices import Choices
@@ -53,8 +55,10 @@ def serve() -> int:
     heartbeat = Heartbeat(channel, when_gone=_start_afresh)
     while True:
         start = heartbeat.next_start()
-        plans = connect_plans(store, start["store"]["prefix"], start["rank"], start["size"], start["limit_s"])
-        follow(start, heartbeat, GroupReader(plans).receive, local=False)
+        name, rank, size = start["name"], start["rank"], start["size"]
+        engine_store = PrefixStore(name, _new_store())
+        plans = connect_plans(engine_store, rank, size, start["limit_s"])
+        follow(start, heartbeat, GroupReader(plans).receive, lambda: engine_store, local=False)  # noqa: B023 (called now)
 
 
 def _start_afresh() -> NoReturn:
@@ -76,19 +80,17 @@ class TorchrunRanks(Ranks):
                 f"executor.tp={self.size}: torchrun started {world_size} processes; set executor.tp={world_size}"
             )
         self._world = _world(self.limit_s)
-        prefix = f"servelab-{secrets.token_hex(8)}"
-        self._address = {"prefix": prefix}
         for rank, channel in self._world.items():
-            start = start_message(cfg, rank=rank, size=self.size, threads=num_threads, store=self._address)
+            start = start_message(cfg, name=self.name, rank=rank, size=self.size, threads=num_threads)
             channel.send(start=start | {"limit_s": self.limit_s})
         peers = [Peer(rank, channel, lambda: ("is gone", ""), channel.close) for rank, channel in self._world.items()]
         self.watch = Watch(peers, self.progress, cfg.executor.heartbeat_s)
 
     def join(self, cfg: DictConfig, choices: Choices) -> Joined:
         def make() -> Joined:
-            prefix = self._address["prefix"]
-            self.plans = GroupWriter(connect_plans(_store(), prefix, 0, self.size, self.limit_s))
-            return join(cfg, choices, self._address, 0, self.progress, local=False, store=engine_store(prefix))
+            store = PrefixStore(self.name, _new_store())
+            self.plans = GroupWriter(connect_plans(store, 0, self.size, self.limit_s))
+            return join(cfg, choices, store, self.name, 0, self.progress, local=False)
 
         return self._join(make)
 
@@ -105,29 +107,19 @@ class TorchrunRanks(Ranks):
             self.joined.close()
 
 
-@functools.cache
-def _store() -> Any:
-    from torch.distributed import rendezvous
-
+def _new_store() -> Any:
+    """A connection of its own to torchrun's store: whoever waits at one keeps others from using it."""
     store, _, _ = next(iter(rendezvous("env://")))
     return store
 
 
-def engine_store(prefix: str) -> Any:
-    """The part of torchrun's store that belongs to one engine."""
-    from torch.distributed import PrefixStore
-
-    return PrefixStore(prefix, _store())
+_store = functools.cache(_new_store)
+"""The one for short questions"""
 
 
-def connect_plans(store: Any, prefix: str, rank: int, size: int, limit_s: float) -> Any:
+def connect_plans(store: Any, rank: int, size: int, limit_s: float) -> Any:
     """A process group on the hosts' processors, for plans alone."""
-    import torch
-    from torch.distributed import PrefixStore
-
-    return connect(
-        PrefixStore(f"{prefix}-plans", store), rank, size, torch.device("cpu"), limit_s, local=False, backend="gloo"
-    )
+    return connect(PrefixStore("plans", store), rank, size, torch.device("cpu"), limit_s, local=False, backend="gloo")
 
 
 @functools.cache

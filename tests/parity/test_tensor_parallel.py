@@ -1,4 +1,4 @@
-"""Two ranks give the tokens of one, whatever is scheduled, cached, preempted or sampled. Each model starts them once."""
+"""Two ranks give the tokens of one, whatever is scheduled, cached, preempted or sampled. Two starts in all."""
 
 from __future__ import annotations
 

@@ -15,6 +15,8 @@ class Channel:
 
     def __init__(self, connection: socket.socket) -> None:
         self.socket = connection
+        self.name = ""
+        """Process and host at the other end, once it has said so"""
         self._lock = threading.Lock()
         self._received = b""
 

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from framework.errors import IncompatibleError
 from framework.execution.choices import Choices
-from framework.parallel.connect import connect
+from framework.parallel.connect import connect, open_sockets, shut_down
 from framework.parallel.group import Progress, TensorParallelGroup
 from framework.parallel.symmetric import SymmetricSum
 
@@ -25,12 +25,14 @@ class Joined:
     """gloo, nccl, or symm_mem with nccl for what is too large for it"""
     passed_over: dict[str, str]
     """Why `auto` did not take a faster one"""
-    store: Any = None
-    """Kept: the process group talks through it"""
+    sockets: set[int]
+    """Of gloo"""
 
     def abort(self) -> None:
         """Give up what is in flight, from any thread, so that whoever waits for a lost peer is freed."""
-        self.group.process_group.abort()
+        shut_down(self.sockets)
+        if self.allreduce in ("nccl", "symm_mem"):
+            self.group.process_group.abort()
 
     def close(self) -> None:
         """Idempotent."""
@@ -53,11 +55,12 @@ def join(
     backend = "gloo" if choices.device.type == "cpu" or wanted == "gloo" else "nccl"
     if backend == "nccl":
         os.environ.setdefault("NCCL_NVLS_ENABLE", "0")  # NVLink multicast stays off
+    before = open_sockets()
     process_group = connect(
         store, rank, size, choices.device, cfg.executor.startup_limit_s, local=local, backend=backend
     )
     group = TensorParallelGroup(rank, size, process_group, progress=progress)
-    joined = Joined(group, backend, {}, store)
+    joined = Joined(group, backend, {}, open_sockets() - before if backend == "gloo" else set())
     if backend == "nccl" and wanted in ("auto", "symm_mem"):
         symmetric, reason = _symmetric(choices, group, name)
         if symmetric is not None:

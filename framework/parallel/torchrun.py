@@ -64,6 +64,7 @@ def serve() -> int:
 def _start_afresh() -> NoReturn:
     """Become a new interpreter in this process, whatever its threads are stuck in, and follow the next rank 0."""
     os.environ[_NUMBER] = str(int(os.environ.get(_NUMBER, 1)) + 1)
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # gloo's sockets would live on, and peers would wait at them
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 

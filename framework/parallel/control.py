@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import json
+import select
 import socket
 import threading
 from typing import Any
 
 Message = dict[str, Any]
+
+
+def readable(connection: socket.socket, limit_s: float) -> bool:
+    """Whether something (the end included) can be received within `limit_s`."""
+    poll = select.poll()  # not select(), which knows 1024 descriptors
+    poll.register(connection, select.POLLIN)
+    return bool(poll.poll(limit_s * 1000))
 
 
 class Channel:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import queue
-import select
 import socket
 import sys
 import threading
@@ -13,7 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import NoReturn
 
-from framework.parallel.control import Channel, Message
+from framework.parallel.control import Channel, Message, readable
 from framework.parallel.group import PeerError, Progress
 
 INTERVAL_S = 0.25
@@ -40,19 +39,19 @@ class Heartbeat:
 
     def ready(self, **found: object) -> None:
         """This rank is built, with what was found out."""
-        self._channel.send(ready=found)
+        self._send(ready=found)
 
     def fail(self, error: BaseException) -> NoReturn:
         """Report `error` and wait for the end, which rank 0 makes."""
         text = traceback.format_exc()
         summary = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        self._channel.send(failed=summary, traceback=text, lost_peer=isinstance(error, PeerError))
+        self._send(failed=summary, traceback=text, lost_peer=isinstance(error, PeerError))
         while True:
             threading.Event().wait()
 
     def _run(self) -> None:
         while True:
-            if not select.select([self._channel.socket], [], [], INTERVAL_S)[0]:
+            if not readable(self._channel.socket, INTERVAL_S):
                 self._send(beat=self.progress.count)
                 continue
             messages, alive = self._channel.receive_ready()

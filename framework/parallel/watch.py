@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import select
 import selectors
 import sys
 import threading
@@ -13,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from framework.errors import RankError
-from framework.parallel.control import Channel, Message
+from framework.parallel.control import Channel, Message, readable
 from framework.parallel.group import PeerError, Progress
 
 _GRACE_S = 1.0
@@ -176,7 +175,7 @@ class Watch:
         with contextlib.suppress(OSError):
             peer.channel.send(dump=True)
         while not peer.stack and not peer.gone and (left_s := until_s - time.monotonic()) > 0:
-            if select.select([peer.channel.socket], [], [], left_s)[0]:
+            if readable(peer.channel.socket, left_s):
                 self._hear(peer)
         return peer.stack
 

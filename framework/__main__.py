@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from framework.cli import check, compare, doctor, new, plugins
+from framework.cli import check, compare, doctor, new, plugins, report, wandb_workspace
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -17,6 +17,8 @@ def main(arguments: list[str] | None = None) -> int:
     new.add_parser(commands)
     check.add_parser(commands)
     compare.add_parser(commands)
+    report.add_parser(commands)
+    wandb_workspace.add_parser(commands)
     options = parser.parse_args(arguments)
     try:
         return int(options.run(options))

@@ -14,12 +14,14 @@ from framework.engine.intake import Intake
 from framework.errors import IncompatibleError
 from framework.execution.capacity import blocks_within, check_blocks, fit_length
 from framework.execution.hardware import hardware
+from framework.execution.shadow_memory import ShadowMemory
 from framework.execution.simulated import SimulatedExecutor
-from framework.interfaces.cost_model import CostModel, Deployment, ModelShape
+from framework.interfaces.cost_model import CostModel, Deployment
 from framework.interfaces.graph import GraphLimits
 from framework.metrics.utilization import DevicePeaks, ModelCosts
 from framework.models.config import ModelConfig
 from framework.models.read_config import load_config
+from framework.models.shape import model_shape
 from framework.registry import COST_MODELS, EVICTIONS, GRAPHS, ROUTERS, SCHEDULERS, WORKLOADS
 
 _ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -103,6 +105,7 @@ def build_replica(
         num_blocks=num_blocks,
         vocab_size=config.vocab_size,
         clock=clock,
+        memory=ShadowMemory(num_blocks, engine.block_size, engine.max_num_seqs) if cfg.executor.verify else None,
     )
     intake = Intake(
         vocab_size=config.vocab_size,
@@ -121,11 +124,6 @@ def build_replica(
         overlap=engine.overlap,
         prefix_caching=engine.prefix_caching,
     )
-
-
-def model_shape(config: ModelConfig) -> ModelShape:
-    """What cost models know of a model."""
-    return ModelShape(**{name: getattr(config, name) for name in ModelShape.__dataclass_fields__})
 
 
 def _deployment(cfg: DictConfig, config: ModelConfig) -> Deployment:

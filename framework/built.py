@@ -34,3 +34,9 @@ class BuiltEngine:
     """From here to the end of warm-up, imports excluded."""
     after_run: Callable[[], dict[str, object]] = dict
     """What only a run can tell, to be added to `effective` when it has ended."""
+
+    @property
+    def single_engine(self) -> Engine:
+        """The engine of what is no fleet."""
+        assert isinstance(self.engine, Engine)
+        return self.engine

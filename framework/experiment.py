@@ -56,7 +56,10 @@ def run_cell(cfg: DictConfig, cell: CellInfo | None = None) -> Status:
                 check(cfg)
                 tracker = TRACKERS.build(cfg.tracker)
                 tracker.start(cell)
-                _measure(cfg, record, tracker)
+                if cfg.calibrate.enabled:
+                    _calibrate(cfg, record, cell.folder)
+                else:
+                    _measure(cfg, record, tracker)
             except IncompatibleError as error:
                 record.status, record.reason = "skipped", str(error)
             except KeyboardInterrupt:
@@ -77,17 +80,28 @@ def run_cell(cfg: DictConfig, cell: CellInfo | None = None) -> Status:
 
 
 def hydra_cell(cfg: DictConfig) -> CellInfo:
-    """The cell as the running Hydra app knows it: folder, group choices, overrides, and the sweep it belongs to."""
+    """The cell as the running Hydra app knows it: folder, group choices, overrides, and the sweep it belongs to.
+
+    Its tags, and with the seed its name, are the overrides that choose an option of a group: `scheduler=fifo`.
+    """
     from framework.tracking import CellInfo, cell_id
 
     hydra = HydraConfig.get()
     config: Any = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
+    groups = {str(group): str(name) for group, name in hydra.runtime.choices.items() if name is not None}
+    choices = {group: name for group, name in groups.items() if "hydra" not in group}
+    overrides = list(hydra.overrides.task)
+    chosen = [text for text in overrides if text.partition("=")[0] in choices]
+    seeds = [text for text in overrides if text.startswith("seed=")]
     return CellInfo(
         folder=Path(hydra.runtime.output_dir),
         cell_id=cell_id(config),
         config=config,
-        choices={str(group): str(name) for group, name in hydra.runtime.choices.items() if "hydra" not in str(group)},
-        overrides=list(hydra.overrides.task),
+        choices=choices,
+        overrides=overrides,
+        name=" ".join([*chosen, *seeds])[:128],
+        study=choices.get("experiment", ""),
+        tags=[text for text in chosen if len(text) <= 64],  # W&B's limit
         group=Path(hydra.sweep.dir).name if hydra.mode == RunMode.MULTIRUN else "",
     )
 
@@ -129,7 +143,7 @@ def _measure(cfg: DictConfig, record: Record, tracker: Tracker) -> None:
         requests = prepare(workload, context)
         if workload.effective:
             record.effective["workload"] = dict(workload.effective)
-        tell_future(engine, [request.prompt_token_ids or () for request in requests if not request.error])
+        tell_future(engine, requests)
         startup_s = time.perf_counter() - start_s
         screen: Observer
         if workload.prints_answers:
@@ -157,6 +171,31 @@ def _measure(cfg: DictConfig, record: Record, tracker: Tracker) -> None:
                 memory_bandwidth_utilization=bandwidth,
                 model_flops_utilization=flops,
             )
+
+
+def _calibrate(cfg: DictConfig, record: Record, folder: Path) -> None:
+    """Measure step times on this machine and write their profile."""
+    from framework.build import build_engine
+    from framework.calibration.run import calibrate
+    from framework.tracking.atomic import write_text
+    from framework.tracking.environment import environment
+
+    if cfg.executor.name != "local":
+        raise IncompatibleError("experiment=calibrate measures a real device; set executor=local")
+    built = build_engine(cfg)
+    with closing(built.engine):
+        record.effective, record.environment = dict(built.effective), environment(str(built.effective["device"]))
+        profile, _ = calibrate(cfg, built, record.environment)
+    path = folder / f"{profile.hardware}-{profile.model_name}-{profile.dtype}-tp{profile.tp}.json"
+    write_text(path, profile.to_json())
+    for error in profile.errors:
+        spread = f"{error.median:.1%} median, {error.p95:.1%} p95"
+        print(f"{error.regime}: error of {error.num_points} held-out points: {spread}")
+        record.metrics |= {f"fit_error/{error.regime}/median": error.median, f"fit_error/{error.regime}/p95": error.p95}
+    print(
+        f"profile: {path}\nuse it: executor=simulated executor.hardware={profile.hardware} cost_model=profiled "
+        f"cost_model.path={path}"
+    )
 
 
 def _build(cfg: DictConfig) -> BuiltEngine:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.analysis.records import write_sweep
+
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -44,6 +46,9 @@ def execute(command: list[str], folder: Path) -> subprocess.CompletedProcess[str
 @pytest.mark.parametrize("command", commands())
 def test_command(command: str, folder: Path) -> None:
     words = command.split()
+    for word in words:
+        if word.startswith("multirun/"):
+            write_sweep(folder / word)  # what an earlier command would have left there
     if words[0] == "make":
         if shutil.which("make") is None:
             pytest.skip("make is not installed")

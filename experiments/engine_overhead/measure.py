@@ -2,7 +2,8 @@
 
     python experiments/engine_overhead/measure.py [--repeats 5]
 
-Prints milliseconds a decode step, median and spread over the repeats, for every scheduler and several batch sizes.
+Prints milliseconds of CPU time a decode step, median and spread over the repeats, for every scheduler and several
+batch sizes. CPU time and not wall time: a neighbour on the machine takes the core away for a while.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class StubExecutor(Executor):
 
 
 def measure(scheduler: str, num_seqs: int, *, prompt_tokens: int = 512, steps: int = 200) -> float:
-    """Seconds a steady decode step of `num_seqs` rows."""
+    """CPU seconds a steady decode step of `num_seqs` rows."""
     engine = Engine(
         SCHEDULERS.get(scheduler)(),
         EVICTIONS.get("lru")(),
@@ -62,10 +63,10 @@ def measure(scheduler: str, num_seqs: int, *, prompt_tokens: int = 512, steps: i
         engine.step()
     for _ in range(20):
         engine.step()
-    started = time.perf_counter()
+    started = time.process_time()
     for _ in range(steps):
         engine.step()
-    return (time.perf_counter() - started) / steps
+    return (time.process_time() - started) / steps
 
 
 def main() -> None:

@@ -58,7 +58,7 @@ def differing_keys(cells: Sequence[Cell]) -> list[str]:
     found = []
     for key in _all_keys(cells):
         group = "executor" if key in _DEVICE_KEYS else key.partition(".")[0]
-        if group in _WITHOUT_EFFECT:
+        if group in _WITHOUT_EFFECT or (key != "seed" and is_seed(key) and _follows_seed(key, cells)):
             continue
         scopes: dict[Value, set[Value]] = {}
         for cell in cells:
@@ -157,6 +157,10 @@ def counterpart(group: Group, baseline: Mapping[str, str], groups: Sequence[Grou
             return other
     others = [other for other in groups if all(is_context(key) and key not in baseline for key in differs(other))]
     return others[0] if len(others) == 1 else None
+
+
+def _follows_seed(key: str, cells: Sequence[Cell]) -> bool:
+    return all(cell.keys.get(key) == cell.keys.get("seed") for cell in cells)
 
 
 def _all_keys(cells: Sequence[Cell]) -> list[str]:

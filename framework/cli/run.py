@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from framework.config.compose import CONF_DIR, prepare
 from framework.config.explain import explain
+from framework.discovery import discover
 from framework.experiment import run_cell
 from framework.launching.arguments import expand
 from framework.launching.callback import end_sweep
@@ -52,24 +53,28 @@ def main(arguments: Sequence[str]) -> int:
     states = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
     print(f"{len(sweep.cells)} cells: {states}" + (f" ({reused} of them earlier)" if reused else ""))
     print(f"sweep: {sweep.folder}", flush=True)
-    good = counts["completed"] + counts["skipped"]
-    return code or int(good < len(sweep.cells))
+    bad = [cell for cell in sweep.cells if cell.status not in ("completed", "skipped") and not cell.reused]
+    return code or int(bool(bad))
 
 
 def _run(arguments: Sequence[str]) -> int:
     statuses: list[str] = []
 
     def task(cfg: DictConfig) -> float | list[float] | None:
+        discover(cfg.plugins)  # on another machine nothing has been found yet
         statuses.append(run_cell(cfg))
-        folder = Path(HydraConfig.get().runtime.output_dir)
-        return objectives(folder, cfg.objective) if HydraConfig.get().mode == RunMode.MULTIRUN else None
+        hydra_config = HydraConfig.get()
+        if hydra_config.mode == RunMode.MULTIRUN:
+            return objectives(Path(hydra_config.runtime.output_dir), cfg.objective)
+        if hydra_config.sweeper.get("params"):
+            print("note: this was one cell of a study with axes of its own; run.py -m runs all", file=sys.stderr)
+        return None
 
     try:
         arguments = expand(arguments)
         overrides = [a for a in arguments if not a.startswith("-") and ("=" in a or a.startswith("~"))]
         # Hydra reads sys.argv, and its parser wants overrides in one piece: `a=1 -m b=2,3` becomes `-m a=1 b=2,3`.
-        sys.argv[1:] = [a for a in arguments if a not in overrides] + overrides
-        prepare(overrides)
+        sys.argv[1:] = [a for a in arguments if a not in overrides] + prepare(overrides)
         hydra.main(config_path=str(CONF_DIR), config_name="config", version_base="1.3")(task)()
     except (HydraException, OmegaConfBaseException) as error:
         return _refuse(explain(error), error)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from framework.config.compose import CONF_DIR
+from framework.config.quote import quote
 from framework.config.schema import Config, EngineConfig, ExecutorConfig
 
 _KEYS = {field.name: "engine" for field in dataclasses.fields(EngineConfig)}
@@ -25,16 +25,16 @@ def api_overrides(model: str, keywords: Mapping[str, Any]) -> list[str]:
     if model in presets:
         result = [f"model={model}"]
     else:
-        result = ["model=custom", f"model.path={_quote(model)}", f"model.name={_quote(model)}"]
+        result = ["model=custom", f"model.path={quote(model)}", f"model.name={quote(model)}"]
     for key, value in keywords.items():
         if key == "overrides":
             result += value
         elif key == "plugins":
-            result.append(f"plugins={_quote(value)}")
+            result.append(f"plugins={quote(value)}")
         elif key == "model":
             raise ValueError("model was given twice")
         elif key in _KEYS and not isinstance(value, Mapping):
-            result.append(f"{_KEYS[key]}.{key}={_quote(value)}")
+            result.append(f"{_KEYS[key]}.{key}={quote(value)}")
         elif key in _GROUPS:
             result += _group(key, value)
         else:
@@ -49,16 +49,4 @@ def _group(key: str, value: Any) -> list[str]:
     if not isinstance(value, Mapping):
         raise ValueError(f"{key}={value!r}: pass the name of a choice, or a mapping of its keys")
     chosen = [f"{key}={value['name']}"] if "name" in value else []
-    return chosen + [f"{key}.{inner}={_quote(v)}" for inner, v in value.items() if inner != "name"]
-
-
-def _quote(value: Any) -> str:
-    """A value in Hydra's override grammar."""
-    if isinstance(value, str):
-        escaped = value.replace("'", "\\'")
-        return f"'{escaped}'"
-    if isinstance(value, Mapping):
-        return "{" + ",".join(f"{key}:{_quote(inner)}" for key, inner in value.items()) + "}"
-    if isinstance(value, list | tuple):
-        return "[" + ",".join(_quote(inner) for inner in value) + "]"
-    return json.dumps(value)
+    return chosen + [f"{key}.{inner}={quote(v)}" for inner, v in value.items() if inner != "name"]

@@ -24,7 +24,7 @@ def check(cfg: DictConfig) -> None:
         if not discovery.loaded(item):
             raise ValueError(f"plugins=[{item}] comes from a file; give it on the command line, before composition")
     _check_keys(cfg, [f.name for f in dataclasses.fields(Config)], "", "the configuration")
-    for section in ("model", "executor", "engine", "compile", "record", "slo"):
+    for section in ("model", "executor", "engine", "compile", "calibrate", "record", "slo"):
         schema = OmegaConf.get_type(cfg[section])
         if dataclasses.is_dataclass(schema):
             _check_keys(cfg[section], [f.name for f in dataclasses.fields(schema)], f"{section}.", section)
@@ -41,6 +41,8 @@ def check(cfg: DictConfig) -> None:
         _check_plugin(cfg, kind, registry.names())
     _check_engine(cfg.engine)
     _check_kernels(cfg)
+    for key in ("num_points", "repeats"):
+        _require(cfg.calibrate[key] >= 1, f"calibrate.{key}", cfg.calibrate[key], "must be at least 1", "5 or more")
     threads, tp = OmegaConf.select(cfg, "executor.threads"), OmegaConf.select(cfg, "executor.tp")
     _require(
         threads is None or threads >= 1, "executor.threads", threads, "must be at least 1", "null for torch's default"

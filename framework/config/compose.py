@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
+from pathlib import Path
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
@@ -15,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from framework import discovery
 from framework.config.check import check
 from framework.config.explain import explain
+from framework.config.quote import quote
 from framework.config.schema import store_schema
 
 CONF_DIR = discovery.ROOT / "conf"
@@ -26,13 +28,13 @@ def compose(overrides: Sequence[str] = (), config_name: str = "config") -> DictC
     Raises:
         ValueError: unknown group, key, choice or type, or a value out of its limits; names the choices.
     """
-    prepare(overrides)
+    overrides = prepare(overrides)
     global_hydra = GlobalHydra.instance()
     running = global_hydra.hydra
     global_hydra.clear()
     try:
         with hydra.initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-            cfg = hydra.compose(config_name, overrides=list(overrides))
+            cfg = hydra.compose(config_name, overrides=overrides)
         check(cfg)
     except (HydraException, OmegaConfBaseException) as error:
         raise ValueError(explain(error)) from error
@@ -41,21 +43,18 @@ def compose(overrides: Sequence[str] = (), config_name: str = "config") -> DictC
     return cfg
 
 
-def prepare(overrides: Sequence[str]) -> None:
+def prepare(overrides: Sequence[str]) -> list[str]:
     """What has to happen before Hydra composes: schema, plugins, resolvers. Idempotent.
+
+    Returns `overrides` with full paths in `plugins=[...]`, since a process of another folder may read them.
 
     Raises:
         ValueError: an entry of `plugins=[...]` among `overrides` does not exist or fails to import.
     """
     OmegaConf.register_new_resolver("unique", lambda: secrets.token_hex(3), replace=True, use_cache=True)
     store_schema()
-    discovery.discover(requested_plugins(overrides))
-
-
-def requested_plugins(overrides: Sequence[str]) -> list[str]:
-    """The list in `plugins=[...]`, read ahead since composition needs the plugins' types."""
-    items: list[str] = []
-    for text in overrides:
+    overrides, plugins = list(overrides), list[str]()
+    for index, text in enumerate(overrides):
         if text.lstrip("+").startswith("plugins="):
             try:
                 value = OverridesParser.create().parse_override(text).value()
@@ -63,5 +62,13 @@ def requested_plugins(overrides: Sequence[str]) -> list[str]:
                 raise ValueError(explain(error)) from error
             if not isinstance(value, list):
                 raise ValueError(f"{text}: plugins takes a list, such as plugins=[path/to/mine.py,module.name]")
-            items = [str(item) for item in value]
-    return items
+            plugins = [_full_path(str(item)) for item in value]
+            overrides[index] = f"{text.partition('=')[0]}={quote(plugins)}"
+    discovery.discover(plugins)  # composition needs their types
+    return overrides
+
+
+def _full_path(item: str) -> str:
+    """Of a file or folder; a module's name as it is."""
+    path = Path(item).expanduser()
+    return str(path.resolve()) if path.exists() else item

@@ -12,6 +12,9 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from framework import discovery
 
+IN_EXTRA = ("optuna", "ray", "submitit_local", "submitit_slurm")
+"""Launchers and sweepers of Hydra's own, which come with the extra `sweep`."""
+
 
 def explain(error: BaseException) -> str:
     """What is wrong in `error`, which key or choice, and what would be right."""
@@ -19,6 +22,9 @@ def explain(error: BaseException) -> str:
     cause = inner if isinstance(inner, OmegaConfBaseException) else error
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         name = error.missing_cfg_file.rpartition("/")[2]
+        if name in IN_EXTRA:
+            what = error.missing_cfg_file
+            return f"{what} is in packages that are not installed: pip install -c constraints.txt '.[sweep]'"
         plugin = discovery.broken_for(name)
         if plugin is not None:
             return f"{error.missing_cfg_file.replace('/', '=')}: {plugin.message()}"

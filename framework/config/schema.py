@@ -117,6 +117,17 @@ class CompileConfig:
 
 
 @dataclass
+class CalibrateConfig:
+    """Measuring step times in place of a workload: `experiment=calibrate`."""
+
+    enabled: bool = False
+    num_points: int = 160
+    """Mixed batches and chunks to measure, beside decode steps of every graph."""
+    repeats: int = 5
+    """Steps of each whose median counts."""
+
+
+@dataclass
 class RecordConfig:
     """What the record keeps beyond metrics."""
 
@@ -142,6 +153,8 @@ class StudyConfig:
     """What a file in conf/experiment/ says of itself. Its axes are in hydra.sweeper.params."""
 
     question: str = ""
+    arm: str = ""
+    """Of a study whose arms differ in several keys at once: which one this cell belongs to (hydra.sweeper.arms)."""
     tags: list[str] = field(default_factory=list)
     smoke: list[str] = field(default_factory=list)
     """Overrides that make it small: `smoke=true` runs it so, and so do the tests."""
@@ -164,6 +177,7 @@ class Config:
     tracker: Any = MISSING
     engine: EngineConfig = field(default_factory=EngineConfig)
     compile: CompileConfig = field(default_factory=CompileConfig)
+    calibrate: CalibrateConfig = field(default_factory=CalibrateConfig)
     record: RecordConfig = field(default_factory=RecordConfig)
     slo: SLOConfig = field(default_factory=SLOConfig)
     seed: int = 0

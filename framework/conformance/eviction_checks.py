@@ -1,4 +1,4 @@
-"""What is checked of an eviction policy: in the engine under an adversary, over chains of blocks, and what it costs."""
+"""What is checked of an eviction policy: in the engine under a random scheduler, over chains of blocks, its cost."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from omegaconf import DictConfig
 
 from framework.analysis.block_cache import replay_chains
 from framework.conformance import serve as rules
-from framework.conformance.adversary import Adversary
 from framework.conformance.eviction_cost import decision_cost
 from framework.conformance.finding import Budget, Check, Violation
 from framework.conformance.model_run import same_tokens
@@ -18,6 +17,7 @@ from framework.conformance.serve import serve
 from framework.conformance.traces import Trace, simpler_traces, traces
 from framework.conformance.watched_policy import VICTIMS, WatchedPolicy, watch
 from framework.interfaces.eviction import EvictionPolicy
+from framework.registry import SCHEDULERS
 
 BALANCE = "no block is forgotten: all that can be evicted are, in the end"
 SAME_VICTIMS = "the same trace gives the same victims"
@@ -41,7 +41,7 @@ def _in_engine(build: Callable[[], EvictionPolicy], budget: Budget) -> str:
 
     def attempt(example: tuple[Trace, int, int]) -> None:
         trace, overlap, seed = example
-        serve(trace, Adversary(seed), watch(build()), overlap=overlap)
+        serve(trace, SCHEDULERS.get("random")(seed=seed), watch(build()), overlap=overlap)
 
     examples = st.tuples(traces(), st.sampled_from([0, 1]), st.integers(0, 99))
     result = search(

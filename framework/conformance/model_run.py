@@ -11,7 +11,7 @@ from framework.config.compose import compose
 from framework.conformance.finding import Violation
 from framework.conformance.time_limit import TimeLimitError, time_limit
 from framework.interfaces.sampling_params import SamplingParams
-from framework.workloads.future import tell_future
+from framework.workloads.future import announce
 
 REFERENCE = {"scheduler": "chunked_prefill", "eviction": "lru"}
 _MACHINE = (
@@ -56,11 +56,11 @@ def _tokens(kind: str, plugin: DictConfig | None, rule: str) -> tuple[tuple[int,
     if plugin is not None:
         OmegaConf.set_struct(cfg, False)
         cfg[kind] = plugin
-    engine = build_engine(cfg).engine
+    engine = build_engine(cfg).single_engine
     requests = _requests()
     outputs: dict[int, list[int]] = {}
     try:
-        tell_future(engine, [prompt for prompt, _ in requests])
+        announce(engine, ({"prompt_token_ids": prompt} for prompt, _ in requests))
         for prompt, params in requests:
             engine.add_request(prompt_token_ids=prompt, params=params)
         with time_limit(_LIMIT_S):

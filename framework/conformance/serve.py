@@ -16,7 +16,7 @@ from framework.errors import PluginError, StuckError
 from framework.interfaces.eviction import EvictionPolicy
 from framework.interfaces.sampling_params import SamplingParams
 from framework.interfaces.scheduler import Scheduler
-from framework.workloads.future import tell_future
+from framework.workloads.future import announce
 
 ENDS = "every request ends, in any order of arrival"
 RAISES = "raises nothing"
@@ -59,7 +59,7 @@ def serve(trace: Trace, scheduler: Scheduler, eviction: EvictionPolicy, *, overl
         eos_after={number: request.eos_after for number, request in enumerate(trace.requests)},
     )
     assert isinstance(engine.executor, ShadowExecutor)
-    tell_future(engine, [request.prompt for request in trace.requests])
+    announce(engine, ({"prompt_token_ids": request.prompt} for request in trace.requests))
     served = Served(steps=engine.executor.steps)
     try:
         with time_limit(_LIMIT_S):

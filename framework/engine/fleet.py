@@ -59,6 +59,10 @@ class Fleet:
             replica.engine.observers.append(_Tagger(replica.index, self.observers))
 
     @property
+    def engines(self) -> list[Engine]:
+        return [replica.engine for replica in self.replicas]
+
+    @property
     def has_work(self) -> bool:
         return any(replica.engine.has_work for replica in self.replicas)
 

@@ -201,4 +201,5 @@ def _admission(request: Request) -> Admission:
         num_prompt=request.num_prompt,
         params=request.params,
         seed=request.seed,
+        keys=request.keys,
     )

@@ -7,6 +7,7 @@ from array import array
 from dataclasses import dataclass, field
 
 from framework.clock import Clock
+from framework.engine.prompt_keys import PromptKeys
 from framework.interfaces.sampling_params import SamplingParams
 
 
@@ -21,6 +22,8 @@ class Admission:
     num_prompt: int
     params: SamplingParams
     seed: int
+    keys: PromptKeys | None = None
+    """What stands for the prompt in a simulated run; `token_ids` are the outputs alone then."""
 
 
 @dataclass(slots=True)
@@ -88,6 +91,10 @@ class Executor(ABC):
         Raises:
             Exception: whatever the step raised.
         """
+
+    def zero_cache(self) -> None:
+        """Fill the KV cache with zeros: calibration reads positions that nobody wrote. Needs a device."""
+        raise NotImplementedError(f"{type(self).__name__} has no KV cache to calibrate with")
 
     @abstractmethod
     def close(self) -> None:

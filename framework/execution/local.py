@@ -36,6 +36,11 @@ class LocalExecutor(Executor):
     def collect(self) -> StepResult:
         return self._pending.popleft().result()
 
+    def zero_cache(self) -> None:
+        assert self._runner is not None, "zero_cache after close"
+        for cache in self._runner.network.kv_caches:
+            cache.zero_()
+
     def close(self) -> None:
         self._pending.clear()
         if self._thread is not None:

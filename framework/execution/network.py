@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor
 
+from framework.errors import PluginError
 from framework.interfaces.attention import AttentionBackend
 from framework.models.decoder import DecoderLM
 
@@ -41,7 +42,8 @@ class ModuleNetwork:
 
     def attend(self, attention: AttentionBackend, metadata: Any) -> Attend:
         def run(layer: int, q_TNH: Tensor, k_TMH: Tensor, v_TMH: Tensor) -> Tensor:
-            return attention.forward(layer, q_TNH, k_TMH, v_TMH, self.kv_caches[layer], metadata)
+            out_TNH = attention.forward(layer, q_TNH, k_TMH, v_TMH, self.kv_caches[layer], metadata)
+            return _checked(attention, out_TNH, q_TNH)
 
         return run
 
@@ -60,7 +62,7 @@ class FusedNetwork:
 
     def attend(self, attention: AttentionBackend, metadata: Any) -> Attend:
         def run(layer: int, q_TNH: Tensor) -> Tensor:
-            return attention.attend(layer, q_TNH, self.kv_caches[layer], metadata)
+            return _checked(attention, attention.attend(layer, q_TNH, self.kv_caches[layer], metadata), q_TNH)
 
         return run
 
@@ -69,3 +71,12 @@ class FusedNetwork:
 
     def compute_logits(self, hidden_RD: Tensor) -> Tensor:
         return self.decoder.compute_logits(hidden_RD)
+
+
+def _checked(attention: AttentionBackend, out_TNH: Tensor, q_TNH: Tensor) -> Tensor:
+    if out_TNH.shape != q_TNH.shape:
+        raise PluginError(
+            f"attention backend {type(attention).__name__} returned shape {tuple(out_TNH.shape)} for queries of shape "
+            f"{tuple(q_TNH.shape)}; the rule is one output a query and head"
+        )
+    return out_TNH

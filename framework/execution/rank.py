@@ -16,12 +16,12 @@ from framework.execution.device_state import DeviceState
 from framework.execution.memory import explain_out_of_memory, kv_block_bytes, num_kv_blocks
 from framework.execution.network import FusedNetwork, ModuleNetwork, Network
 from framework.execution.profile import activation_bytes
+from framework.execution.reuse import load_once
 from framework.execution.runner import Runner
 from framework.execution.setup_graphs import build_graphs
 from framework.interfaces.attention import AttentionBackend
 from framework.kernels.cpu.optimize import optimize_for_cpu
 from framework.loading.load import LoadedModel, load_model
-from framework.loading.reuse import load_once
 from framework.parallel.group import TensorParallelGroup
 
 P = ParamSpec("P")

@@ -6,6 +6,7 @@ from collections import OrderedDict, deque
 
 from framework.clock import VirtualClock
 from framework.execution.executor import Executor, StepBatch, StepResult
+from framework.execution.shadow_memory import ShadowMemory
 from framework.interfaces.cost_model import CostModel, StepShape
 from framework.interfaces.graph import BatchShape, GraphKey, GraphLimits, GraphScope, GraphStrategy
 
@@ -29,7 +30,13 @@ class SimulatedExecutor(Executor):
         num_blocks: int,
         vocab_size: int,
         clock: VirtualClock | None = None,
+        memory: ShadowMemory | None = None,
     ) -> None:
+        """
+        Args:
+            clock: shared by the replicas of one simulation; None makes one.
+            memory: checks every position that a step reads; None trusts the engine.
+        """
         self.num_blocks = num_blocks
         self.clock = clock or VirtualClock()
         self.graphs = _Graphs(strategy, limits)
@@ -37,6 +44,7 @@ class SimulatedExecutor(Executor):
         self._vocab_size = vocab_size
         self._request_ids = [-1] * limits.max_num_seqs
         self._pending: deque[tuple[float, StepResult]] = deque()
+        self._memory = memory
         self._device_free_s = 0.0
 
     def submit(self, batch: StepBatch) -> None:
@@ -59,6 +67,8 @@ class SimulatedExecutor(Executor):
             step.padded_tokens - step.num_tokens,
             end_s - begin_s,
         )
+        if self._memory is not None:
+            self._verify(self._memory, batch, result.token_ids)
         self._pending.append((end_s, result))
 
     def collect(self) -> StepResult:
@@ -71,6 +81,15 @@ class SimulatedExecutor(Executor):
 
     def effective(self) -> dict[str, object]:
         return {"graphs_captured": self.graphs.num_captured}
+
+    @staticmethod
+    def _verify(memory: ShadowMemory, batch: StepBatch, token_ids: list[int]) -> None:
+        memory.check(batch)
+        memory.run(batch)
+        rows = zip(batch.slots, batch.starts, batch.row_tokens, batch.samples, strict=True)
+        sampled = ((slot, start + num) for slot, start, num, samples in rows if samples)
+        for (slot, position), token in zip(sampled, token_ids, strict=True):
+            memory.sampled(slot, position, token)
 
     def _sample(self, batch: StepBatch, num_sampled: int) -> list[int]:
         request_ids, size = self._request_ids, self._vocab_size

@@ -1,7 +1,8 @@
-"""Two words of `run.py` that stand for overrides: `resume=DIR` and `smoke=true`."""
+"""What `run.py` takes beyond Hydra's overrides: `resume=DIR`, `smoke=true`, and keys that only some choices have."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,15 +10,19 @@ from omegaconf import OmegaConf
 
 from framework.discovery import ROOT
 from framework.launching.sweep_file import read_sweep
+from framework.registry import REGISTRIES
 
+_KEY_OF_A_PLUGIN = re.compile(rf"({'|'.join((*REGISTRIES, 'executor'))})\.[\w.]+=")
 EXPERIMENTS = ROOT / "conf" / "experiment"
 
 
 def expand(arguments: Sequence[str]) -> list[str]:
-    """`arguments` with these words replaced by what they stand for.
+    """`arguments` as Hydra takes them.
 
     - `resume=DIR`: the sweep goes on in DIR. Alone, it takes the overrides that the sweep was started with.
     - `smoke=true`: the overrides under `study.smoke` of the chosen experiment's file, which make it small.
+    - In a sweep, `scheduler.limit=3` becomes an axis of one value: Hydra would otherwise apply it to the default one
+      first, and refuse it if that scheduler has no such key, whatever `scheduler=a,b` says.
 
     Raises:
         ValueError: there is nothing to resume, or the experiment has no small form.
@@ -33,7 +38,23 @@ def expand(arguments: Sequence[str]) -> list[str]:
         rest = _resume(Path(words["resume"]).expanduser().absolute(), rest)
     if words.get("smoke", "false") != "false":
         rest += _smoke(words["smoke"], rest)
-    return rest
+    return _late(rest) if {"-m", "--multirun"} & set(rest) else rest
+
+
+def _late(arguments: list[str]) -> list[str]:
+    """`arguments` with the keys of plugins in the grid sweeper's `params`, which Hydra applies to each cell only."""
+    if any(text.startswith("hydra/sweeper=") for text in arguments):
+        return arguments
+    late = {text.partition("=")[0]: text.partition("=")[2] for text in arguments if _KEY_OF_A_PLUGIN.match(text)}
+    if not late:
+        return arguments
+    axes = ",".join(f"{key}:{_quoted(value)}" for key, value in late.items())
+    return [text for text in arguments if not _KEY_OF_A_PLUGIN.match(text)] + [f"+hydra.sweeper.params={{{axes}}}"]
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("'", "\\'")
+    return f"'{escaped}'"
 
 
 def _resume(folder: Path, rest: list[str]) -> list[str]:

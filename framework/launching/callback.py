@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 
 from framework.launching.ending import read_summary
 from framework.launching.jobs import new_sweep
+from framework.launching.resume import own_overrides
 from framework.launching.sweep_file import Cell, Sweep, read_sweep
 from framework.tracking.record import SUMMARY
 
@@ -40,15 +41,8 @@ def end_sweep() -> Sweep | None:
         where = str(path.parent.relative_to(folder))
         summary = read_summary(path.parent)
         if summary is not None and where not in known:
-            cell = Cell(folder=where, overrides=_overrides(path.parent))
+            cell = Cell(folder=where, overrides=own_overrides(path.parent))
             cell.status, cell.reason = summary["status"], summary["reason"]
             sweep.cells.append(cell)
     sweep.end()
     return sweep
-
-
-def _overrides(folder: Path) -> list[str]:
-    from omegaconf import OmegaConf
-
-    path = folder / ".hydra" / "overrides.yaml"
-    return [str(item) for item in OmegaConf.load(path)] if path.exists() else []

@@ -76,7 +76,7 @@ def start(run: Callable[[], object], folder: Path, gpus: list[str]) -> Child:
 def _main(run: Callable[[], object], folder: Path, gpus: list[str], parent: int) -> None:
     os.setsid()  # a group of its own: Ctrl-C reaches the launcher only, and a kill reaches all that the cell started
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, _interrupt_once)
     _die_with(parent)
     os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
     folder.mkdir(parents=True, exist_ok=True)
@@ -86,10 +86,16 @@ def _main(run: Callable[[], object], folder: Path, gpus: list[str], parent: int)
     run()
 
 
+def _interrupt_once(number: int, frame: object) -> None:
+    # Linux announces a parent's death once for each of its threads, and a second Ctrl-C would kill.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
 def _die_with(parent: int) -> None:
-    """Get Ctrl-C should the launcher be killed, which cannot tell its children any more."""
+    """Be told should the launcher be killed, which cannot interrupt its cells any more."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGINT)
+        ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGTERM)
     if os.getppid() != parent:
         raise KeyboardInterrupt
 

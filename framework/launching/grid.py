@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -16,11 +17,12 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from framework.config.explain import explain, is_unknown_key
-from framework.launching.ending import settle
+from framework.launching.ending import read_summary, settle
 from framework.launching.folder import claim
-from framework.launching.jobs import new_sweep, resolved
+from framework.launching.jobs import new_sweep, resolved, subfolder
 from framework.launching.resume import Earlier
-from framework.launching.sweep_file import Cell
+from framework.launching.resume_key import resume_key
+from framework.launching.sweep_file import Cell, Sweep, read_sweep
 
 
 class GridSweeper(Sweeper):
@@ -33,8 +35,8 @@ class GridSweeper(Sweeper):
     Works with any launcher. Keys: `framework.launching.settings.GridSettings`.
     """
 
-    def __init__(self, params: dict[str, str] | None, resume: bool) -> None:
-        self.params, self.resume = params or {}, resume
+    def __init__(self, params: dict[str, str], arms: dict[str, list[str]], resume: bool) -> None:
+        self.params, self.arms, self.resume = params, arms, resume
         self.hydra_context: HydraContext
         self.config: DictConfig
         self.launcher: Launcher
@@ -51,34 +53,47 @@ class GridSweeper(Sweeper):
         Raises:
             ValueError: the folder holds another sweep's records.
         """
-        axes = [f"{key}={values}" for key, values in self.params.items()] + arguments
-        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        (grid,) = BasicSweeper.split_arguments(parser.parse_overrides(axes), None)
-        cells = [(overrides, self._compose(overrides)) for overrides in grid]  # before there is a folder
+        cells = [(overrides, self._compose(overrides)) for overrides in self._grid(arguments)]  # makes no folder yet
         illegal = [config for _, config in cells if isinstance(config, Exception)]
         if len(illegal) == len(cells):
             raise illegal[0]
         sweep = new_sweep(self.config)
         claim(sweep.folder, resume=self.resume)
         OmegaConf.save(self.config, sweep.folder / "multirun.yaml")
-        earlier = Earlier(sweep.folder)
-        to_run = []
-        for overrides, config in cells:
-            about = {"overrides": list(filter_overrides(overrides))} if isinstance(config, Exception) else config
-            cell = Cell(folder=earlier.completed(about) or "", overrides=list(filter_overrides(overrides)))
-            if cell.folder:
-                cell.status, cell.reused = "completed", True
-                sweep.cells.append(cell)
-                continue
-            cell.folder = earlier.folder_for(about)
-            if isinstance(config, Exception):
-                settled = settle(sweep.folder / cell.folder, about, "", explain(config), "skipped")
-                cell.status, cell.reason = settled
-                sweep.cells.append(cell)
-            else:
-                to_run.append([*overrides, f"hydra.sweep.subdir={cell.folder}"])
+        to_run = _sort_out(cells, sweep, Earlier(sweep.folder))
         sweep.write()
-        return self.launcher.launch(to_run, initial_job_idx=0) if to_run else []
+        if not to_run:
+            return []
+        try:
+            return self.launcher.launch(to_run, initial_job_idx=0)
+        except Exception as error:
+            if not self._account(sweep.folder, to_run, error):
+                raise
+            return []
+
+    def _account(self, folder: Path, launched: list[list[str]], error: Exception) -> bool:
+        """Write the records that cells of a launcher that gave up (Ray and submitit do, when one of their workers dies)
+        did not write. False if there is none at all, so that the error is all there is to say."""
+        accounted = {cell.folder for cell in (read_sweep(folder) or Sweep(folder=folder)).cells}
+        folders = {subfolder(overrides, 0): overrides for overrides in launched}
+        begun = [name for name in folders if name not in accounted and read_summary(folder / name) is not None]
+        if not begun:
+            return False
+        reason = f"no record when the launcher gave up: {type(error).__name__}: {' '.join(str(error).split())}"
+        for name, overrides in folders.items():
+            if name not in accounted:
+                config = self._compose(overrides)
+                assert isinstance(config, dict)
+                settle(folder / name, config, resume_key(config), reason)
+        return True
+
+    def _grid(self, arguments: list[str]) -> list[list[str]]:
+        axes = [f"{key}={values}" for key, values in self.params.items()] + arguments
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        (grid,) = BasicSweeper.split_arguments(parser.parse_overrides(axes), None)
+        if not self.arms:
+            return grid
+        return [_merged(cell, [*arm, f"study.arm={name}"]) for name, arm in self.arms.items() for cell in grid]
 
     def _compose(self, overrides: list[str]) -> dict[str, Any] | Exception:
         """The configuration of a cell; an error if it is one that other cells need not have."""
@@ -88,3 +103,29 @@ class GridSweeper(Sweeper):
             if not is_unknown_key(error):
                 raise
             return error
+
+
+def _merged(cell: list[str], arm: list[str]) -> list[str]:
+    """Overrides of both; of a key that both have, the arm's, since Hydra takes a group once only."""
+    own = {text.partition("=")[0] for text in arm}
+    return [text for text in cell if text.partition("=")[0] not in own] + arm
+
+
+def _sort_out(
+    cells: list[tuple[list[str], dict[str, Any] | Exception]], sweep: Sweep, earlier: Earlier
+) -> list[list[str]]:
+    """Overrides of the cells to run, each with its folder; the others become cells of `sweep` here."""
+    to_run = []
+    for overrides, config in cells:
+        own = list(filter_overrides(overrides))
+        about = {"overrides": own} if isinstance(config, Exception) else config
+        if earlier.completed(about) is not None:
+            continue
+        folder = earlier.folder_for(about)
+        if isinstance(config, Exception):
+            status, reason = settle(sweep.folder / folder, about, "", explain(config), "skipped")
+            sweep.cells.append(Cell(folder=folder, overrides=own, status=status, reason=reason))
+        else:
+            to_run.append([*overrides, f"hydra.sweep.subdir={folder}"])
+    sweep.cells += earlier.cells.values()
+    return to_run

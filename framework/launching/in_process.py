@@ -40,7 +40,7 @@ class InProcessLauncher(Launcher):
         Raises:
             KeyboardInterrupt: after Ctrl-C, with the record of the running cell written.
         """
-        from framework.loading.reuse import reusing_weights
+        from framework.execution.reuse import reusing_weights
 
         setup_globals()
         configure_log(self._setting.config.hydra.hydra_logging, self._setting.config.hydra.verbose)

@@ -40,6 +40,7 @@ class _Ready:
     job: Job
     composed: DictConfig
     config: dict[str, Any]
+    key: str
     num_gpus: int
 
 
@@ -48,14 +49,15 @@ class _Running:
     job: Job
     child: Child
     config: dict[str, Any]
+    key: str
     folder: Path
 
 
 class ProcessLauncher(Launcher):
     """Forks a process for each cell and watches over it; keys: `framework.launching.settings.ProcessSettings`.
 
-    The fork happens before torch is imported, so it costs milliseconds and shares no state of CUDA; GPUs and output of a
-    cell are its own. A cell that crashes, is killed or takes too long gets its record from here.
+    The fork happens before torch is imported, so it costs milliseconds and shares no state of CUDA; GPUs and output
+    of a cell are its own. A cell that crashes, is killed or takes too long gets its record from here.
     """
 
     def __init__(
@@ -157,7 +159,7 @@ class _Batch:
             return False
         if ready.num_gpus > self.leases.num_gpus:
             reason = f"needs {ready.num_gpus} GPUs, this machine has {self.leases.num_gpus}"
-            self._close(ready.job, *settle(self._folder(ready.job), ready.config, "", reason, "skipped"))
+            self._close(ready.job, *settle(self._folder(ready.job), ready.config, ready.key, reason, "skipped"))
             self.ready = None
             return True
         gpus = self.leases.take(ready.num_gpus)
@@ -168,7 +170,7 @@ class _Batch:
         (folder / SUMMARY).unlink(missing_ok=True)  # of a run that did not complete and is resumed
         ready.job.cell.status, ready.job.cell.gpus = "running", gpus
         started = child.start(partial(self.setting.run, ready.composed), folder, gpus)
-        self.running.append(_Running(ready.job, started, ready.config, folder))
+        self.running.append(_Running(ready.job, started, ready.config, ready.key, folder))
         self.table.on_start(ready.job.cell)
         self.sweep.write(now=False)
         return True
@@ -180,7 +182,7 @@ class _Batch:
         wanted = self.launcher.gpus_per_cell
         if wanted is None:
             wanted = gpus_wanted(config["executor"], self.leases.num_gpus)
-        return _Ready(job, composed, config, wanted)
+        return _Ready(job, composed, config, resume_key(config), wanted)
 
     def _look_after(self, running: _Running) -> None:
         if not running.child.process.is_alive():
@@ -197,8 +199,7 @@ class _Batch:
         self.running.remove(running)
         self.leases.give_back(running.child.gpus)
         running.job.cell.wall_s = round(time.monotonic() - running.child.started_s, 3)
-        key = resume_key(running.config)
-        self._close(running.job, *settle(running.folder, running.config, key, how, status))
+        self._close(running.job, *settle(running.folder, running.config, running.key, how, status))
 
     def _close(self, job: Job, status: str, reason: str) -> None:
         job.cell.status, job.cell.reason = status, reason

@@ -6,11 +6,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+
 from framework.launching.ending import read_summary
 from framework.launching.resume_key import config_key, resume_key
+from framework.launching.sweep_file import Cell
 from framework.tracking.record import SUMMARY
 
 SUPERSEDED = "superseded.json"
+
+
+def own_overrides(folder: Path) -> list[str]:
+    """The overrides that Hydra noted for the cell in `folder`."""
+    path = folder / ".hydra" / "overrides.yaml"
+    return [str(item) for item in OmegaConf.load(path)] if path.exists() else []
 
 
 class Earlier:
@@ -20,6 +29,8 @@ class Earlier:
         self.folder = folder
         self._completed: dict[str, str] = {}
         self._latest: dict[str, tuple[str, str]] = {}
+        self.cells: dict[str, Cell] = {}
+        """By folder, what is not run again."""
         for path in sorted(folder.rglob(SUMMARY)):
             summary = read_summary(path.parent)
             if summary is None:
@@ -27,6 +38,9 @@ class Earlier:
             where, status = str(path.parent.relative_to(folder)), str(summary["status"])
             if status == "completed" and summary.get("resume_key"):
                 self._completed[summary["resume_key"]] = where
+            about = Cell(folder=where, overrides=own_overrides(path.parent), status=status, reused=True)
+            about.reason = str(summary["reason"])
+            self.cells[where] = about
             self._latest[config_key(summary.get("requested") or {})] = (where, status)
         numbers = [int(path.name) for path in folder.iterdir() if path.name.isdigit()] if folder.is_dir() else []
         self._next = max(numbers, default=-1) + 1
@@ -42,6 +56,7 @@ class Earlier:
         sweep has one record of the cell.
         """
         where, status = self._latest.get(config_key(config), ("", "")) if self._latest else ("", "")
+        self.cells.pop(where, None)
         if where and status != "completed":
             return where
         if where:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -40,8 +40,10 @@ class GridSettings:
     """`hydra/sweeper=grid`: every combination; one that does not compose costs itself only."""
 
     _target_: str = f"{HYDRA_MODULE}.GridSweeper"
-    params: dict[str, str] | None = None
+    params: dict[str, str] = field(default_factory=dict)
     """Axes of a study, as on the command line: `{scheduler: "a,b", seed: "range(5)"}`."""
+    arms: dict[str, list[str]] = field(default_factory=dict)
+    """One more axis, each value of which is a name for several overrides; it is recorded as `study.arm`."""
     resume: bool = False
     """Run only what has no completed record in hydra.sweep.dir; `resume=DIR` sets both."""
 

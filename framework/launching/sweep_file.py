@@ -30,7 +30,7 @@ class Cell:
     """From the start of its process to its end."""
     gpus: list[str] = field(default_factory=list)
     reused: bool = False
-    """Completed in an earlier run of this sweep."""
+    """From an earlier run of this sweep: completed, or not asked for this time."""
 
 
 @dataclass(slots=True, kw_only=True)

@@ -28,6 +28,8 @@ class CellInfo:
     name: str = ""
     group: str = ""
     """The sweep that the cell belongs to."""
+    study: str = ""
+    """The experiment that it is a part of."""
     tags: list[str] = field(default_factory=list)
 
 

@@ -16,10 +16,17 @@ def condense(steps: Sequence[StepRecord], max_points: int) -> Iterator[Point]:
         yield point(steps[i * len(steps) // num_points : (i + 1) * len(steps) // num_points])
 
 
+def over_time(item: Point) -> Point:
+    """What of `point` a reader follows through time, by names of their own: `time/finish_s` is their x axis."""
+    tokens = item["step/prefill_tokens"] + item["step/decode_tokens"]
+    states = {f"time/{name}": item[f"step/{name}"] for name in ("finish_s", "running", "waiting", "kv_utilization")}
+    return {**states, "time/tokens_per_step": tokens}
+
+
 def point(steps: Sequence[StepRecord]) -> Point:
     """`steps`, at least one, as one point: events are summed, times and rows averaged, states are those at the end.
 
-    `step/index` and `step/finish_s` are its two possible x axes.
+    `step/index` is its x axis.
     """
     last, n = steps[-1], len(steps)
     blocks = last.blocks_used + last.blocks_cached + last.blocks_free

@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 import sys
 import time
-from dataclasses import fields
 from typing import Any, Literal, get_args
 
-from framework.metrics.records import RequestRecord, StepRecord
+from framework.metrics.records import StepRecord
 from framework.registry import TRACKERS
 from framework.tracking.base import CellInfo, Tracker
+from framework.tracking.packages import one_line
 from framework.tracking.plain import plain
 from framework.tracking.record import Record
-from framework.tracking.series import condense, point
+from framework.tracking.series import condense, over_time, point
+from framework.tracking.wandb_content import X_AXES, artifact, images, request_points, run_config, run_id, tables
 from framework.tracking.wandb_login import logged_in
 
 Mode = Literal["auto", "online", "offline", "disabled"]
@@ -21,14 +22,14 @@ MAX_POINTS = 200
 POINT_INTERVAL_S = 2.0
 INIT_TIMEOUT_S = 20.0
 FINISH_TIMEOUT_S = 60.0
-MAX_TABLE_ROWS = 1000
-REQUEST_COLUMNS = [f.name for f in fields(RequestRecord) if f.name not in ("deadline_s", "token_times_s")]
-OUTPUT_COLUMNS = ["request_id", "prompt", "text", "finish_reason"]
 
 
 @TRACKERS.register("wandb")
 class WandbTracker(Tracker):
-    """A Weights & Biases run a cell: config and choices, step series, summary metrics, tables of requests and outputs.
+    """A Weights & Biases run a cell: configuration, series of steps and requests, metrics, tables, figures, record.
+
+    Cells of a sweep share a group; the study is their job type. A cell that is tried again replaces its run. In the
+    table of runs, `scheduler` and the other choices are columns to group by; `parameters` holds what belongs to them.
 
     Online, a point of the step series leaves every two seconds. Offline, nothing happens until the cell is over (so
     wandb's second of start-up is in no timing), then everything is written to `wandb/` in the output folder. Whatever
@@ -44,6 +45,9 @@ class WandbTracker(Tracker):
         group: str | None = None,
         tags: list[str] | None = None,
         run_name: str | None = None,
+        figures: bool = True,
+        artifact: bool = True,
+        alerts: bool = True,
     ) -> None:
         """
         Args:
@@ -53,7 +57,11 @@ class WandbTracker(Tracker):
             group: shared by the cells of a sweep; None for the sweep's name.
             tags: added to those of the cell.
             run_name: of the run; None for the cell's.
+            figures: draw latency distributions and the timeline of steps, which takes about a second.
+            artifact: upload the files of the record too.
+            alerts: send W&B's alert when a cell fails.
         """
+        self.figures, self.artifact, self.alerts = figures, artifact, alerts
         self.project, self.entity, self.group, self.run_name = project, entity, group, run_name
         self.tags = list(tags or ())
         self.mode = _resolve(mode)
@@ -73,7 +81,7 @@ class WandbTracker(Tracker):
             self._run = self._open(cell)
             print(f"wandb: {self._run.url}")
         except Exception as error:  # noqa: BLE001 -- reported, not swallowed: no service may end a cell
-            self._warn(_one_line(error))
+            self._warn(one_line(error))
         self._last_point_s = time.monotonic()
 
     def on_step(self, step: StepRecord) -> None:
@@ -93,12 +101,12 @@ class WandbTracker(Tracker):
             if self._run is None:
                 self._run = self._open(self._cell)
                 for item in condense(record.steps, MAX_POINTS):
-                    self._run.log(item)
+                    self._run.log(item | over_time(item))
             else:
                 self._send_pending()
-            self._export(record)
+            self._export(self._cell, record)
         except Exception as error:  # noqa: BLE001 -- reported, not swallowed: no service may end a cell
-            self._warn(_one_line(error))
+            self._warn(one_line(error))
         self._close(record)
 
     def _open(self, cell: CellInfo) -> Any:
@@ -117,12 +125,8 @@ class WandbTracker(Tracker):
             x_disable_machine_info=self.mode == "offline",
             x_disable_stats=self.mode == "offline",  # the cell is over by then
         )
-        config = {
-            **plain(cell.config),
-            "cell_id": cell.cell_id,
-            "choices": dict(cell.choices),
-            "overrides": list(cell.overrides),
-        }
+        # A wandb agent has made the run already, and says which in the environment.
+        has_agent = bool(os.environ.get("WANDB_RUN_ID") or os.environ.get("WANDB_SWEEP_ID"))
         run = wandb.init(
             # create_new with this handle: by default wandb hands out the run of a crashed cell a second time.
             reinit="create_new",
@@ -130,14 +134,17 @@ class WandbTracker(Tracker):
             dir=str(cell.folder),
             project=self.project,
             entity=self.entity,
+            id=None if has_agent else run_id(cell),
             group=self.group or cell.group or None,
+            job_type=cell.study or None,
             name=self.run_name or cell.name or None,
             tags=[*self.tags, *cell.tags] or None,
-            config=config,
+            config=run_config(cell),
             settings=settings,
         )
-        run.define_metric("step/index", hidden=True, summary="none")
-        run.define_metric("step/*", step_metric="step/index", summary="none")
+        for metrics, x_axis in X_AXES.items():
+            run.define_metric(x_axis, hidden=True, summary="none")
+            run.define_metric(metrics, step_metric=x_axis, summary="none")
         return run
 
     def _send_pending(self) -> None:
@@ -145,23 +152,25 @@ class WandbTracker(Tracker):
         if not steps:
             return
         try:
-            self._run.log(point(steps))
+            item = point(steps)
+            self._run.log(item | over_time(item))
         except Exception as error:  # noqa: BLE001 -- reported, not swallowed: no service may end a cell
-            self._warn(_one_line(error))
+            self._warn(one_line(error))
 
-    def _export(self, record: Record) -> None:
-        import wandb
-
+    def _export(self, cell: CellInfo, record: Record) -> None:
         run = self._run
-        rows = [[getattr(r, name) for name in REQUEST_COLUMNS] for r in record.requests[:MAX_TABLE_ROWS]]
-        tables = {"tables/requests": wandb.Table(columns=list(REQUEST_COLUMNS), data=rows, allow_mixed_types=True)}
-        if record.outputs:
-            rows = [[getattr(o, name) for name in OUTPUT_COLUMNS] for o in record.outputs[:MAX_TABLE_ROWS]]
-            tables["tables/outputs"] = wandb.Table(columns=list(OUTPUT_COLUMNS), data=rows, allow_mixed_types=True)
-        run.log(tables)
         run.config.update({"effective": plain(record.effective), "environment": plain(record.environment)})
         run.summary.update({name: value for name, value in record.metrics.items() if value is not None})
         run.summary.update({"status": record.status, "reason": record.reason})
+        if record.status == "failed" and self.alerts:
+            run.alert(title=f"failed: {cell.name or cell.cell_id}", text=record.reason, level="ERROR")
+        for item in request_points(record.requests, MAX_POINTS):
+            run.log(item)
+        run.log(tables(record))
+        if self.figures and record.status == "completed":
+            run.log(images(cell))
+        if self.artifact:
+            run.log_artifact(artifact(cell))
 
     def _close(self, record: Record) -> None:
         run, self._run = self._run, None
@@ -173,7 +182,7 @@ class WandbTracker(Tracker):
                 why = "offline" if logged_in() else "not logged in, so offline"
                 print(f"wandb: {why}; upload this run with: wandb sync {os.path.dirname(run.dir)}")
         except Exception as error:  # noqa: BLE001 -- reported, not swallowed: no service may end a cell
-            self._warn(_one_line(error))
+            self._warn(one_line(error))
 
     def _warn(self, message: str) -> None:
         self.error = self.error or message
@@ -189,7 +198,3 @@ def _resolve(mode: Mode) -> Mode:
     if asked in ("online", "offline", "disabled"):
         return asked  # type: ignore[return-value]
     return "online" if logged_in() else "offline"
-
-
-def _one_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"

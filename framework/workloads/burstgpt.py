@@ -16,8 +16,8 @@ COLUMNS = ("Timestamp", "Model", "Request tokens", "Response tokens", "Log Type"
 class BurstGpt(TraceWorkload):
     """A BurstGPT trace (arXiv 2401.17644): CSV with Timestamp (s), Model, Request tokens, Response tokens, Log Type.
 
-    Its failed requests have 0 response tokens and count as bad lines. Model and log type become the request's client
-    ("ChatGPT, API log"). The trace does not say what prompts share, so they share nothing.
+    Its failed requests have 0 response tokens and count as bad lines. The model becomes the request's client, the log
+    type its category. The trace does not say what prompts share, so they share nothing.
     """
 
     source = "BurstGPT_without_fails_1.csv and others, on GitHub in the releases of HPMLL/BurstGPT"
@@ -34,7 +34,8 @@ class BurstGpt(TraceWorkload):
                 time_s=seconds_text("Timestamp", time),
                 prompt_tokens=whole_text("Request tokens", prompt, 1),
                 output_tokens=int(output),
-                client=f"{model}, {kind}",
+                client=model,
+                category=kind,
             )
 
         return row

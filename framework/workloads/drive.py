@@ -103,7 +103,7 @@ def _add(engine: DrivenEngine, request: TimedRequest, observers: Sequence[Observ
     if not error:
         try:
             request_id = engine.add_request(
-                **_prompt(request),
+                **prompt_arguments(request),
                 params=request.params,
                 want_text=request.streams,
                 arrival_s=request.arrival_s,
@@ -141,7 +141,8 @@ def _add(engine: DrivenEngine, request: TimedRequest, observers: Sequence[Observ
     return None
 
 
-def _prompt(request: TimedRequest) -> dict[str, Any]:
+def prompt_arguments(request: TimedRequest) -> dict[str, Any]:
+    """The keywords of `Engine.add_request` that say what the prompt is."""
     if request.prompt_keys is None:
         return {"prompt_token_ids": request.prompt_token_ids, "prompt": request.prompt}
     return {

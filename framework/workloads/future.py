@@ -2,32 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from framework.engine.engine import Engine
+from framework.engine.fleet import Fleet
+from framework.errors import IncompatibleError
 from framework.interfaces.eviction import NeedsFuture
 from framework.interfaces.sampling_params import SamplingParams
+from framework.workloads.base import TimedRequest
+from framework.workloads.drive import prompt_arguments
 
 
-def tell_future(engine: Engine, prompts: Iterable[Sequence[int]]) -> None:
-    """Announce the prompts of all requests that `engine` will be given, in that order; before the first of them.
+def tell_future(engine: Engine | Fleet, requests: Sequence[TimedRequest]) -> None:
+    """Announce the requests of a run, prepared and before the first of them, to a policy that needs the future.
 
-    Nothing happens for a policy without foresight. A prompt that the engine will refuse looks for nothing.
+    Raises:
+        IncompatibleError: there is such a policy, and what an engine will be asked for depends on the run itself.
     """
+    policies = [one.cache.policy for one in ([engine] if isinstance(engine, Engine) else engine.engines)]
+    if not any(isinstance(policy, NeedsFuture) for policy in policies):
+        return
+    needs = f"eviction policy {type(policies[0]).__name__} needs to know the future"
+    if not isinstance(engine, Engine):
+        raise IncompatibleError(f"{needs}, and a router decides as it goes; set executor.replicas=1")
+    if any(request.after is not None for request in requests):
+        raise IncompatibleError(
+            f"{needs}, and here some prompts continue answers that are not known yet; choose a workload whose prompts "
+            f"are, or another eviction policy"
+        )
+    announce(engine, (prompt_arguments(request) for request in requests if not request.error))
+
+
+def announce(engine: Engine, prompts: Iterable[Mapping[str, Any]]) -> None:
+    """The same with keywords of `Engine.add_request`, in the order of the calls to come; a prompt that the engine will
+    refuse looks for nothing."""
     policy = engine.cache.policy
     if isinstance(policy, NeedsFuture):
-        policy.on_future([_hashes(engine, number, prompt) for number, prompt in enumerate(prompts)])
+        policy.on_future([_blocks(engine, number, prompt) for number, prompt in enumerate(prompts)])
 
 
-def _hashes(engine: Engine, number: int, prompt: Sequence[int]) -> list[int]:
+def _blocks(engine: Engine, number: int, prompt: Mapping[str, Any]) -> list[int]:
     try:
-        request = engine.intake.build(
-            number,
-            prompt=None,
-            prompt_token_ids=prompt,
-            params=SamplingParams(),
-            arrival_s=0.0,
-        )
+        request = engine.intake.build(number, params=SamplingParams(), arrival_s=0.0, **prompt)
     except ValueError:
         return []
     return engine.cache.prompt_path(request)

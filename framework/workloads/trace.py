@@ -7,12 +7,12 @@ from collections.abc import Callable
 
 from framework.registry import WORKLOADS
 from framework.workloads.mooncake import KEY_TOKENS, key_array
-from framework.workloads.trace_fields import json_object, seconds, short, whole
+from framework.workloads.trace_fields import json_object, seconds, short, text, whole
 from framework.workloads.trace_rows import TraceRow
 from framework.workloads.trace_workload import TraceWorkload
 
 REQUIRED = ("time_s", "prompt_tokens", "output_tokens")
-OPTIONAL = ("keys", "key_tokens", "client", "priority", "ttft_slo_s")
+OPTIONAL = ("keys", "key_tokens", "client", "category", "priority", "ttft_slo_s")
 
 
 @WORKLOADS.register("trace")
@@ -21,7 +21,8 @@ class Trace(TraceWorkload):
 
     keys: integers, one for each key_tokens (default 512) tokens of the prompt from its beginning, the last one for what
     is left; prompts that begin with the same keys begin with the same tokens. Without keys a prompt shares nothing.
-    client: a string. priority: lower runs earlier. ttft_slo_s: seconds from the arrival until the first token is due.
+    client, category: strings. priority: lower runs earlier. ttft_slo_s: seconds from arrival until the first token is
+    due.
     """
 
     source = "workload=mooncake, azure and burstgpt say where theirs are"
@@ -52,9 +53,8 @@ def _row(values: dict[str, object]) -> TraceRow:
         raise ValueError(
             f"{len(keys)} keys for prompt_tokens={prompt_tokens}, which has {expected} blocks of {key_tokens} tokens"
         )
-    client, priority = values.get("client", ""), values.get("priority", 0)
-    if not isinstance(client, str):
-        raise ValueError(f"client={short(client)} must be a string")
+    client, category = (text(name, values.get(name, "")) for name in ("client", "category"))
+    priority = values.get("priority", 0)
     if not isinstance(priority, int) or isinstance(priority, bool):
         raise ValueError(f"priority={short(priority)} must be an integer")
     return TraceRow(
@@ -64,6 +64,7 @@ def _row(values: dict[str, object]) -> TraceRow:
         keys=keys,
         key_tokens=key_tokens,
         client=client,
+        category=category,
         priority=priority,
         ttft_slo_s=seconds("ttft_slo_s", values["ttft_slo_s"]) if "ttft_slo_s" in values else None,
     )

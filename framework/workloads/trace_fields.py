@@ -63,11 +63,18 @@ def whole(name: str, value: object, at_least: int) -> int:
     return value
 
 
-def whole_text(name: str, text: str, at_least: int) -> int:
-    """The integer that `text` says, of at least that."""
-    if not text.lstrip("+-").isdecimal():
-        raise ValueError(f"{name}={text!r} must be an integer")
-    return whole(name, int(text), at_least)
+def whole_text(name: str, said: str, at_least: int) -> int:
+    """The integer that `said` spells, of at least that."""
+    if not said.lstrip("+-").isdecimal():
+        raise ValueError(f"{name}={said!r} must be an integer")
+    return whole(name, int(said), at_least)
+
+
+def text(name: str, value: object) -> str:
+    """`value`, a string."""
+    if not isinstance(value, str):
+        raise ValueError(f"{name}={short(value)} must be a string")
+    return value
 
 
 def seconds(name: str, value: object) -> float:
@@ -79,16 +86,16 @@ def seconds(name: str, value: object) -> float:
     return float(value)
 
 
-def seconds_text(name: str, text: str) -> float:
-    """The finite number of at least 0 that `text` says."""
+def seconds_text(name: str, said: str) -> float:
+    """The finite number of at least 0 that `said` spells."""
     try:
-        value = float(text)
+        value = float(said)
     except ValueError as error:
-        raise ValueError(f"{name}={text!r} must be a number") from error
+        raise ValueError(f"{name}={said!r} must be a number") from error
     return seconds(name, value)
 
 
 def short(value: object, limit: int = 60) -> str:
     """`value` for a message."""
-    text = repr(value)
-    return text if len(text) <= limit else text[:limit] + "..."
+    shown = repr(value)
+    return shown if len(shown) <= limit else shown[:limit] + "..."

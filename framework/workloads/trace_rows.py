@@ -22,6 +22,7 @@ class TraceRow:
     """What the prompt shares with others, a key for each `key_tokens` tokens of it from its beginning."""
     key_tokens: int = 0
     client: str = ""
+    category: str = ""
     priority: int = 0
     ttft_slo_s: float | None = None
     line: int = 0

@@ -135,6 +135,7 @@ class TraceWorkload(Workload):
                 key_tokens=row.key_tokens,
                 params=params[row.output_tokens],
                 client=row.client,
+                category=row.category,
                 priority=row.priority,
                 deadline_s=None if row.ttft_slo_s is None else arrival_s + row.ttft_slo_s,
                 origin=f"{self.path.name}:{row.line}",

@@ -6,13 +6,14 @@ from collections import OrderedDict
 
 from framework.interfaces.eviction import CachedBlock
 from framework.registry import EVICTIONS
-from plugins.eviction.queues import BlockQueue, QueuePolicy
+from plugins.eviction.block_queue import BlockQueue
+from plugins.eviction.queues import QueuePolicy
 
 
 @EVICTIONS.register("arc")
 class ARC(QueuePolicy):
-    """Adaptive replacement cache (Megiddo and Modha, "ARC: a self-tuning, low overhead replacement cache", FAST'03,
-    section 3 and figure 4), with its T1, T2 (cached), B1, B2 (ghosts) and p (the size that T1 aims at).
+    """Adaptive replacement cache (Megiddo and Modha, "ARC: a self-tuning, low overhead replacement cache", FAST'03),
+    with its T1, T2 (cached), B1, B2 (ghosts) and p (the size that T1 aims at).
 
     An engine takes a block before it knows what will be published in it. So a ghost that is asked for again moves p for
     the next eviction on, where the paper moves it for the one that this very request causes.
@@ -48,9 +49,11 @@ class ARC(QueuePolicy):
 
     def evict(self) -> CachedBlock:
         recent, frequent = self._recent, self._frequent
-        queues = (recent, frequent) if recent.num_members > self._target else (frequent, recent)
-        block = self._take_first(queues[0]) or self._take_first(queues[1])
+        queue, other = (recent, frequent) if recent.num_members > self._target else (frequent, recent)
+        block = self._evict_first(queue)
+        if block is None:
+            queue, block = other, self._evict_first(other)
         assert block is not None, "no block is evictable"
-        ghosts = self._recent_ghosts if self._queue_of[block.id] is recent else self._frequent_ghosts
+        ghosts = self._recent_ghosts if queue is recent else self._frequent_ghosts
         ghosts[block.hash] = None
-        return self._forget(block)
+        return block

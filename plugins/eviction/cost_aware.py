@@ -9,7 +9,7 @@ from framework.registry import EVICTIONS
 @EVICTIONS.register("cost_aware")
 class CostAware(ScorePolicy):
     """GreedyDual (Young, "The k-server dual and loose competitiveness for paging", Algorithmica 1994; as in Cao and
-    Irani, "Cost-aware WWW proxy caching algorithms", USITS'97, section 4) over the cost of recomputing a block.
+    Irani, "Cost-aware WWW proxy caching algorithms", USITS'97) over the cost of recomputing a block.
 
     A use sets a block's worth to L + cost; the lowest worth goes first and becomes L. Cost is in units of what a token
     costs in the linear layers, where attention adds a share that grows with the tokens before it: a token at position

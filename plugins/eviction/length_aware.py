@@ -8,7 +8,7 @@ from framework.registry import EVICTIONS
 
 @EVICTIONS.register("length_aware")
 class LengthAware(ScorePolicy):
-    """LengthAwareCache of Mooncake (Qin et al., arXiv 2407.00079, section 4.2, table 1).
+    """LengthAwareCache of Mooncake (Qin et al., arXiv 2407.00079).
 
     The report defines it in one sentence: like LFU, with regard to how late in its request a block occurs. Read here
     as: the lowest number of hits goes first; of equally many, the deepest block, which the fewest prompts can share.

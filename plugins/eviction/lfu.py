@@ -6,7 +6,8 @@ from collections import OrderedDict
 
 from framework.interfaces.eviction import CachedBlock
 from framework.registry import EVICTIONS
-from plugins.eviction.queues import BlockQueue, QueuePolicy
+from plugins.eviction.block_queue import BlockQueue
+from plugins.eviction.queues import QueuePolicy
 
 
 @EVICTIONS.register("lfu")
@@ -14,7 +15,7 @@ class LFU(QueuePolicy):
     """Least frequently used; of equally frequent blocks, the one that has been so for the longest time.
 
     A queue a frequency, as in Shah, Mitra and Matani, "An O(1) algorithm for implementing the LFU cache eviction
-    scheme" (2010), section 4.
+    scheme" (2010).
 
     Args:
         ghost_ratio: how many evicted blocks keep their count for the next time, as a multiple of the cached ones; 0 is
@@ -46,9 +47,8 @@ class LFU(QueuePolicy):
             self._lowest = frequency
 
     def evict(self) -> CachedBlock:
-        while (queue := self._queues.get(self._lowest)) is None or (block := self._take_first(queue)) is None:
+        while (queue := self._queues.get(self._lowest)) is None or (block := self._evict_first(queue)) is None:
             self._lowest = min(frequency for frequency in self._queues if frequency > self._lowest)
-        self._forget(block)
         if not queue.num_members:
             del self._queues[queue.rank]
         if self._ghost_ratio:

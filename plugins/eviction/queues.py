@@ -2,20 +2,8 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-
 from framework.interfaces.eviction import CachedBlock, EvictionPolicy
-
-
-class BlockQueue:
-    """Blocks by id, the next one to go first."""
-
-    __slots__ = ("blocks", "num_members", "rank")
-
-    def __init__(self, rank: int = 0) -> None:
-        self.blocks: OrderedDict[int, CachedBlock] = OrderedDict()
-        self.num_members = 0  # cached blocks that belong here; some may be out of `blocks`, see `QueuePolicy`
-        self.rank = rank  # for the policy: which of its queues this is
+from plugins.eviction.block_queue import BlockQueue
 
 
 class QueuePolicy(EvictionPolicy):
@@ -58,17 +46,24 @@ class QueuePolicy(EvictionPolicy):
             queue.num_members += 1
         queue.blocks[block_id] = block
 
-    def _put_back(self, block: CachedBlock) -> None:
-        blocks = self._queue_of[block.id].blocks
-        blocks[block.id] = block
-        blocks.move_to_end(block.id, last=False)
-
     def _take_first(self, queue: BlockQueue) -> CachedBlock | None:
         """Take the first evictable block out of `queue`, to which it still belongs; None if there is none."""
         blocks, evictable = queue.blocks, self._evictable
         while blocks:
             block_id, block = blocks.popitem(last=False)
             if block_id in evictable:
+                return block
+        return None
+
+    def _evict_first(self, queue: BlockQueue) -> CachedBlock | None:
+        """The first evictable block of `queue`, as the victim; None if there is none."""
+        blocks, evictable = queue.blocks, self._evictable
+        while blocks:
+            block_id, block = blocks.popitem(last=False)
+            if block_id in evictable:  # `_take_first` and `_forget` in one, since every decision pays for it
+                evictable.remove(block_id)
+                del self._queue_of[block_id]
+                queue.num_members -= 1
                 return block
         return None
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from math import exp, expm1
 
-from plugins.eviction.queues import BlockQueue
+from plugins.eviction.block_queue import BlockQueue
 
 
 class Category(BlockQueue):
     """Blocks by their last use. A share of them will be used again, after a time that is distributed exponentially
-    (Wang et al., "KVCache cache in the wild", arXiv 2506.02634, section 3.3: so it is within one request category).
+    (Wang et al., "KVCache Cache in the Wild", arXiv 2506.02634, find it so within one category of requests).
 
     Args:
-        rank: which of its policy's categories this is.
+        rank: how often its blocks were asked for again.
         window_blocks: uses after which what was seen so far counts half.
     """
 

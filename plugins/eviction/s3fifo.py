@@ -7,7 +7,8 @@ from typing import Literal
 
 from framework.interfaces.eviction import CachedBlock
 from framework.registry import EVICTIONS
-from plugins.eviction.queues import BlockQueue, QueuePolicy
+from plugins.eviction.block_queue import BlockQueue
+from plugins.eviction.queues import QueuePolicy
 
 _MAX_FREQUENCY = 3  # two bits
 _Fill = Literal["small", "main"]
@@ -15,7 +16,7 @@ _Fill = Literal["small", "main"]
 
 @EVICTIONS.register("s3fifo")
 class S3FIFO(QueuePolicy):
-    """S3-FIFO (Yang et al., "FIFO queues are all you need for cache eviction", SOSP'23, section 4 and algorithm 1).
+    """S3-FIFO (Yang et al., "FIFO queues are all you need for cache eviction", SOSP'23).
 
     Args:
         small_ratio: share of the cached blocks that the small queue may keep.
@@ -36,15 +37,11 @@ class S3FIFO(QueuePolicy):
         self._split_pending = fill == "main"
         self._small, self._main = BlockQueue(), BlockQueue()
         self._frequency: dict[int, int] = {}  # by block id, in the queue where it is now
-        self._ghosts: OrderedDict[int | None, None] = OrderedDict()  # content hashes
+        self._ghosts: OrderedDict[int | None, bool] = OrderedDict()  # content hashes
 
     def on_insert(self, block: CachedBlock) -> None:
         self._frequency[block.id] = 0
-        if block.hash in self._ghosts:
-            del self._ghosts[block.hash]
-            self._enqueue(block, self._main)
-        else:
-            self._enqueue(block, self._small)
+        self._enqueue(block, self._main if self._ghosts.pop(block.hash, False) else self._small)
 
     def on_hit(self, block: CachedBlock) -> None:
         frequency = self._frequency[block.id]
@@ -68,7 +65,7 @@ class S3FIFO(QueuePolicy):
             block_id = block.id
             if self._queue_of[block_id] is small:
                 if frequency[block_id] < self._promote_at:
-                    self._ghosts[block.hash] = None
+                    self._ghosts[block.hash] = True
                     return self._forget(block)
                 frequency[block_id] = 0
                 self._enqueue(block, main)

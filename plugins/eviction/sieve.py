@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from framework.interfaces.eviction import CachedBlock
 from framework.registry import EVICTIONS
-from plugins.eviction.queues import BlockQueue, QueuePolicy
+from plugins.eviction.block_queue import BlockQueue
+from plugins.eviction.queues import QueuePolicy
 
 
 @EVICTIONS.register("sieve")
 class SIEVE(QueuePolicy):
-    """SIEVE (Zhang et al., "SIEVE is simpler than LRU", NSDI'24, section 3 and algorithm 1).
+    """SIEVE (Zhang et al., "SIEVE is simpler than LRU", NSDI'24).
 
     Its one queue, with a hand somewhere inside, is kept as two: the blocks ahead of the hand up to the newest, and
     those that it has passed in this round. Nothing moves at a hit, and a spared block keeps its place.

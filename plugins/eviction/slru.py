@@ -6,7 +6,8 @@ from typing import Literal
 
 from framework.interfaces.eviction import CachedBlock
 from framework.registry import EVICTIONS
-from plugins.eviction.queues import BlockQueue, QueuePolicy
+from plugins.eviction.block_queue import BlockQueue
+from plugins.eviction.queues import QueuePolicy
 
 
 @EVICTIONS.register("slru")
@@ -41,9 +42,9 @@ class SLRU(QueuePolicy):
         if self._spread_pending:
             self._spread()
         for segment in self._segments:
-            block = self._take_first(segment)
+            block = self._evict_first(segment)
             if block is not None:
-                return self._forget(block)
+                return block
         raise AssertionError("no block is evictable")
 
     def _demote(self, highest: int) -> None:

@@ -6,12 +6,13 @@ from collections import OrderedDict
 
 from framework.interfaces.eviction import CachedBlock
 from framework.registry import EVICTIONS
-from plugins.eviction.queues import BlockQueue, QueuePolicy
+from plugins.eviction.block_queue import BlockQueue
+from plugins.eviction.queues import QueuePolicy
 
 
 @EVICTIONS.register("two_queue")
 class TwoQueue(QueuePolicy):
-    """2Q (Johnson and Shasha, VLDB'94, section 2.2, "2Q, full version").
+    """2Q (Johnson and Shasha, VLDB'94), the full version with a queue of ghosts.
 
     Args:
         in_ratio: share of the cached blocks that the FIFO of new ones (A1in) may keep, the paper's Kin.
@@ -26,14 +27,10 @@ class TwoQueue(QueuePolicy):
         super().__init__()
         self._in_ratio, self._out_ratio = in_ratio, out_ratio
         self._new, self._main = BlockQueue(), BlockQueue()
-        self._ghosts: OrderedDict[int | None, None] = OrderedDict()  # content hashes
+        self._ghosts: OrderedDict[int | None, bool] = OrderedDict()  # content hashes
 
     def on_insert(self, block: CachedBlock) -> None:
-        if block.hash in self._ghosts:
-            del self._ghosts[block.hash]
-            self._enqueue(block, self._main)
-        else:
-            self._enqueue(block, self._new)
+        self._enqueue(block, self._main if self._ghosts.pop(block.hash, False) else self._new)
 
     def on_hit(self, block: CachedBlock) -> None:
         if self._queue_of[block.id] is self._main:
@@ -44,9 +41,11 @@ class TwoQueue(QueuePolicy):
         # Before the victim's hash joins: it must not push out the one that the next block may bring.
         while len(self._ghosts) > self._out_ratio * num_blocks:
             self._ghosts.popitem(last=False)
-        queues = (new, main) if new.num_members > self._in_ratio * num_blocks else (main, new)
-        block = self._take_first(queues[0]) or self._take_first(queues[1])
+        queue, other = (new, main) if new.num_members > self._in_ratio * num_blocks else (main, new)
+        block = self._evict_first(queue)
+        if block is None:
+            queue, block = other, self._evict_first(other)
         assert block is not None, "no block is evictable"
-        if self._queue_of[block.id] is new:
-            self._ghosts[block.hash] = None
-        return self._forget(block)
+        if queue is new:
+            self._ghosts[block.hash] = True
+        return block

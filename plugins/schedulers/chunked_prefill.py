@@ -7,7 +7,7 @@ from framework.registry import SCHEDULERS
 
 @SCHEDULERS.register("chunked_prefill")
 class ChunkedPrefill(Scheduler):
-    """Mixed batches, first come first served: decodes never wait for a prompt (Sarathi-Serve, OSDI'24, section 4).
+    """Mixed batches, first come first served: decodes never wait for a prompt (Sarathi-Serve, OSDI'24).
 
     Args:
         max_chunk_tokens: prompt tokens of one request that run in a step at most; null leaves the whole budget to it.

@@ -7,8 +7,8 @@ from framework.registry import SCHEDULERS
 
 @SCHEDULERS.register("decode_first")
 class DecodeFirst(Scheduler):
-    """Decode-prioritizing (Sarathi-Serve, OSDI'24, section 3.1): no decode waits for a prompt or runs beside one, which
-    gives the lowest time between tokens and the longest wait for the first. The mirror of `prefill_first`.
+    """Decode-prioritizing (a term of Sarathi-Serve, OSDI'24): no decode waits for a prompt or runs beside one, for
+    the lowest time between tokens and the longest wait for the first. The mirror of `prefill_first`.
 
     Args:
         refill_below: when fewer requests than this decode, prompts run, first come first served, until no more fit. 1

@@ -10,13 +10,13 @@ from framework.registry import SCHEDULERS
 
 @SCHEDULERS.register("fair")
 class Fair(Scheduler):
-    """Virtual token counter (VTC: "Fairness in Serving Large Language Models", OSDI'24, algorithm 2). The counter of a
-    client grows by its weighted tokens: a prompt's at its first admission, an output's when it is delivered. A client
-    that begins to wait is lifted to the least counter of those who wait, so that idling saves nothing up.
+    """Virtual token counter (VTC: "Fairness in Serving Large Language Models", OSDI'24). The counter of a client
+    grows by its weighted tokens: a prompt's at its first admission, an output's when it is delivered. A client that
+    begins to wait is lifted to the least counter of those who wait, so that idling saves nothing up.
 
     Two clients that always have requests waiting differ in service by at most 2 max(prompt_weight * longest prompt,
-    output_weight * tokens of a full batch) (theorem 4.4). Tokens in flight are counted a step late with overlap, and
-    computing again what a preemption took away is not charged.
+    output_weight * tokens of a full batch), the paper's bound. With overlap, tokens in flight are counted a
+    step late; computing again what a preemption took away is not charged.
 
     Args:
         prompt_weight: service of a prompt token.

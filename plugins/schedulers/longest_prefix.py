@@ -11,8 +11,8 @@ from framework.registry import SCHEDULERS
 
 @SCHEDULERS.register("longest_prefix")
 class LongestPrefix(Scheduler):
-    """Cache-aware scheduling ("SGLang: Efficient Execution of Structured Language Model Programs", NeurIPS'24,
-    section 3). A request without a cached prefix can starve.
+    """Cache-aware scheduling ("SGLang: Efficient Execution of Structured Language Model Programs", NeurIPS'24).
+    A request without a cached prefix can starve.
 
     Waiting requests are matched again only after something happened that can change their order: an arrival, an
     admission, a preemption, an end, or a prompt chunk that was computed.

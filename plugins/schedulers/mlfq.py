@@ -7,7 +7,7 @@ from framework.registry import SCHEDULERS
 
 @SCHEDULERS.register("mlfq")
 class MLFQ(Scheduler):
-    """Skip-join MLFQ (FastServe, arXiv 2305.05920, section 4.1). A request joins the first level whose quantum covers
+    """Skip-join MLFQ (FastServe, arXiv 2305.05920). A request joins the first level whose quantum covers
     its prompt, falls one when its quantum is used up, and returns to the top when it has waited too long. A level takes
     tokens, slots and blocks from those below; FastServe swaps the loser's KV to the host, here it is computed again.
 

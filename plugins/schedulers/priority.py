@@ -11,7 +11,7 @@ from framework.registry import SCHEDULERS
 @SCHEDULERS.register("priority")
 class Priority(RankedScheduler):
     """Lower `request.priority` first, as in vLLM; within one the earliest deadline (EDF: Liu and Layland, "Scheduling
-    algorithms for multiprogramming in a hard-real-time environment", JACM 1973, section 7), requests without one last.
+    algorithms for multiprogramming in a hard-real-time environment", JACM 1973), requests without one last.
     The victim at a preemption is the least urgent one that runs.
 
     Aging cuts time into periods of `1 / aging` seconds and makes a request one priority less urgent for each period

@@ -1,4 +1,4 @@
-"""Anything that the interface allows, in random order: the adversary of engine and eviction policies in tests."""
+"""Anything that the interface allows, in random order: what the engine and eviction policies are tried with."""
 
 import random
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from framework.registry import SCHEDULERS
 @SCHEDULERS.register("random")
 class RandomOrder(Scheduler):
     """Random order, chunk sizes, pauses and preemptions; deterministic for a seed. When luck plans nothing, the oldest
-    request runs, if need be alone, so that every request ends.
+    request runs, if need be alone, so that with moderate probabilities every request ends (with .9 and .5 some do not).
 
     Args:
         seed: of every choice.
@@ -43,7 +43,8 @@ class RandomOrder(Scheduler):
             self._run_oldest(queue, plan)
 
     def _shuffled(self, requests: Sequence[RequestView]) -> list[RequestView]:
-        return sorted(requests, key=lambda _: self._random.random())  # half the time of random.shuffle
+        places = [self._random.random() for _ in requests]  # a fraction of the time of random.shuffle
+        return [requests[index] for index in sorted(range(len(places)), key=places.__getitem__)]
 
     def _run_oldest(self, queue: Queue, plan: StepPlan) -> None:
         if not queue.running:

@@ -10,7 +10,7 @@ from framework.registry import SCHEDULERS
 @SCHEDULERS.register("shortest_first")
 class ShortestFirst(RankedScheduler):
     """The fewest tokens still to compute first. Knowing output lengths makes it shortest job first proper (as in
-    "Efficient LLM Scheduling by Learning to Rank", NeurIPS'24, section 4, there with a learned ranking).
+    "Efficient LLM Scheduling by Learning to Rank", NeurIPS'24, there with a learned ranking).
 
     Aging subtracts `aging` tokens from a size for each second of waiting. All waiting requests age alike, so the order
     of two never changes: nobody who arrives more than size / aging seconds after a request overtakes it.

@@ -6,8 +6,8 @@ from framework.registry import SCHEDULERS
 
 @SCHEDULERS.register("static_batch")
 class StaticBatch(Scheduler):
-    """Request-level scheduling, the baseline that continuous batching is measured against (Orca, OSDI'22, section 3:
-    how engines were served before). All prompts of a batch run before its first decode step, and blocks are reserved
+    """Request-level scheduling, the baseline that continuous batching is measured against (Orca, OSDI'22, on
+    how models were served before it). All prompts of a batch run before its first decode step, and blocks are reserved
     for prompts plus `max_tokens`, so that nobody is ever preempted.
 
     Args:

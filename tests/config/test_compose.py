@@ -7,9 +7,11 @@ from pathlib import Path
 import hydra
 import pytest
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from framework.config.compose import CONF_DIR, compose, requested_plugins
+from framework import discovery
+from framework.config.compose import CONF_DIR, compose, prepare
 
 PLUGIN = '''
 from typing import Literal
@@ -145,7 +147,23 @@ def test_composing_leaves_a_running_hydra_app_alone() -> None:
     assert not GlobalHydra.instance().is_initialized()
 
 
-def test_the_plugin_list_is_read_ahead() -> None:
-    assert requested_plugins(["a=1", "plugins=[x/y.py,pkg.mod]"]) == ["x/y.py", "pkg.mod"]
-    assert requested_plugins(["+plugins=[x.py]"]) == ["x.py"]
-    assert requested_plugins(["plugins_dir=3"]) == []
+def test_plugin_paths_are_made_full_before_composition(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[str]] = []
+    monkeypatch.setattr(discovery, "discover", asked.append)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "it's, mine.py").touch()
+    mine = str(tmp_path / "it's, mine.py")
+    assert prepare(["a=1", 'plugins=["./it\'s, mine.py",pkg.mod]'])[0] == "a=1"
+    assert asked.pop() == [mine, "pkg.mod"]
+    (written,) = prepare(['+plugins=["it\'s, mine.py"]'])
+    assert OverridesParser.create().parse_override(written).value() == [mine] == asked[-1]
+    assert prepare(["plugins_dir=3", "plugins=[missing.py]"]) == ["plugins_dir=3", "plugins=['missing.py']"]
+
+
+def test_a_relative_plugin_is_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = "from framework.registry import SCHEDULERS\nfrom framework.interfaces import Scheduler\n\n\n"
+    source += "@SCHEDULERS.register('relative')\nclass Relative(Scheduler):\n    def schedule(self, queue, plan): ...\n"
+    (tmp_path / "relative.py").write_text(source)
+    monkeypatch.chdir(tmp_path)
+    cfg = compose(["plugins=[relative.py]", "scheduler=relative"])
+    assert list(cfg.plugins) == [str(tmp_path / "relative.py")]

@@ -60,6 +60,18 @@ class DividesByZero(Plain):
         super().schedule(queue, plan)
 
 
+class RaisesOnceThreeHaveEnded(Plain):
+    num_ended = 0
+
+    def schedule(self, queue: Queue, plan: StepPlan) -> None:
+        super().schedule(queue, plan)
+        if self.num_ended >= 3:
+            raise KeyError("lost")
+
+    def on_finish(self, request: Any) -> None:
+        self.num_ended += 1
+
+
 class PreemptsTheWaiting(Plain):
     def schedule(self, queue: Queue, plan: StepPlan) -> None:
         super().schedule(queue, plan)

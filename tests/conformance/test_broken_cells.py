@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,10 @@ import pytest
 from framework.config.compose import compose
 from framework.conformance.time_limit import time_limit
 from framework.experiment import run_cell
-from framework.registry import EVICTIONS, SAMPLERS, SCHEDULERS
-from framework.tracking import CellInfo, read_record
+from framework.registry import REGISTRIES
+from framework.tracking import CellInfo, Record, read_record
+from plugins.attention.sdpa import SDPA
+from plugins.samplers.gumbel import Gumbel
 from tests.conformance import broken_schedulers as broken
 from tests.conformance.test_device_checks import OutsideVocabulary, WrongShape
 from tests.conformance.test_eviction_checks import KeepsItsVictim, OldestFirst, ReturnsNothing
@@ -31,6 +34,7 @@ CELL = (
     "engine.max_num_seqs=4",
     "tracker=files",
     "executor.device=cpu",
+    "record.outputs=true",
 )
 
 
@@ -46,13 +50,33 @@ class FailsInEvict(OldestFirst):
         return super().evict()
 
 
-def reason(kind: str, cls: type, tmp_path: Path) -> tuple[str, str]:
-    registry = {"scheduler": SCHEDULERS, "eviction": EVICTIONS, "sampler": SAMPLERS}[kind]
-    registry.register("broken_here")(cls)
-    cell = CellInfo(folder=tmp_path / "cell", cell_id="cell", config={})
+class WritesToTheCacheOnly(SDPA):
+    """Its output has no heads."""
+
+    def forward(self, *given: Any) -> Any:
+        return super().forward(*given)[:, 0]
+
+
+class FailsInForward(SDPA):
+    def forward(self, *given: Any) -> Any:
+        raise MemoryError("no workspace")
+
+
+class FailsInSample(Gumbel):
+    def sample(self, *given: Any) -> Any:
+        raise ArithmeticError("NaN")
+
+
+def run(kind: str, name: str, folder: Path) -> Record:
+    cell = CellInfo(folder=folder, cell_id="cell", config={})
     with time_limit(20.0):
-        status = run_cell(compose([*CELL, f"{kind}=broken_here"]), cell)
-    return status, read_record(tmp_path / "cell").reason
+        run_cell(compose([*CELL, f"{kind}={name}"]), cell)
+    return read_record(folder)
+
+
+def broken_record(kind: str, cls: type, folder: Path) -> Record:
+    REGISTRIES[kind].register("broken_here")(cls)
+    return run(kind, "broken_here", folder)
 
 
 @pytest.mark.parametrize(
@@ -70,10 +94,24 @@ def reason(kind: str, cls: type, tmp_path: Path) -> tuple[str, str]:
         ("eviction", FailsInEvict, r"FailsInEvict.*KeyError: 'lost'"),
         ("sampler", OutsideVocabulary, r"OutsideVocabulary sampled token id \d+; the vocabulary has 512"),
         ("sampler", WrongShape, r"WrongShape returned shape \(\d+, 1\) for \d+ rows"),
+        ("sampler", FailsInSample, r"sampler FailsInSample.*ArithmeticError: NaN"),
+        ("attention", FailsInForward, r"attention backend FailsInForward.*MemoryError: no workspace"),
+        ("attention", WritesToTheCacheOnly, r"attention backend WritesToTheCacheOnly returned shape"),
     ],
 )
 def test_the_cell_fails_and_names_the_plugin(kind: str, cls: type, says: str, tmp_path: Path) -> None:
-    status, why = reason(kind, cls, tmp_path)
-    assert status == "failed"
-    with pytest.raises(AssertionError, match=says):
-        raise AssertionError(why)
+    record = broken_record(kind, cls, tmp_path)
+    assert record.status == "failed"
+    assert re.search(says, record.reason), record.reason
+
+
+def test_requests_that_ended_before_the_failure_are_as_without_it(tmp_path: Path) -> None:
+    """And those that did not end are missing, with none of their tokens passed off as an answer."""
+    whole = run("scheduler", "chunked_prefill", tmp_path / "whole")
+    record = broken_record("scheduler", broken.RaisesOnceThreeHaveEnded, tmp_path / "broken")
+    assert record.status == "failed"
+    assert 3 <= len(record.requests) < len(whole.requests)
+    tokens = {output.request_id: output.token_ids for output in whole.outputs or ()}
+    ended = {request.request_id for request in record.requests}
+    for output in record.outputs or ():
+        assert output.token_ids == (tokens[output.request_id] if output.request_id in ended else [])

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from framework.errors import PluginError
-from framework.interfaces import CachedBlock, EvictionPolicy, Queue, Scheduler, StepPlan
+from framework.interfaces import EvictionPolicy, Queue, Scheduler, StepPlan
 from framework.registry import EVICTIONS, SCHEDULERS
 from tests.engine.shadow import make_engine, params
 from tests.engine.traces import discover
+from tests.eviction.stubborn import Stubborn
 
 discover()
 
@@ -26,23 +27,6 @@ class Idle(Scheduler):
 class PreemptsWaiting(Scheduler):
     def schedule(self, queue: Queue, plan: StepPlan) -> None:
         plan.preempt(queue.waiting[0])
-
-
-class Hoarder(EvictionPolicy):
-    """Gives the first block it ever saw, again and again."""
-
-    def __init__(self) -> None:
-        self.first: CachedBlock | None = None
-
-    def add(self, block: CachedBlock) -> None:
-        self.first = self.first or block
-
-    def remove(self, block: CachedBlock) -> None:
-        pass
-
-    def evict(self) -> CachedBlock:
-        assert self.first is not None
-        return self.first
 
 
 def run(scheduler: Scheduler, eviction: EvictionPolicy) -> None:
@@ -67,5 +51,5 @@ def test_schedulers(scheduler: Scheduler, message: str) -> None:
 
 
 def test_eviction_policy() -> None:
-    with pytest.raises(PluginError, match="eviction policy Hoarder returned Block"):
-        run(SCHEDULERS.get("chunked_prefill")(), Hoarder())
+    with pytest.raises(PluginError, match="eviction policy Stubborn returned Block"):
+        run(SCHEDULERS.get("chunked_prefill")(), Stubborn())

@@ -16,4 +16,4 @@ from tests.engine.traces import Trace, run_trace, traces
 def test_colliding_hashes(num_hashes: int, trace: Trace, seed: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(kv_cache, "xxh3_64_intdigest", lambda data, seed: hash((data, seed)) % num_hashes)
-        run_trace(trace, scheduler="adversary", eviction="lru", overlap=1, seed=seed)
+        run_trace(trace, scheduler="random", eviction="lru", overlap=1, seed=seed)

@@ -15,7 +15,7 @@ from tests.engine.traces import Trace, all_evictions, all_schedulers, run_trace,
 
 @pytest.mark.parametrize("overlap", [0, 1, 2])
 @pytest.mark.parametrize("eviction", all_evictions())
-@pytest.mark.parametrize("scheduler", [*all_schedulers(), "adversary"])
+@pytest.mark.parametrize("scheduler", all_schedulers())
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(trace=traces(), seed=st.integers(0, 1000))
 def test_any_trace(scheduler: str, eviction: str, overlap: int, trace: Trace, seed: int) -> None:

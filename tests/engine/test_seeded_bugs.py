@@ -118,7 +118,7 @@ def mutated(name: str, *edits: str) -> types.ModuleType:
     phases=[Phase.generate],
     suppress_health_check=list(HealthCheck),
 )
-@given(trace=traces(), seed=st.integers(0, 1000), scheduler=st.sampled_from(["chunked_prefill", "adversary"]))
+@given(trace=traces(), seed=st.integers(0, 1000), scheduler=st.sampled_from(["chunked_prefill", "random"]))
 def serve(trace: Trace, seed: int, scheduler: str) -> None:
     for overlap in (0, 1, 2):
         run_trace(trace, scheduler=scheduler, eviction="lru", overlap=overlap, seed=seed)

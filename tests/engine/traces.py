@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from framework.conformance.adversary import Adversary
 from framework.conformance.serve import serve
 from framework.conformance.traces import Trace, traces
 from framework.discovery import discover
@@ -25,9 +24,7 @@ def all_evictions() -> list[str]:
 
 
 def build_scheduler(name: str, seed: int = 0) -> Scheduler:
-    if name == "adversary":
-        return Adversary(seed)
-    return SCHEDULERS.get(name)()
+    return SCHEDULERS.get(name)(**({"seed": seed} if name == "random" else {}))
 
 
 def build_eviction(name: str) -> EvictionPolicy:

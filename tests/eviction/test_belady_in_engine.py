@@ -11,11 +11,15 @@ import pytest
 
 from framework.config.compose import compose
 from framework.discovery import discover
+from framework.engine.fleet import Fleet
+from framework.errors import IncompatibleError
 from framework.experiment import run_cell
 from framework.registry import EVICTIONS
 from framework.tracking import CellInfo, read_record
-from framework.workloads.future import tell_future
+from framework.workloads.base import TimedRequest
+from framework.workloads.future import announce, tell_future
 from plugins.eviction.belady import Belady
+from plugins.routers.round_robin import RoundRobin
 from plugins.schedulers.chunked_prefill import ChunkedPrefill
 from tests.engine.shadow import make_engine, params
 
@@ -47,7 +51,7 @@ def turns() -> Prompts:
 def hits(name: str, prompts: Callable[[], Prompts], num_blocks: int) -> int:
     """Blocks found while the prompts are served one after the other."""
     engine = make_engine(ChunkedPrefill(), EVICTIONS.get(name)(), num_blocks=num_blocks, max_num_seqs=1)
-    tell_future(engine, prompts())
+    announce(engine, ({"prompt_token_ids": prompt} for prompt in prompts()))
     for prompt in prompts():
         engine.add_request(prompt_token_ids=prompt, params=params(1))
     while engine.has_work:
@@ -71,7 +75,7 @@ def test_requests_that_run_together_and_preempt_each_other() -> None:
 
     def served(name: str) -> int:
         engine = make_engine(ChunkedPrefill(), EVICTIONS.get(name)(), num_blocks=30, max_num_seqs=4)
-        tell_future(engine, turns())
+        announce(engine, ({"prompt_token_ids": prompt} for prompt in turns()))
         for prompt in turns():
             engine.add_request(prompt_token_ids=prompt, params=params(9, ignore_eos=True))
         preemptions = 0
@@ -86,15 +90,39 @@ def test_requests_that_run_together_and_preempt_each_other() -> None:
 def test_refused_prompts_keep_their_numbers() -> None:
     policy = Belady()
     engine = make_engine(ChunkedPrefill(), policy, num_blocks=4)
-    tell_future(engine, [(1,) * 500, (), (2,) * 5])
+    announce(engine, ({"prompt_token_ids": prompt} for prompt in [(1,) * 500, (), (2,) * 5]))
     assert policy._uses is not None
     assert list(policy._uses.values()) == [[2]]
 
 
-def test_a_cell_runs_with_belady(tmp_path: Path) -> None:
+def test_prompts_by_key_and_refused_requests() -> None:
+    """Keys of 8 tokens are two blocks each; the last token of a prompt is never looked up."""
+    policy = Belady()
+    engine = make_engine(ChunkedPrefill(), policy)
+    engine.intake.simulated_block_size = 4
+    given = [((5, 6), 16), ((5,), 8), ((5, 6), 13), ((), 9)]
+    requests = [TimedRequest(prompt_keys=keys, num_prompt_tokens=number, key_tokens=8) for keys, number in given]
+    tell_future(engine, [TimedRequest(error="refused before"), *requests])
+    assert policy._uses is not None
+    assert sorted(policy._uses.values()) == [[2, 0], [2, 0], [2, 1, 0]]
+
+
+def test_where_the_future_depends_on_the_run_it_is_refused() -> None:
+    engine = make_engine(ChunkedPrefill(), Belady())
+    turn = TimedRequest(prompt_token_ids=[1, 2], after=0)
+    with pytest.raises(IncompatibleError, match=r"Belady needs to know the future.*answers that are not known yet"):
+        tell_future(engine, [TimedRequest(prompt_token_ids=[1]), turn])
+    fleet = Fleet([engine, make_engine(ChunkedPrefill(), Belady())], RoundRobin())
+    with pytest.raises(IncompatibleError, match=r"Belady needs to know the future.*executor.replicas=1"):
+        tell_future(fleet, [])
+    tell_future(make_engine(ChunkedPrefill(), EVICTIONS.get("lru")()), [turn])
+
+
+@pytest.mark.parametrize("executor", ["executor.device=cpu", "executor=simulated"])
+def test_a_cell_runs_with_belady(executor: str, tmp_path: Path) -> None:
     cell = CellInfo(folder=tmp_path / "cell", cell_id="cell", config={})
     overrides = ["eviction=belady", "model=tiny", "tracker=files", "workload=synthetic", "workload.num_requests=6"]
-    overrides += ["engine.num_blocks=24", "engine.max_model_len=256", "executor.device=cpu"]
+    overrides += ["engine.num_blocks=24", "engine.max_model_len=256", executor]
     assert run_cell(compose(overrides), cell) == "completed"
     metrics = read_record(tmp_path / "cell").metrics
     assert metrics is not None

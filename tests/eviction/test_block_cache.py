@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from framework.analysis.block_cache import BlockCache, replay_chains, replay_flat
 from framework.errors import PluginError
-from framework.interfaces.eviction import CachedBlock, EvictionPolicy
+from framework.interfaces.eviction import CachedBlock
 from plugins.eviction.lru import LRU
 from tests.eviction import mooncake
+from tests.eviction.stubborn import Stubborn
 
 
 def keys_of(tokens: Sequence[int]) -> list[int]:
@@ -72,23 +73,6 @@ def test_evicting_leaves_first_serves_longer_prefixes() -> None:
 def test_a_hit_after_a_gap_is_no_prefix_hit() -> None:
     stats = replay_flat(LRU(), [[1, 2, 3], [1, 9, 3]], 8)
     assert (stats.hits, stats.prefix_hits, stats.hit_rate, stats.prefix_hit_rate) == (2, 1, 2 / 6, 1 / 6)
-
-
-class Stubborn(EvictionPolicy):
-    """Returns the first block that it ever saw, whether it is evictable or not."""
-
-    def __init__(self) -> None:
-        self.first: CachedBlock | None = None
-
-    def add(self, block: CachedBlock) -> None:
-        self.first = self.first or block
-
-    def remove(self, block: CachedBlock) -> None:
-        pass
-
-    def evict(self) -> CachedBlock:
-        assert self.first is not None
-        return self.first
 
 
 def test_a_victim_that_is_held_is_refused() -> None:

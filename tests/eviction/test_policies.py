@@ -21,6 +21,7 @@ class Block:
     id: int
     hash: int | None = None
     depth: int = 0
+    category: str = ""
     hits: int = 0
     last_used_s: float = 0.0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from functools import cache
 
@@ -119,6 +120,35 @@ def test_workload_aware_learns_that_one_category_is_never_used_again() -> None:
     assert aware > 0.9 * 600  # of 592 that a cache without limits would give
 
 
+@pytest.mark.parametrize("categories", [("chat", "batch"), ("", "")])
+def test_workload_aware_tells_requests_by_their_category(categories: tuple[str, str]) -> None:
+    """Each block of one category comes back once, each of the other never. Only a name can say which is which, since
+    both are new when they have to be judged, and the young ones of the wrong category push the others out."""
+    once, never = categories
+    rng, policy, free = random.Random(4), WorkloadAware(), [Block(number) for number in range(24)]
+    cached: dict[int | None, Block] = {}
+    due: dict[int, list[int]] = {}
+    hits = 0
+    for now_s in range(4000):
+        asked = [(2 * now_s, never), (2 * now_s + 1, never)] if now_s % 2 else [(2 * now_s, once)]
+        if now_s % 2 == 0:
+            due.setdefault(now_s + 2 * rng.randint(5, 12), []).append(2 * now_s)
+        for content, category in [*asked, *((content, once) for content in due.pop(now_s, ()))]:
+            block = cached.get(content)
+            if block is not None:
+                policy.remove(block)
+                hits, block.hits, block.last_used_s = hits + 1, block.hits + 1, now_s
+                policy.on_hit(block)
+            else:
+                block = free.pop() if free else policy.evict()
+                cached.pop(block.hash, None)
+                block.hash, block.category, block.last_used_s = content, category, now_s
+                cached[content] = block
+                policy.on_insert(block)
+            policy.add(block)
+    assert (hits > 1800) == (once != never), hits  # of 2000
+
+
 @pytest.mark.parametrize(
     ("name", "parameters", "message"),
     [
@@ -129,7 +159,7 @@ def test_workload_aware_learns_that_one_category_is_never_used_again() -> None:
         ("s3fifo", {"promote_at": 4}, "promote_at=4"),
         ("s3fifo", {"small_ratio": 0.0}, "eviction.small_ratio=0.0"),
         ("cost_aware", {"linear_depth_blocks": 0.0}, "eviction.linear_depth_blocks=0.0"),
-        ("workload_aware", {"num_categories": 0}, "eviction.num_categories=0"),
+        ("workload_aware", {"num_turns": 0}, "eviction.num_turns=0"),
     ],
 )
 def test_bad_parameters_are_named(name: str, parameters: dict[str, float], message: str) -> None:

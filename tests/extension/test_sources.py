@@ -15,28 +15,7 @@ from framework.__main__ import main
 from framework.config.compose import compose
 from framework.registry import SCHEDULERS
 
-PLUGIN = '''
-from framework.interfaces import Queue, Scheduler, StepPlan, Verdict
-from framework.registry import SCHEDULERS
-
-
-@SCHEDULERS.register("from_{source}")
-class FromOutside(Scheduler):
-    """First come first served."""
-
-    def __init__(self, *, max_prompts: int = 8) -> None:
-        self.max_prompts = max_prompts
-
-    def schedule(self, queue: Queue, plan: StepPlan) -> None:
-        preempted = False
-        for request in tuple(queue.running):
-            while request.running and plan.add(request) is Verdict.NO_BLOCKS:
-                plan.preempt(queue.running[-1])
-                preempted = True
-        for request in () if preempted else list(queue.waiting)[: self.max_prompts]:
-            if plan.add(request) is not Verdict.OK:
-                break
-'''
+EXAMPLE = (discovery.ROOT / "experiments/short_first_example/short_first.py").read_text()
 
 
 @pytest.fixture(params=["file", "module", "entry_point"])
@@ -46,7 +25,7 @@ def source(
     """The kind of source, and what has to be listed in `plugins=[...]` to find it."""
     kind, name = request.param, f"outside_{request.param}"
     path = tmp_path / f"{name}.py"
-    path.write_text(PLUGIN.format(source=kind))
+    path.write_text(EXAMPLE.replace('"short_first"', f'"from_{kind}"'))
     if kind != "file":
         monkeypatch.syspath_prepend(tmp_path)
     if kind == "entry_point":

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMAND = [sys.executable, str(ROOT / "tests" / "launching" / "fake_sweep.py"), "-m", "tracker=files"]
+COMMAND = [sys.executable, str(ROOT / "tests" / "launching" / "fake_sweep.py"), "-m"]
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 

@@ -130,6 +130,16 @@ def test_steps_by_hand() -> None:
     assert metrics["kv_utilization/mean"] == pytest.approx((1 * 0.25 + 3 * 1.0 + 1 * 0.0) / 5)
 
 
+def test_steps_of_replicas_share_no_time() -> None:
+    steps = [
+        step(finish_s=2.0, blocks_used=5, blocks_cached=0, blocks_free=5),
+        step(submit_s=1.0, finish_s=7.0, blocks_used=10, blocks_cached=0, blocks_free=0, replica=1),
+        step(submit_s=1.0, finish_s=4.0, blocks_used=0, blocks_cached=0, blocks_free=10),
+    ]
+    # replica 0: 2 s at a half and 2 s at nothing, replica 1: 6 s at all
+    assert summarize([], steps)["kv_utilization/mean"] == pytest.approx((2 * 0.5 + 2 * 0.0 + 6 * 1.0) / 10)
+
+
 def test_nothing_ran() -> None:
     metrics = summarize([], [], startup_s=1.5)
     assert metrics["duration_s"] is None

@@ -1,4 +1,4 @@
-"""VTC: the service bound of its theorem 4.4, and that idling saves nothing up."""
+"""VTC: the paper's bound on service, and that idling saves nothing up."""
 
 from __future__ import annotations
 

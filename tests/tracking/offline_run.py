@@ -18,12 +18,18 @@ class OfflineRun:
     run_id: str = ""
     project: str = ""
     group: str = ""
+    job_type: str = ""
     name: str = ""
     tags: list[str] = field(default_factory=list)
     config: dict[str, Any] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
     summary: dict[str, Any] = field(default_factory=dict)
     step_metrics: dict[str, str] = field(default_factory=dict)
+    hidden: set[str] = field(default_factory=set)
+    alerts: list[tuple[str, str, str]] = field(default_factory=list)
+    """Title, text and level."""
+    artifacts: dict[str, dict[str, str]] = field(default_factory=dict)
+    """By name: the files in it and where they lie."""
     exit_code: int | None = None
     folder: Path = Path()
 
@@ -44,6 +50,7 @@ def read_offline_run(path: Path) -> OfflineRun:
         if kind == "run":
             run.run_id, run.project, run.group = record.run.run_id, record.run.project, record.run.run_group
             run.name, run.tags = record.run.display_name, list(record.run.tags)
+            run.job_type = record.run.job_type
             _merge(run.config, record.run.config.update)
         elif kind == "config":
             _merge(run.config, record.config.update)
@@ -54,7 +61,15 @@ def read_offline_run(path: Path) -> OfflineRun:
         elif kind == "summary":
             _merge(run.summary, record.summary.update)
         elif kind == "metric":
-            run.step_metrics[record.metric.glob_name or record.metric.name] = record.metric.step_metric
+            name = record.metric.glob_name or record.metric.name
+            run.step_metrics[name] = record.metric.step_metric
+            if record.metric.options.hidden:
+                run.hidden.add(name)
+        elif kind == "alert":
+            run.alerts.append((record.alert.title, record.alert.text, record.alert.level))
+        elif kind == "artifact":
+            contents = record.artifact.manifest.contents
+            run.artifacts[record.artifact.name] = {entry.path: entry.local_path for entry in contents}
         elif kind == "exit":
             run.exit_code = record.exit.exit_code
     return run

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -14,62 +15,15 @@ import pytest
 import wandb
 from wandb.sdk.lib import wbauth
 
-from framework.metrics.recorder import OutputRecord
-from framework.metrics.records import RequestRecord, StepRecord
-from framework.registry import TRACKERS
-from framework.tracking import CellInfo, Record, RecordWriter, publish, read_record
+from framework.tracking import Record, read_record
 from framework.tracking import wandb_tracker as module
+from framework.tracking.wandb_content import run_id
 from framework.tracking.wandb_login import logged_in
 from framework.tracking.wandb_tracker import WandbTracker
+from tests.tracking.cells import cell, result, run_cell, step
 from tests.tracking.offline_run import OfflineRun, read_offline_run
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def step(i: int) -> StepRecord:
-    values: dict[str, Any] = {f.name: i for f in dataclasses.fields(StepRecord)}
-    return StepRecord(**{**values, "graph_key": "eager", "finish_s": i / 10, "blocks_free": 8, "blocks_used": 2})
-
-
-def request(i: int, reason: str = "stop") -> RequestRecord:
-    values: dict[str, Any] = {f.name: i for f in dataclasses.fields(RequestRecord)}
-    return RequestRecord(**{**values, "client": "c", "finish_reason": reason, "error": "", "token_times_s": []})
-
-
-def cell(folder: Path, scheduler: str = "prefill_first") -> CellInfo:
-    return CellInfo(
-        folder=folder,
-        cell_id=f"id-{scheduler}",
-        config={"scheduler": {"name": scheduler}, "seed": 3},
-        choices={"scheduler": scheduler},
-        overrides=[f"scheduler={scheduler}"],
-        name=f"cell-{scheduler}",
-        group="sweep",
-        tags=["t1"],
-    )
-
-
-def result(status: Any = "completed", num_steps: int = 3) -> Record:
-    return Record(
-        status=status,
-        cell_id="id",
-        effective={"attention": "sdpa"},
-        environment={"python": "3"},
-        metrics={"output_tokens_per_s": 12.5, "ttft_s/p99": None, "steps": num_steps},
-        requests=[request(0), request(1, "rejected")],
-        steps=[step(i) for i in range(num_steps)],
-        outputs=[OutputRecord(request_id=0, prompt="p", text="é", token_ids=[1], finish_reason="stop")],
-    )
-
-
-def run_cell(folder: Path, record: Record, scheduler: str = "prefill_first", **parameters: Any) -> WandbTracker:
-    tracker: WandbTracker = TRACKERS.build({"name": "wandb", **parameters})
-    writer = RecordWriter(folder)
-    tracker.start(cell(folder, scheduler))
-    for one in record.steps:
-        tracker.on_step(one)
-    publish(record, writer, tracker)
-    return tracker
 
 
 def offline_run(folder: Path) -> OfflineRun:
@@ -87,9 +41,11 @@ def test_offline_run_field_by_field(tmp_path: Path, capfd: pytest.CaptureFixture
     assert not tracker.error
     assert not read_record(tmp_path).tracker_error
     assert (run.project, run.group, run.name) == ("proj", "sweep", "cell-prefill_first")
-    assert (sorted(run.tags), run.exit_code) == (["t0", "t1"], 0)
+    assert (sorted(run.tags), run.job_type, run.exit_code) == (["t0", "t1"], "schedulers", 0)
     assert {k: v for k, v in run.config.items() if k != "_wandb"} == {
-        "scheduler": {"name": "prefill_first"},
+        "scheduler": "prefill_first",  # a text, which the UI groups by
+        "parameters": {"scheduler": {"name": "prefill_first", "victim": "oldest"}},
+        "engine": {"num_blocks": 8},
         "seed": 3,
         "cell_id": "id-prefill_first",
         "choices": {"scheduler": "prefill_first"},
@@ -101,7 +57,20 @@ def test_offline_run_field_by_field(tmp_path: Path, capfd: pytest.CaptureFixture
     assert [p["step/index"] for p in points] == [0, 1, 2]
     assert [p["step/finish_s"] for p in points] == [0, 0.1, 0.2]
     assert points[2]["step/kv_utilization"] == pytest.approx(2 / 12)
-    assert run.step_metrics["step/*"] == "step/index"
+    axes = {"step/*": "step/index", "time/*": "time/finish_s", "request/*": "request/arrival_s"}
+    assert {name: x_axis for name, x_axis in run.step_metrics.items() if x_axis} == axes
+    assert run.hidden == set(axes.values())
+    assert [p["time/finish_s"] for p in points] == [0, 0.1, 0.2]
+    assert [p["time/tokens_per_step"] for p in points] == [0, 2, 4]
+    (of_request,) = [row for row in run.history if "request/arrival_s" in row]  # the rejected one has no latency
+    assert of_request["request/ttft_s"] == of_request["request/e2e_s"] == 0
+    for name in ("latency_cdf", "timeline"):
+        path = next(row[f"figures/{name}/path"] for row in run.history if f"figures/{name}/path" in row)
+        assert (run.folder / "files" / path).read_bytes()[:4] == b"\x89PNG"
+    files = run.artifacts["record-id-prefill_first"]
+    names = {"summary.json", "requests.parquet", "steps.parquet", "outputs.jsonl"}
+    assert {name: Path(path) for name, path in files.items()} == {name: tmp_path / name for name in names}
+    assert run.alerts == []
     assert run.summary["output_tokens_per_s"] == 12.5
     assert run.summary["status"] == "completed"
     assert "ttft_s/p99" not in run.summary
@@ -127,13 +96,38 @@ def test_one_run_a_cell_even_after_a_crash(tmp_path: Path) -> None:
     run_cell(folders[2], result(), "good")
     leftover.finish()
     crashed, other, good = map(offline_run, folders)
+    assert crashed.alerts == [("failed: cell-crashing", "boom", "ERROR")]
+    assert good.alerts == []
     assert len({crashed.run_id, other.run_id, good.run_id}) == 3
     assert (crashed.exit_code, good.exit_code) == (1, 0)
     assert (crashed.summary["status"], crashed.summary["reason"]) == ("failed", "boom")
     assert crashed.config["choices"] == {"scheduler": "crashing"}
+    assert crashed.config["scheduler"] == "crashing"
     assert good.config["choices"] == {"scheduler": "good"}
     assert "output_tokens_per_s" not in crashed.summary
     assert "choices" not in other.config
+
+
+def test_a_cell_that_is_tried_again_keeps_its_run(tmp_path: Path) -> None:
+    options = {"figures": False, "artifact": False}
+    ids = []
+    for place, scheduler in (("s/0", "a"), ("s/0", "a"), ("s/0.retry", "a"), ("s/1", "b"), ("t/0", "a")):
+        shutil.rmtree(tmp_path / place, ignore_errors=True)
+        run_cell(tmp_path / place, result(num_steps=1), scheduler, **options)
+        ids.append(offline_run(tmp_path / place).run_id)
+    assert ids[0] == ids[1] == ids[2]
+    assert len({ids[0], ids[3], ids[4]}) == 3
+    alone = dataclasses.replace(cell(tmp_path), group="")
+    assert run_id(alone) is None  # the same command twice is two runs
+
+
+def test_the_agent_of_a_wandb_sweep_keeps_its_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = FakeRun()
+    calls = online(monkeypatch, run)
+    WandbTracker().start(cell(tmp_path))
+    monkeypatch.setenv("WANDB_RUN_ID", "given")
+    WandbTracker().start(cell(tmp_path))
+    assert [call["id"] for call in calls] == [run_id(cell(tmp_path)), None]
 
 
 def test_a_long_run_is_condensed(tmp_path: Path) -> None:
@@ -172,6 +166,10 @@ class FakeRun:
 
     def define_metric(self, *_: Any, **__: Any) -> None: ...
 
+    def log_artifact(self, *_: Any) -> None: ...
+
+    def alert(self, **_: Any) -> None: ...
+
     def log(self, row: dict[str, Any]) -> None:
         if self.fail == "log":
             raise RuntimeError("log failed")
@@ -208,7 +206,7 @@ def test_online_sends_a_point_every_two_seconds(tmp_path: Path, monkeypatch: pyt
         tracker.on_step(step(i))
     assert [row["step/count"] for row in run.logged] == [4, 4]
     tracker.finish(result("interrupted"))
-    assert [row.get("step/count") for row in run.logged] == [4, 4, 2, None]
+    assert [row.get("step/count") for row in run.logged] == [4, 4, 2, None, None]  # then requests and tables
     assert run.exit_code == 1
     assert run.summary["status"] == "interrupted"
     assert len(calls) == 1

@@ -89,21 +89,17 @@ def test_azure_lines_across_midnight_and_with_windows_line_ends(tmp_path: Path) 
 
 def test_burstgpt_columns_are_found_by_name(tmp_path: Path) -> None:
     a, b = draw("burstgpt", write(tmp_path, BURST_LINES))
-    assert (a.num_prompt_tokens, a.params.max_tokens, a.client, a.arrival_s) == (
-        472,
-        18,
-        "ChatGPT, Conversation log",
-        0,
-    )
-    assert (b.num_prompt_tokens, b.params.max_tokens, b.client, b.arrival_s) == (1087, 230, "GPT-4, API, log", 40.5)
+    assert (a.num_prompt_tokens, a.params.max_tokens, a.arrival_s) == (472, 18, 0)
+    assert (b.num_prompt_tokens, b.params.max_tokens, b.arrival_s) == (1087, 230, 40.5)
+    assert [(r.client, r.category) for r in (a, b)] == [("ChatGPT", "Conversation log"), ("GPT-4", "API, log")]
 
 
 def test_trace_lines_carry_client_priority_and_slo(tmp_path: Path) -> None:
-    more = {"keys": [3, 4], "key_tokens": 8, "client": "c", "priority": -2, "ttft_slo_s": 0.5}
+    more = {"keys": [3, 4], "key_tokens": 8, "client": "c", "category": "d", "priority": -2, "ttft_slo_s": 0.5}
     plain = {"time_s": 10, "prompt_tokens": 9, "output_tokens": 2}
     a, b = draw("trace", write(tmp_path, [plain | {"keys": None}, plain | {"time_s": 12.5} | more]), time_scale=2.0)
     assert (a.num_prompt_tokens, keys(a), a.arrival_s, a.deadline_s) == (9, [], 0, None)
-    assert (keys(b), b.key_tokens, b.client, b.priority) == ([3, 4], 8, "c", -2)
+    assert (keys(b), b.key_tokens, b.client, b.category, b.priority) == ([3, 4], 8, "c", "d", -2)
     assert (b.arrival_s, b.deadline_s) == (5.0, 5.5)  # the objective is the client's, whatever the time scale
 
 
@@ -336,3 +332,17 @@ def test_the_record_says_which_trace_ran_and_what_was_left_out(served: Any) -> N
     assert (facts["trace_requests"], facts["bad_lines_skipped"], facts["passes"]) == (4, 1, 1)
     assert "t.txt:2: timestamp=-1" in facts["first_bad_line"]
     assert len(facts["trace_sha256"]) == 64
+
+
+def test_a_policy_with_foresight_knows_prompts_by_key(tmp_path: Path) -> None:
+    """Five prefixes in turn, in a cache that holds three prompts: the least recently used one is always the next."""
+    lines = [line_of(60_000 * i, 600, [i % 5, 100 + i], output=2) for i in range(40)]
+    overrides = ["tracker=files", "model=tiny", "executor=simulated", "workload=mooncake"]
+    overrides += [f"workload.path={write(tmp_path, lines)}", "engine.block_size=512", "engine.num_blocks=4"]
+    found = {}
+    for name in ("lru", "belady"):
+        cfg = compose([*overrides, "engine.max_model_len=1024", f"eviction={name}"])
+        assert run_cell(cfg, CellInfo(folder=tmp_path / name, cell_id="x", config={})) == "completed"
+        found[name] = sum(r.num_cached_tokens for r in read_record(tmp_path / name).requests) // 512
+    assert found["lru"] == 0
+    assert found["belady"] > 10

@@ -13,6 +13,9 @@ from framework.tracking.atomic import replacing
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+FONTS = ["DejaVu Sans", "Verdana", "Arial"]
+"""The first is matplotlib's own, which the layout is made for; a browser without it takes the next, as wide."""
+
 
 def figures(comparison: Comparison) -> Iterator[tuple[str, str, Figure]]:
     """File name, caption and figure of everything that these cells have something to show for."""
@@ -48,6 +51,8 @@ def save(figure: Figure, target: object, suffix: str) -> None:
     """Write `figure` to a path or stream: text stays text, and equal figures give equal bytes."""
     import matplotlib
 
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "servelab", "font.family": "DejaVu Sans"}):
+    with matplotlib.rc_context(
+        {"svg.fonttype": "none", "svg.hashsalt": "servelab", "font.family": "sans-serif", "font.sans-serif": FONTS}
+    ):
         metadata = {"Date": None} if suffix == "svg" else None
         figure.savefig(target, format=suffix, dpi=150, metadata=metadata)  # type: ignore[arg-type]

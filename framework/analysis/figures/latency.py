@@ -25,7 +25,12 @@ _QUANTILES = np.linspace(0.0, 1.0, 401)
 def draw(comparison: Comparison) -> Figure | None:
     """TTFT, TPOT and E2E as cumulative shares, the requests of all seeds of a group together; None without requests."""
     groups, rest = lines_of(comparison)
-    found = {group.label: latencies(group.cells) for group in groups}
+    return draw_lines([(group.label, group.cells) for group in groups], rest)
+
+
+def draw_lines(lines: Sequence[tuple[str, Sequence[Cell]]], rest: str = "") -> Figure | None:
+    """The figure of these cells, a line for each label; `rest` says what is missing."""
+    found = {label: latencies(cells) for label, cells in lines}
     panels = [(name, label) for name, label in _PANELS if any(values[name].size for values in found.values())]
     if not panels:
         return None

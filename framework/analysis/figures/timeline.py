@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,13 +23,12 @@ _LAST = ("finish_s", "num_running", "num_waiting", "blocks_used", "blocks_cached
 
 def draw(comparison: Comparison) -> Figure | None:
     """Tokens of a step, requests and KV blocks against time: a row a group, its first cell; None without steps."""
-    groups = lines_of(comparison)[0][:MAX_CELLS]
-    rows = [(group.label, steps(group.cells[0])) for group in groups]
-    return draw_rows([(label, found) for label, found in rows if found["finish_s"].size])
+    return draw_rows([(group.label, group.cells) for group in lines_of(comparison)[0][:MAX_CELLS]])
 
 
-def draw_rows(rows: list[tuple[str, dict[str, np.ndarray]]]) -> Figure | None:
-    """The figure of `rows`, labelled results of `steps`."""
+def draw_rows(lines: Sequence[tuple[str, Sequence[Cell]]]) -> Figure | None:
+    """The figure of the first of these cells for each label."""
+    rows = [(label, found) for label, cells in lines if (found := steps(cells[0]))["finish_s"].size]
     if not rows:
         return None
     figure, axes = new_figure(len(rows), 3, 11.7, 1.7 * len(rows) + 0.6, sharex=True)

@@ -1,0 +1,74 @@
+"""Which steps to measure: the smallest set that says how time depends on rows, context and chunks."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+_CONTEXTS = (64, 512, 1024, 2048, 4096)
+_EAGER_ROWS = (1, 8, 32, 64, 128, 256)
+_SPREAD = (0.5, 0.75, 1.0, 1.25, 1.5)
+"""Contexts of the rows of one step, relative to their mean: requests in a batch are never equally long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One request in a step: `num` tokens after `start` that are in the cache."""
+
+    start: int
+    num: int = 1
+    samples: bool = True
+
+
+Point = list[Row]
+"""The rows of one step, decode rows first."""
+
+
+def decode_points(row_counts: Sequence[int], max_model_len: int, capacity_tokens: int) -> list[Point]:
+    """Decode steps of each number of rows at each mean context that fits."""
+    points = []
+    for num_rows in row_counts:
+        for context in _CONTEXTS:
+            starts = [min(max_model_len - 40, int(context * _SPREAD[i % len(_SPREAD)])) for i in range(num_rows)]
+            if num_rows == 1:
+                starts = [min(max_model_len - 40, context)]
+            if sum(starts) + 64 * num_rows <= capacity_tokens:
+                points.append([Row(start) for start in starts])
+    return points
+
+
+def eager_row_counts(max_num_seqs: int) -> list[int]:
+    return [rows for rows in _EAGER_ROWS if rows < max_num_seqs] + [max_num_seqs]
+
+
+def mixed_points(
+    num_points: int, *, max_num_seqs: int, max_num_batched_tokens: int, max_model_len: int, capacity_tokens: int
+) -> list[Point]:
+    """Prompts and chunks, alone and beside decode rows: sizes drawn log-uniformly, the same ones every time."""
+    rng = random.Random(20261124)
+    points: list[Point] = []
+    while len(points) < num_points:
+        num_decode = 0 if len(points) % 3 == 0 else _log_uniform(rng, 1, max_num_seqs - 1)
+        most = max_num_batched_tokens - num_decode
+        total = _log_uniform(rng, min(8, most), most)
+        num_chunks = min(_log_uniform(rng, 1, 16), max_num_seqs - num_decode, max(1, total // 4))
+        sizes = [max(2, total // num_chunks)] * num_chunks
+        if sum(sizes) + num_decode > max_num_batched_tokens or max(sizes) >= max_model_len - 40:
+            continue
+        decode_context = _log_uniform(rng, 32, max_model_len // 2)
+        rows = [Row(max(1, int(decode_context * rng.uniform(0.5, 1.5)))) for _ in range(num_decode)]
+        context = _log_uniform(rng, 16, max_model_len) if len(points) % 4 == 3 else 0
+        rows += [Row(min(context, max_model_len - 40 - size), size) for size in sizes]
+        if all(row.start + 40 < max_model_len for row in rows) and _tokens(rows) + 64 * len(rows) <= capacity_tokens:
+            points.append(rows)
+    return points
+
+
+def _tokens(rows: Point) -> int:
+    return sum(row.start + row.num for row in rows)
+
+
+def _log_uniform(rng: random.Random, low: int, high: int) -> int:
+    return min(high, int(math.exp(rng.uniform(math.log(low), math.log(high + 1)))))

@@ -1,0 +1,59 @@
+"""Step times as they were measured on the device that is simulated."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from framework.interfaces.cost_model import CostModel, Deployment, StepCost, StepShape
+from framework.interfaces.step_profile import StepProfile
+from framework.registry import COST_MODELS
+
+_SHIPPED = Path(__file__).parent / "profiles"
+
+
+@COST_MODELS.register("profiled")
+class Profiled(CostModel):
+    """Interpolates the step times of a calibration (`python run.py experiment=calibrate`) of this device, model and tp.
+
+    The idea of simulating from profiled operators is Vidur's (MLSys 2024); whole steps are what this engine measures.
+    """
+
+    def __init__(self, deployment: Deployment, *, path: str | None = None) -> None:
+        """
+        Args:
+            path: a profile; null takes the one that ServeLab ships for this device, model, dtype and tp.
+        """
+        super().__init__(deployment)
+        self.profile = StepProfile.read(Path(path).expanduser() if path is not None else _shipped(deployment))
+        self.profile.check(deployment, path or "the shipped profile")
+        self._path = path
+        self.cost = self.profile.cost  # type: ignore[method-assign]  # once a step: no call in between
+
+    def cost(self, step: StepShape) -> StepCost:
+        return self.profile.cost(step)
+
+    def effective(self) -> dict[str, object]:
+        return {
+            "profile": self._path or "shipped",
+            "measured": self.profile.measured,
+            "fit_error": {
+                error.regime: {"median": error.median, "p95": error.p95, "points": error.num_points}
+                for error in self.profile.errors
+            },
+        }
+
+
+def profile_name(hardware: str, model_name: str, dtype: str, tp: int) -> str:
+    return f"{hardware}-{model_name}-{dtype}-tp{tp}.json"
+
+
+def _shipped(deployment: Deployment) -> Path:
+    hardware, model = deployment.hardware.name, deployment.model_name
+    path = _SHIPPED / profile_name(hardware, model, deployment.dtype, deployment.tp)
+    if not path.exists():
+        names = ", ".join(sorted(file.stem for file in _SHIPPED.glob("*.json"))) or "none"
+        raise ValueError(
+            f"no profile for {path.stem} is shipped (there is {names}); make one: "
+            f"{StepProfile.command(hardware, model, deployment.tp)}, then set cost_model.path; or cost_model=roofline"
+        )
+    return path

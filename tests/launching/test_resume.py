@@ -1,0 +1,104 @@
+"""`resume=DIR` runs what is not completed, in the folders that it had; no sweep writes into another's folder."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from framework.discovery import discover
+from framework.launching.folder import claim
+from framework.launching.resume import Earlier
+from framework.launching.resume_key import resume_key
+from tests.launching.conftest import COMMAND, ROOT, Run, cells, summary
+
+
+def test_only_what_did_not_complete_runs_again(sweep: Run, tmp_path: Path) -> None:
+    done = sweep("model.name=fine,failing", "seed=0,1")
+    assert done.returncode == 1
+    assert "4 cells: 2 completed, 2 failed" in done.stdout
+    first = {path.parent.name: path.read_text() for path in tmp_path.rglob("note.json")}
+    (tmp_path / "repaired").touch()
+
+    done = sweep("resume=s")
+    assert done.returncode == 0, done.stderr
+    assert "4 cells: 4 completed (2 of them earlier)" in done.stdout
+    second = {path.parent.name: path.read_text() for path in tmp_path.rglob("note.json")}
+    assert [name for name in second if second[name] == first[name]] == ["0", "1"]
+    assert [cell["reused"] for cell in cells(tmp_path / "s")] == [True, True, False, False]
+
+    done = sweep("resume=s", "model.name=fine,failing", "seed=range(3)")
+    assert done.returncode == 0, done.stderr
+    assert "6 cells: 6 completed (4 of them earlier)" in done.stdout
+    assert {path.parent.name for path in tmp_path.rglob("summary.json")} == set("012345")
+    assert len({summary(tmp_path / "s" / name)["resume_key"] for name in "012345"}) == 6
+
+
+def test_what_cannot_be_resumed(sweep: Run, tmp_path: Path) -> None:
+    assert "a sweep is resumed, with -m" in refusal([*COMMAND[:2], "resume=."], tmp_path)
+    assert "no such folder" in refusal([*COMMAND, "resume=nowhere"], tmp_path)
+    assert sweep("model.name=fine").returncode == 0
+    done = sweep("model.name=fine", "seed=7")
+    assert done.returncode == 2
+    assert "s holds the records of another sweep; set hydra.sweep.dir to a new folder, or resume=" in done.stderr
+
+
+def refusal(command: list[str], folder: Path) -> str:
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    return done.stderr
+
+
+def test_sweeps_that_start_together_have_folders_of_their_own(tmp_path: Path) -> None:
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    both = [subprocess.Popen([*COMMAND, "model.name=fine"], cwd=tmp_path, env=env) for _ in range(2)]
+    assert [process.wait(60) for process in both] == [0, 0]
+    assert len(list(tmp_path.glob("multirun/*/*/0/summary.json"))) == 2
+
+
+def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
+    lock = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    with pytest.raises(ValueError, match="a sweep runs there now"):
+        claim(tmp_path, resume=True)
+    os.close(lock)
+
+
+CONFIG = {"scheduler": {"name": "chunked_prefill"}, "eviction": {"name": "slru"}, "seed": 1, "study": {"question": "?"}}
+
+
+def test_the_key_is_that_of_configuration_and_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    discover()
+    key = resume_key(CONFIG)
+    assert resume_key({**CONFIG, "study": {"question": "!"}}) == key, "a better wording changes no result"
+    assert resume_key({**CONFIG, "seed": 2}) != key
+    hashed: list[Path] = []
+    monkeypatch.setattr("framework.launching.resume_key._hash", lambda files: hashed.extend(files) or "")
+    resume_key(CONFIG)
+    names = {f"{path.parent.name}/{path.name}" for path in hashed if "plugins" in path.parts}
+    assert names == {"schedulers/chunked_prefill.py", "eviction/slru.py", "eviction/queues.py"}, "no other plugin's"
+
+
+def test_a_result_of_other_code_is_kept_aside(tmp_path: Path) -> None:
+    def write(name: str, status: str, key: str, config: dict) -> None:
+        (tmp_path / name).mkdir()
+        text = json.dumps({"status": status, "reason": "", "resume_key": key, "requested": config})
+        (tmp_path / name / "summary.json").write_text(text)
+
+    write("0", "completed", "old", CONFIG)
+    write("1", "failed", "old", {**CONFIG, "seed": 2})
+    write("2", "completed", resume_key({**CONFIG, "seed": 3}), {**CONFIG, "seed": 3})
+    (tmp_path / "3").mkdir()
+    (tmp_path / "3" / "summary.json").write_text('{"status": "comp')
+    earlier = Earlier(tmp_path)
+    assert [earlier.completed({**CONFIG, "seed": seed}) for seed in (1, 2, 3)] == [None, None, "2"]
+    assert earlier.folder_for(CONFIG) == "4"
+    assert (tmp_path / "0" / "superseded.json").exists()
+    assert not (tmp_path / "0" / "summary.json").exists()
+    assert earlier.folder_for({**CONFIG, "seed": 2}) == "1"
+    assert earlier.folder_for({**CONFIG, "seed": 4}) == "5"

@@ -100,7 +100,9 @@ class TensorParallelGroup:
 
     def _run(self, collective: Callable[..., Any], *args: Any) -> None:
         try:
-            collective(*args).wait()
+            work = collective(*args)
+            if work is not None:  # NCCL gives none for what runs on the current stream
+                work.wait()
         except RuntimeError as error:
             raise PeerError(f"rank {self.rank} lost its peers: {error}") from error
 

@@ -38,6 +38,8 @@ class Joined:
         """Idempotent."""
         if isinstance(self.group.sum_small, SymmetricSum):
             self.group.sum_small.close()
+        if self.allreduce in ("nccl", "symm_mem"):
+            self.group.process_group.shutdown()
 
 
 def join(

@@ -45,6 +45,8 @@ def main(arguments: Sequence[str]) -> int:
     finally:
         if rank is not None:
             dismiss()
+    if code == 2:  # nothing ran, and a folder that is another sweep's stays as it is
+        return code
     sweep = end_sweep()
     if sweep is None or not sweep.cells:
         return code

@@ -95,6 +95,8 @@ class SimulatedExecutorConfig:
     name: str = "simulated"
     hardware: str = "h200"
     """The device that is simulated: framework/execution/hardware.py lists them."""
+    memory_gib: float | None = None
+    """Memory of the device, to ask what a larger or smaller one would do; null: that of `hardware`."""
     dtype: str = "auto"
     """Of weights and activations; auto: the checkpoint's half type."""
     kv_dtype: str = "auto"

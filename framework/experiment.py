@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import signal
 import sys
 import threading
@@ -82,8 +81,8 @@ def run_cell(cfg: DictConfig, cell: CellInfo | None = None) -> Status:
 def hydra_cell(cfg: DictConfig) -> CellInfo:
     """The cell as the running Hydra app knows it: folder, group choices, overrides, and the sweep it belongs to.
 
-    Its tags, and with the seed its name, are the overrides that choose an option of a group: `scheduler=fifo`. A study
-    adds tags of its own.
+    Its tags are the study's, and the overrides that choose an option of a group (`scheduler=fifo`); with the seed and
+    the arm of the study these make its name.
     """
     from framework.tracking import CellInfo, cell_id
 
@@ -93,16 +92,16 @@ def hydra_cell(cfg: DictConfig) -> CellInfo:
     choices = {group: name for group, name in groups.items() if "hydra" not in group}
     overrides = list(hydra.overrides.task)
     chosen = [text for text in overrides if text.partition("=")[0] in choices]
-    seeds = [text for text in overrides if text.startswith("seed=")]
+    others = [text for text in overrides if text.startswith(("seed=", "study.arm="))]
     return CellInfo(
         folder=Path(hydra.runtime.output_dir),
         cell_id=cell_id(config),
         config=config,
         choices=choices,
         overrides=overrides,
-        name=" ".join([*chosen, *seeds])[:128],
+        name=" ".join([*chosen, *others])[:128],
         study=choices.get("experiment", ""),
-        tags=[text for text in (*cfg.study.tags, *chosen) if len(text) <= 64],  # W&B's limit
+        tags=[text for text in [*cfg.study.tags, *chosen] if len(text) <= 64],  # W&B's limit
         group=Path(hydra.sweep.dir).name if hydra.mode == RunMode.MULTIRUN else "",
     )
 
@@ -110,68 +109,24 @@ def hydra_cell(cfg: DictConfig) -> CellInfo:
 def _measure(cfg: DictConfig, record: Record, tracker: Tracker) -> None:
     """Build, run, and fill `record` with whatever was done, however it ends."""
     start_s = time.perf_counter()
-    from framework.metrics.recorder import Recorder
-    from framework.metrics.slo import Slo
-    from framework.metrics.summary import summarize
-    from framework.metrics.utilization import utilization
+    from framework.measure import draw, measure
     from framework.progress import ProgressBar
-    from framework.tracking.environment import environment
-    from framework.workloads.base import WorkloadContext
     from framework.workloads.console import AnswerPrinter
-    from framework.workloads.drive import drive
-    from framework.workloads.future import tell_future
     from framework.workloads.observer import Observer
-    from framework.workloads.prepare import prepare
 
     workload = WORKLOADS.build(cfg.workload)
-    slo = Slo(ttft_s=cfg.slo.ttft_s, tpot_s=cfg.slo.tpot_s, e2e_s=cfg.slo.e2e_s)
-    keep_outputs = cfg.record.outputs or workload.has_text
-    recorder = Recorder(keep_outputs=keep_outputs)
     with ExitStack() as stack:
         built = _build(cfg)
-        engine = stack.enter_context(closing(built.engine))
-        device = str(built.effective["device"])
-        record.effective, record.environment = dict(built.effective), environment(device)
-        context = WorkloadContext(
-            tokenizer=built.tokenizer,
-            vocab_size=built.model_config.vocab_size,
-            max_model_len=built.max_model_len,
-            seed=cfg.seed,
-            eos_token_ids=built.eos_token_ids,
-            needs_token_ids=cfg.executor.name != "simulated",
-        )
-        recorder.tokenizer = built.tokenizer
-        requests = prepare(workload, context)
-        if workload.effective:
-            record.effective["workload"] = dict(workload.effective)
-        tell_future(engine, requests)
+        stack.enter_context(closing(built.engine))
+        requests = draw(cfg, built, workload, record)
         startup_s = time.perf_counter() - start_s
         screen: Observer
         if workload.prints_answers:
             screen = stack.enter_context(closing(AnswerPrinter()))
         else:
             screen = stack.enter_context(ProgressBar(len(requests)))
-        engine.clock.restart()
-        try:
-            drive(engine, requests, [recorder, tracker, screen])
-        finally:
-            record.requests, record.steps = recorder.requests, recorder.steps
-            record.effective |= built.after_run()
-            record.outputs = recorder.outputs if keep_outputs else None
-            bandwidth, flops = (
-                utilization(built.costs, built.peaks, recorder.requests, recorder.steps)
-                if built.peaks
-                else (None, None)
-            )
-            record.metrics = summarize(
-                recorder.requests,
-                recorder.steps,
-                slo=slo,
-                startup_s=startup_s,
-                peak_memory_gib=_peak_memory_gib(device),
-                memory_bandwidth_utilization=bandwidth,
-                model_flops_utilization=flops,
-            )
+        keep_outputs = cfg.record.outputs or workload.has_text
+        measure(cfg, built, requests, record, [tracker, screen], keep_outputs=keep_outputs, startup_s=startup_s)
 
 
 def _calibrate(cfg: DictConfig, record: Record, folder: Path) -> None:
@@ -208,15 +163,6 @@ def _build(cfg: DictConfig) -> BuiltEngine:
     from framework.build import build_engine
 
     return build_engine(cfg)
-
-
-def _peak_memory_gib(device: str) -> float:
-    """Memory of the device at its fullest; on a CPU that of the process, earlier cells of a sweep included."""
-    if not device.startswith("cuda"):
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux counts in KiB
-    import torch
-
-    return torch.cuda.max_memory_allocated(device) / 2**30
 
 
 @contextmanager

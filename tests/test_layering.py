@@ -79,6 +79,15 @@ def test_the_engine_runs_without_torch() -> None:
     assert loaded_by("import framework.engine.engine, framework.execution.executor") == set()
 
 
+def test_a_simulation_is_built_without_torch() -> None:
+    overrides = ["executor=simulated", "model=qwen3_0_6b", "workload=synthetic", "tracker=files"]
+    statement = (
+        "from framework.config.compose import compose; from framework.build_simulated import build_simulated; "
+        f"build_simulated(compose({overrides}))"
+    )
+    assert loaded_by(statement) == set()
+
+
 def test_files_stay_short() -> None:
     lengths = {path: len(path.read_text().splitlines()) for path in files("framework", "plugins", "tests")}
     assert {str(path): length for path, length in lengths.items() if length > MAX_LINES} == {}

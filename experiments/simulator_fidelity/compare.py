@@ -58,7 +58,6 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--azure", type=Path, required=True)
     parser.add_argument("--cost-model", default="profiled", choices=("profiled", "roofline"))
-    parser.add_argument("--shipped", action="store_true", help="the profile that ServeLab ships, not the folder's")
     parser.add_argument("--set", nargs="*", default=[], help="further overrides")
     args = parser.parse_args()
     errors: dict[str, list[float]] = {name: [] for name in METRICS}
@@ -70,10 +69,10 @@ def main() -> None:
         with gzip.open(path, "rt") as file:
             real = json.load(file)
         cost = [f"cost_model={args.cost_model}", *args.set]
-        profiles = list(args.folder.glob(f"*-{real['model']}-*-tp1.json"))
-        if args.cost_model == "profiled" and not args.shipped:
-            cost.append(f"cost_model.path={profiles[0]}")
-        cost.append(f"executor.hardware={profiles[0].name.split('-')[0]}")
+        profile = next(args.folder.glob(f"*-{real['model']}-*-tp1.json"), None)  # none: the shipped one
+        if args.cost_model == "profiled" and profile is not None:
+            cost.append(f"cost_model.path={profile}")
+        cost.append(f"executor.hardware={'h200' if profile is None else profile.name.split('-')[0]}")
         if "cpu" in cost[-1]:
             cost.append("executor.dtype=float32")
         vocab_size = compose([f"model={real['model']}"]).model.config.vocab_size

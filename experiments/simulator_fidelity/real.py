@@ -99,6 +99,7 @@ def main() -> None:
     parser.add_argument("--limit-s", type=float, default=540.0, help="start no further run after this long")
     parser.add_argument("--points", type=int, default=160)
     parser.add_argument("--revision", default="")
+    parser.add_argument("--only-calibrate", nargs="*", default=[], help="models that serve nothing")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
@@ -120,6 +121,10 @@ def main() -> None:
         print(f"{model}: calibrated in {time.perf_counter() - begun:.1f} s, {profile.errors}", flush=True)
         name = f"{profile.hardware}-{model}-{profile.dtype}-tp{profile.tp}.json"
         (args.out / name).write_text(profile.to_json())
+        if model in args.only_calibrate:
+            Report(args.out / f"points-{model}.json.gz", points=[[list(p.shape), p.run_s, p.submit_s] for p in points])
+            built.engine.close()
+            continue
         recorder, metrics = serve(
             built, cfg, "chunked_prefill",
             synthetic(int(600 / scale), None, scale=scale, vocab_size=vocab_size, seed=11),

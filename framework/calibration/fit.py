@@ -12,6 +12,8 @@ from framework.interfaces.cost_model import StepShape
 from framework.interfaces.step_profile import DecodeTable, FitError, HostTerms, LinearTerms
 
 _KNOTS = (1, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
+_HUBER, _REWEIGHTINGS = 0.05, 20
+_LEAST_POINTS = 16
 _LAUNCH_MARGIN = 1.05
 """An eager step that takes hardly longer than its launches says nothing about the device's own work."""
 
@@ -31,40 +33,52 @@ def fit_decode(points: Sequence[Measured]) -> DecodeTable:
 
 
 def fit_linear(points: Sequence[Measured]) -> LinearTerms:
-    """Relative errors are what is made small, so that short steps count as much as long ones."""
+    """Relative errors are what is made small, so that short steps count as much as long ones. Robust as `fit_host`."""
     largest = max(point.shape.padded_tokens for point in points)
     knots = [knot for knot in _KNOTS if knot < largest] + [largest]
     matrix = np.array([[*_hats(knots, point.shape.padded_tokens), *_work(point.shape)] for point in points])
-    seconds = np.array([point.run_s for point in points])
-    scale = np.maximum(matrix.max(axis=0), 1e-30)
-    solution = nnls(matrix / scale / seconds[:, None], np.ones(len(points)), maxiter=100 * matrix.shape[1])[0] / scale
+    solution = _robust(matrix, np.array([point.run_s for point in points]))
     return LinearTerms(
         knots=knots,
-        # More tokens never take less time; a knot without points near it takes the last one's.
+        # More tokens never take less time; a knot without points near it takes the one's before.
         knot_s=np.maximum.accumulate(solution[: len(knots)]).tolist(),
         **dict(zip(_WORK, solution[len(knots) :].tolist(), strict=True)),
     )
 
 
-def fit_host(samples: Sequence[tuple[StepShape, float]], *, with_tokens: bool = False) -> HostTerms:
-    """`samples` are shapes with host seconds."""
-    rows = [
-        [1.0, shape.num_rows, (shape.num_tokens - shape.num_decode_rows) if with_tokens else 0.0]
-        for shape, _ in samples
-    ]
-    matrix, seconds = np.array(rows), np.array([value for _, value in samples])
-    step_s, row_s, token_s = nnls(matrix / seconds[:, None], np.ones(len(samples)))[0].tolist()
-    return HostTerms(step_s=step_s, row_s=row_s, token_s=token_s)
+def fit_host(samples: Sequence[tuple[StepShape, float]]) -> HostTerms:
+    """`samples` are shapes with host seconds. Robust, since other processes and a CPU that changes its clock slow down
+    whole stretches of a measurement."""
+    names = ("step_s", "row_s", "chunk_s", "token_s", "mixed_s")
+    matrix = np.array([_host_work(shape) for shape, _ in samples], dtype=float)
+    solution = _robust(matrix, np.array([value for _, value in samples]))
+    return HostTerms(**dict(zip(names, solution.tolist(), strict=True)))
+
+
+def _robust(matrix: np.ndarray, seconds: np.ndarray) -> np.ndarray:
+    """Non-negative least squares on relative errors, reweighted so that one above `_HUBER` counts linearly (Huber)."""
+    scale = np.maximum(matrix.max(axis=0), 1e-30)
+    relative = matrix / scale / seconds[:, None]
+    weights = np.minimum(1.0, np.median(seconds) / seconds)  # what is slowed down must not shape the first fit
+    solution = np.zeros(matrix.shape[1])
+    for _ in range(_REWEIGHTINGS):
+        solution = nnls(relative * weights[:, None], weights, maxiter=100 * matrix.shape[1])[0]
+        errors = np.abs(relative @ solution - 1)
+        weights = np.sqrt(np.minimum(1.0, _HUBER / np.maximum(errors, 1e-9)))
+    return solution / scale
+
+
+def _host_work(shape: StepShape) -> tuple[int, ...]:
+    num_decode = shape.num_decode_rows
+    num_chunks = shape.num_rows - num_decode
+    return 1, shape.num_rows, num_chunks, shape.num_tokens - num_decode, int(0 < num_decode < shape.num_rows)
 
 
 def fit_eager(points: Sequence[Measured]) -> tuple[LinearTerms, HostTerms]:
     """Device work of eager steps and the host's launches. Steps that the host holds up show only the latter."""
-    launch = fit_host([(point.shape, point.submit_s) for point in points], with_tokens=True)
+    launch = fit_host([(point.shape, point.submit_s) for point in points])
     shown = [point for point in points if point.run_s > _LAUNCH_MARGIN * point.submit_s]
-    # What is hidden is at most what was seen: a few such points keep small steps from being guessed too long.
-    if len(shown) < 16:
-        shown = list(points)
-    return fit_linear(shown), launch
+    return fit_linear(shown if len(shown) >= _LEAST_POINTS else points), launch
 
 
 def held_out(
@@ -74,7 +88,7 @@ def held_out(
     folds: int = 5,
 ) -> FitError:
     """Cross-validated relative errors: each point is predicted by a fit to the other folds."""
-    errors = []
+    errors: list[float] = []
     for fold in range(folds):
         rest = [point for index, point in enumerate(points) if index % folds != fold]
         asked = [point for index, point in enumerate(points) if index % folds == fold]

@@ -24,7 +24,7 @@ class TimedExecutor(Executor):
 
     def submit(self, batch: StepBatch) -> None:
         if self._collected_s is not None:
-            self.samples.append((step_shape(batch, None, None, False), time.perf_counter() - self._collected_s))
+            self.samples.append((step_shape(batch), time.perf_counter() - self._collected_s))
         self._executor.submit(batch)
 
     def collect(self) -> StepResult:
@@ -36,15 +36,19 @@ class TimedExecutor(Executor):
         self._executor.close()
 
 
+def accepted_params(engine: Engine) -> SamplingParams:
+    """What most requests ask of a sampler, or greedy decoding if `engine` does nothing else."""
+    params = SamplingParams(temperature=0.6, ignore_eos=True)
+    return replace(params, temperature=0.0) if engine.intake.refuses(params) else params
+
+
 def measure_host(engine: Engine, *, vocab_size: int, num_tokens: int = 48) -> list[tuple[StepShape, float]]:
     """Host seconds of steps of 1, 8, 64 and 256 rows, `max_num_seqs` at most, while `engine` serves requests."""
     rng = random.Random(1)
     real = engine.executor
     timed = engine.executor = TimedExecutor(real)
     most = engine.plan.slots_left
-    params = SamplingParams(temperature=0.6, max_tokens=num_tokens, ignore_eos=True)
-    if engine.intake.refuses(params):  # greedy
-        params = replace(params, temperature=0.0)
+    params = replace(accepted_params(engine), max_tokens=num_tokens)
     try:
         for num_rows in sorted({min(size, most) for size in (1, 8, 64, 256)}):
             for _ in range(num_rows):

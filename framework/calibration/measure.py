@@ -6,10 +6,9 @@ import random
 import statistics
 import time
 from array import array
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from framework.calibration.design import Point, Row
+from framework.calibration.design import Point
 from framework.execution.executor import Admission, Executor, StepBatch, StepResult
 from framework.execution.simulated import step_shape
 from framework.interfaces.cost_model import StepShape
@@ -31,15 +30,19 @@ class Measured:
 class Bench:
     """Puts designed steps together: each row gets a slot and blocks of its own, so that no step reads memory twice."""
 
-    def __init__(self, executor: Executor, *, block_size: int, vocab_size: int, scope: GraphScope) -> None:
+    def __init__(
+        self, executor: Executor, *, block_size: int, vocab_size: int, scope: GraphScope, params: SamplingParams
+    ) -> None:
         self._executor, self._block_size, self._vocab_size, self._scope = executor, block_size, vocab_size, scope
         self._rng = random.Random(0)
+        self._params = params
         self._step = 0
 
-    def measure(self, point: Point, repeats: int, skip: int = 2) -> Measured:
+    def measure(self, point: Point, repeats: int, skip: int = 2, *, new_rows: bool = False) -> Measured:
         """Median times of `repeats` steps in a row after `skip` that are not counted.
 
-        Steps of decode rows alone go on from token to token; others compute the same positions again.
+        Steps of decode rows alone go on from token to token, with the same rows or, for `new_rows`, in another order
+        each time. Others compute the same positions again, their chunks as those of requests that were just admitted.
         """
         moves = all(row.num == 1 for row in point)
         submits: list[float] = []
@@ -47,14 +50,16 @@ class Bench:
         total = repeats + skip
         shape: StepShape | None = None
         for index in range(total):
-            batch = self._batch(point, index if moves else 0, first=index == 0, last=total if moves else 1)
+            batch = self._batch(point, index if moves else 0, turned=index % 2 == 1 and new_rows and moves)
+            if index == 0 or not moves:
+                self._admit(batch, point, total if moves else 1, chunks_only=index > 0)
             started = time.perf_counter()
             self._executor.submit(batch)
             submits.append(time.perf_counter() - started)
             if index:
                 results.append(self._executor.collect())
             if index == skip + repeats // 2:
-                shape = step_shape(batch, None, None, False)
+                shape = step_shape(batch, new_rows=new_rows or not moves)
         results.append(self._executor.collect())
         assert shape is not None
         return Measured(
@@ -63,31 +68,32 @@ class Bench:
             submit_s=statistics.median(submits[skip:]),
         )
 
-    def _batch(self, point: Point, moved: int, *, first: bool, last: int) -> StepBatch:
-        batch = StepBatch(
+    def _batch(self, point: Point, moved: int, *, turned: bool) -> StepBatch:
+        rows = list(enumerate(point))
+        if turned:
+            rows.reverse()
+        self._step += 1
+        return StepBatch(
             step=self._step,
             num_tokens=sum(row.num for row in point),
             num_decode_rows=sum(row.num == 1 for row in point),
-            row_tokens=[row.num for row in point],
-            slots=list(range(len(point))),
-            starts=[row.start + moved for row in point],
-            samples=[row.samples for row in point],
+            row_tokens=[row.num for _, row in rows],
+            slots=[slot for slot, _ in rows],
+            starts=[row.start + moved for _, row in rows],
+            samples=[row.samples for _, row in rows],
         )
-        self._step += 1
-        if first:
-            self._admit(batch, point, last)
-        return batch
 
-    def _admit(self, batch: StepBatch, point: Sequence[Row], last: int) -> None:
+    def _admit(self, batch: StepBatch, point: Point, last: int, *, chunks_only: bool) -> None:
         next_block = 0
-        params = SamplingParams(temperature=0.6, max_tokens=1)
         for slot, row in enumerate(point):
             known = row.start + row.num
-            ids = array("i", self._rng.choices(range(min(10_000, self._vocab_size)), k=known))
-            batch.admissions.append(Admission(slot, slot, ids, known, params, slot))
             num_blocks = -(-(known + last) // self._block_size)
             assert next_block + num_blocks <= self._executor.num_blocks, "a designed step exceeds the KV cache"
-            batch.new_blocks.append((slot, 0, list(range(next_block, next_block + num_blocks))))
+            if row.num > 1 or not chunks_only:
+                ids = array("i", self._rng.choices(range(min(10_000, self._vocab_size)), k=known))
+                params = replace(self._params, max_tokens=1 + slot)  # no two requests ask for quite the same
+                batch.admissions.append(Admission(slot, slot, ids, known, params, slot))
+                batch.new_blocks.append((slot, 0, list(range(next_block, next_block + num_blocks))))
             next_block += num_blocks
 
     def _with_graph(self, shape: StepShape, result: StepResult) -> StepShape:

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from framework.built import BuiltEngine
 from framework.calibration.design import Row, decode_points, eager_row_counts, mixed_points
 from framework.calibration.fit import fit_decode, fit_eager, fit_host, fit_linear, held_out
-from framework.calibration.host import measure_host
+from framework.calibration.host import accepted_params, measure_host
 from framework.calibration.measure import Bench, Measured
 from framework.execution.hardware import HARDWARE
 from framework.interfaces.graph import GraphLimits, GraphScope, GraphStrategy
@@ -45,9 +45,11 @@ def calibrate(
         block_size=cfg.engine.block_size,
         vocab_size=built.model_config.vocab_size,
         scope=strategy.scope,
+        params=accepted_params(engine),
     )
-    engine.executor.zero_cache()
+    engine.executor.fill_cache()
     graph_points: list[Measured] = []
+    changed_points: list[Measured] = []
     keys = strategy.keys(
         GraphLimits(
             max_num_seqs=cfg.engine.max_num_seqs,
@@ -60,6 +62,8 @@ def calibrate(
         sizes = sorted(key.num_rows for key in keys)
         for point in decode_points(sizes, built.max_model_len, capacity_tokens):
             graph_points.append(bench.measure(point, options.repeats))
+        for size in sizes[:: max(1, len(sizes) // 6)]:
+            changed_points.append(bench.measure([Row(64)] * size, options.repeats, new_rows=True))
     mixed = []
     for rows in decode_points(eager_row_counts(cfg.engine.max_num_seqs), built.max_model_len, capacity_tokens):
         rows[0] = Row(rows[0].start, samples=False)  # a row that samples nothing keeps the step out of graphs
@@ -97,12 +101,15 @@ def calibrate(
         "kv_dtype": str(built.effective["kv_dtype"]),
         "tp": int(cfg.executor.tp),
     }
-    profile = fit_profile(graph_points, eager_points, host, strategy.scope if keys else None, measured, identity)
-    return profile, graph_points + eager_points
+    profile = fit_profile(
+        graph_points, changed_points, eager_points, host, strategy.scope if keys else None, measured, identity
+    )
+    return profile, graph_points + changed_points + eager_points
 
 
 def fit_profile(
     graph_points: list[Measured],
+    changed_points: list[Measured],
     eager_points: list[Measured],
     host: HostTerms,
     scope: GraphScope | None,
@@ -110,12 +117,17 @@ def fit_profile(
     identity: dict[str, object],
 ) -> StepProfile:
     """The profile of measured steps, with the errors of its fits."""
-    eager, launch = fit_eager(eager_points)
+    eager, eager_launch = fit_eager(eager_points)
     errors = []
     table = pieces = None
-    graph_launch = _NO_TIME
+    graph_launch = new_rows = _NO_TIME
     if graph_points:
         graph_launch = fit_host([(point.shape, point.submit_s) for point in graph_points])
+    if changed_points:
+        launch = graph_launch
+        extra = [(p.shape, max(1e-6, p.submit_s - launch.seconds_of(p.shape))) for p in changed_points]
+        new_rows = fit_host(extra)
+    if graph_points:
         if scope is GraphScope.PIECES:
             pieces = fit_linear(graph_points)
             errors.append(held_out("pieces", graph_points, _pieces_time))
@@ -128,8 +140,9 @@ def fit_profile(
         decode=table,
         pieces=pieces,
         eager=eager,
-        eager_launch=launch,
+        eager_launch=eager_launch,
         graph_launch=graph_launch,
+        new_rows=new_rows,
         host=host,
         errors=errors,
         measured=measured,

@@ -92,8 +92,8 @@ class Executor(ABC):
             Exception: whatever the step raised.
         """
 
-    def zero_cache(self) -> None:
-        """Fill the KV cache with zeros: calibration reads positions that nobody wrote. Needs a device."""
+    def fill_cache(self) -> None:
+        """Fill the KV cache with random numbers: calibration reads positions that nobody wrote. Needs a device."""
         raise NotImplementedError(f"{type(self).__name__} has no KV cache to calibrate with")
 
     @abstractmethod

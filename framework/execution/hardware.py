@@ -9,9 +9,10 @@ from __future__ import annotations
 from framework.interfaces.cost_model import Hardware
 
 _BANDWIDTH_SHARE, _MATRIX_SHARE = 0.90, 0.80
-_HOST = {"launch_s": 6.5e-5, "graph_launch_s": 6e-5, "capture_s": 0.2}
-"""Of this engine's host code, measured beside an H200 (experiments/gpu_speed): 17.3 ms for the 234 kernels of an eager
-step, and what is left of a step of one row. They belong to the CPU more than to the GPU."""
+_HOST = {"launch_s": 3.7e-5, "graph_launch_s": 6e-5, "capture_s": 0.3}
+"""Of this engine's host code, measured beside an H200 (experiments/simulator_fidelity: 8.6 ms to launch an eager step of
+232 kernels, 0.06 ms to replay a graph, 7.5 s to capture 20). They belong to the CPU more than to the GPU: the same code
+took twice as long on other days."""
 
 
 def _from_data_sheet(
@@ -24,6 +25,7 @@ def _from_data_sheet(
         bytes_per_s=gb_per_s * 1e9 * _BANDWIDTH_SHARE,
         flops_per_s=tflops * 1e12 * _MATRIX_SHARE,
         kernel_s=2.0e-6,
+        product_s=4.5e-6,
         link_bytes_per_s=link_gb_per_s * 1e9,
         link_latency_s=1.0e-5 if link == "NVLink" else 3.0e-5,
         source=f"data sheet ({gb_per_s:g} GB/s, {tflops:g} TFLOP/s dense bfloat16, {link} {link_gb_per_s:g} GB/s), "
@@ -42,10 +44,12 @@ HARDWARE = {
             bytes_per_s=4.3e12,
             flops_per_s=7.9e14,
             kernel_s=2.0e-6,
+            product_s=4.5e-6,
             link_bytes_per_s=4.5e11,
             link_latency_s=1.0e-5,
             source="measured by this project on one H200 (experiments/gpu_speed: 4.3 TB/s, 790 TFLOP/s, 0.73 ms a step "
-            "of one row); link: data sheet, NVLink 450 GB/s a direction",
+            "of one row, small matrix products 6 to 7 us where their bytes need 1 to 3); link: data sheet, NVLink "
+            "450 GB/s a direction",
             **_HOST,
         ),
         Hardware(
@@ -55,6 +59,7 @@ HARDWARE = {
             bytes_per_s=1.5e10,
             flops_per_s=8e10,
             kernel_s=2e-5,
+            product_s=0.0,
             launch_s=0.0,
             graph_launch_s=0.0,
             capture_s=0.0,

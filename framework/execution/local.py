@@ -36,10 +36,10 @@ class LocalExecutor(Executor):
     def collect(self) -> StepResult:
         return self._pending.popleft().result()
 
-    def zero_cache(self) -> None:
-        assert self._runner is not None, "zero_cache after close"
+    def fill_cache(self) -> None:
+        assert self._runner is not None, "fill_cache after close"
         for cache in self._runner.network.kv_caches:
-            cache.zero_()
+            cache.normal_() if cache.element_size() > 1 else cache.zero_()  # no random numbers of 8 bits
 
     def close(self) -> None:
         self._pending.clear()

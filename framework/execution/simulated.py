@@ -44,6 +44,7 @@ class SimulatedExecutor(Executor):
         self._vocab_size = vocab_size
         self._request_ids = [-1] * limits.max_num_seqs
         self._pending: deque[tuple[float, StepResult]] = deque()
+        self._last_slots: list[int] = []
         self._memory = memory
         self._device_free_s = 0.0
 
@@ -53,7 +54,9 @@ class SimulatedExecutor(Executor):
         for admission in batch.admissions:
             request_ids[admission.slot] = admission.request_id
         key = graphs.select(batch)
-        step = step_shape(batch, key, graphs.scope if key is not None else None, graphs.captured_now)
+        new_rows = bool(batch.admissions) or batch.slots != self._last_slots
+        self._last_slots = batch.slots
+        step = step_shape(batch, key, graphs.scope if key is not None else None, graphs.captured_now, new_rows)
         device_s, host_s, launch_s = self._cost(step)
         clock.time_s += host_s
         begin_s = max(clock.time_s, self._device_free_s) if self._pending else clock.time_s
@@ -107,7 +110,13 @@ def token_at(request_id: int, position: int, vocab_size: int) -> int:
     return (request_id * 1_000_003 + position * 7919) % vocab_size
 
 
-def step_shape(batch: StepBatch, key: GraphKey | None, scope: GraphScope | None, captures: bool) -> StepShape:
+def step_shape(
+    batch: StepBatch,
+    key: GraphKey | None = None,
+    scope: GraphScope | None = None,
+    captures: bool = False,
+    new_rows: bool = False,
+) -> StepShape:
     """What `batch` has to do, as a cost model sees it."""
     starts, num_decode, num_rows = batch.starts, batch.num_decode_rows, len(batch.slots)
     decode_kv = sum(starts[:num_decode]) + num_decode if num_decode != num_rows else sum(starts) + num_rows
@@ -128,6 +137,7 @@ def step_shape(batch: StepBatch, key: GraphKey | None, scope: GraphScope | None,
         key.num_tokens if key is not None else batch.num_tokens,
         key.num_rows or num_rows if key is not None else num_rows,
         captures,
+        new_rows,
     )
 
 

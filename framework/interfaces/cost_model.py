@@ -24,6 +24,8 @@ class Hardware:
     """Of a large matrix product in a half type."""
     kernel_s: float
     """From the end of a small kernel to the end of the next one, when both are in a graph."""
+    product_s: float
+    """What a matrix product of more than a few rows takes beside its operations and bytes: filling the matrix units."""
     launch_s: float
     """Host time to launch one kernel outside a graph."""
     graph_launch_s: float
@@ -96,6 +98,8 @@ class StepShape(NamedTuple):
     """Rows of the graph; `num_rows` when eager or when the graph has no rows."""
     captures: bool = False
     """Whether the graph is captured first."""
+    new_rows: bool = False
+    """Whether its rows are not those of the step before: the host has more to prepare."""
 
 
 class StepCost(NamedTuple):

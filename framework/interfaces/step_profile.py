@@ -70,14 +70,21 @@ class LinearTerms:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostTerms:
-    """Host seconds of a step: constant, a row, a token of a chunk."""
+    """Host seconds of a step: constant, a row, a chunk, a token of a chunk, and where chunks join decode rows."""
 
     step_s: float
     row_s: float
+    chunk_s: float = 0.0
     token_s: float = 0.0
+    mixed_s: float = 0.0
 
     def seconds_of(self, step: StepShape) -> float:
-        return self.step_s + self.row_s * step.num_rows + self.token_s * (step.num_tokens - step.num_decode_rows)
+        num_decode = step.num_decode_rows
+        seconds = self.step_s + self.row_s * step.num_rows
+        if num_decode == step.num_rows:
+            return seconds
+        seconds += self.chunk_s * (step.num_rows - num_decode) + self.token_s * (step.num_tokens - num_decode)
+        return seconds + self.mixed_s if num_decode else seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +119,8 @@ class StepProfile:
     """How long the host is busy launching an eager step."""
     graph_launch: HostTerms
     """The same for a graph; the device waits for it, unless it is at an earlier step."""
+    new_rows: HostTerms
+    """What a graph's launch takes longer if its rows are not those of the step before."""
     host: HostTerms
     """Planning, delivering and everything else between two launches."""
     errors: list[FitError]
@@ -134,6 +143,8 @@ class StepProfile:
             )
         if self.decode is not None:
             host_s += self.graph_launch.seconds_of(step)
+            if step.new_rows:
+                host_s += self.new_rows.seconds_of(step)
             return StepCost(self.decode.seconds_of(step.padded_rows, step.decode_kv_tokens), host_s)
         assert self.pieces is not None
         return StepCost(self.pieces.seconds_of(step), host_s, self.graph_launch.seconds_of(step))
@@ -190,7 +201,7 @@ class StepProfile:
                 raise ValueError(f"{path} is a profile of another version; calibrate again")
             for name, kind in (("decode", DecodeTable), ("pieces", LinearTerms)):
                 values[name] = kind(**values[name]) if values[name] else None
-            for name in ("eager_launch", "graph_launch", "host"):
+            for name in ("eager_launch", "graph_launch", "new_rows", "host"):
                 values[name] = HostTerms(**values[name])
             values["model"], values["eager"] = ModelShape(**values["model"]), LinearTerms(**values["eager"])
             values["errors"] = [FitError(**error) for error in values["errors"]]

@@ -59,7 +59,7 @@ class GridSweeper(Sweeper):
             raise illegal[0]
         if any(text.startswith("hydra.sweep.subdir=") for text in self.config.hydra.overrides.hydra):
             raise ValueError(
-                "hydra.sweep.subdir: leave it out; the folder of a cell is its number, and resume counts on that"
+                "hydra.sweep.subdir: a cell's folder is its number, by which resume knows it; leave it out"
             )
         sweep = new_sweep(self.config)
         claim(sweep.folder, resume=self.resume)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
+import numpy as np
+from numpy.typing import NDArray
 
 from framework.metrics.records import RequestRecord
 
@@ -25,9 +26,9 @@ def tpot_s(request: RequestRecord) -> float | None:
     return (e2e_s(request) - first_s) / (request.num_output_tokens - 1)
 
 
-def itl_s(request: RequestRecord) -> list[float]:
+def itl_s(request: RequestRecord) -> NDArray[np.float64]:
     """Inter-token latencies: the gaps between tokens as they reached the host."""
-    return [later - earlier for earlier, later in itertools.pairwise(request.token_times_s)]
+    return np.diff(np.asarray(request.token_times_s, dtype=np.float64))
 
 
 def queue_s(request: RequestRecord) -> float | None:

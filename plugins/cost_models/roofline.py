@@ -11,6 +11,9 @@ _LAYER_KERNELS = 8
 """Of a fused layer: norm, QKV, rotation and cache write, attention, output, norm, gate and up, activation and down."""
 _OTHER_KERNELS = 8
 """Embedding, last norm, head, sampling, feeding the token back."""
+_LAYER_PRODUCTS = 4
+_VECTOR_ROWS = 8
+"""Up to so many rows a product is one pass over the weights, without matrix units."""
 _TILE_TOKENS = 64
 """Matrix units take rows in tiles: a product of fewer rows costs as much."""
 
@@ -21,7 +24,8 @@ class Roofline(CostModel):
 
     Each layer's products take their operations over the matrix rate or their bytes over the bandwidth; attention reads
     the context of decode rows and multiplies query-key pairs of chunks; the LM head runs for sampled rows. Every
-    kernel adds the device's start-up time in a graph, and the host's launch time outside one. Rows and tokens that
+    kernel adds the device's start-up time in a graph, and the host's launch time outside one; products of more than a
+    few rows add the time that matrix units take to fill. Rows and tokens that
     pad a graph are computed too. With tp > 1 each rank holds its share, and two all-reduces a layer move the hidden
     states (ring: 2 (n - 1) / n of them over a link, after its latency).
     """
@@ -30,8 +34,8 @@ class Roofline(CostModel):
         self,
         deployment: Deployment,
         *,
-        host_s: float = 2e-4,
-        host_row_s: float = 2e-6,
+        host_s: float = 2e-5,
+        host_row_s: float = 1e-6,
         bandwidth_share: float = 1.0,
         matrix_share: float = 0.85,
     ) -> None:
@@ -72,6 +76,8 @@ class Roofline(CostModel):
             self._reduce_token_s = 2 * layers * moved / hardware.link_bytes_per_s
         self._kernels_s = self._num_kernels * hardware.kernel_s
         self._eager_launch_s = self._num_kernels * hardware.launch_s
+        self._mixed_launch_s = layers * hardware.launch_s  # decode rows and chunks are attended by kernels of their own
+        self._products_s = layers * _LAYER_PRODUCTS * hardware.product_s
         self._pieces_launch_s = layers * (hardware.launch_s + hardware.graph_launch_s)
         self._graph_launch_s, self._capture_s = hardware.graph_launch_s, hardware.capture_s
 
@@ -86,11 +92,14 @@ class Roofline(CostModel):
         device_s += self._kv_token_s * (step.decode_kv_tokens + step.num_tokens)
         device_s += max(self._pair_s * step.prefill_pairs, self._kv_token_s * step.prefill_kv_tokens)
         device_s += self._kernels_s + self._reduce_s + self._reduce_token_s * tokens
+        if tokens > _VECTOR_ROWS:
+            device_s += self._products_s
         host_s = self.host_s + self.host_row_s * step.num_rows
         if step.captures:
             host_s += self._capture_s
         if step.scope is None:
-            return StepCost(device_s, host_s, self._eager_launch_s)
+            mixed = 0 < step.num_decode_rows < step.num_rows
+            return StepCost(device_s, host_s, self._eager_launch_s + (self._mixed_launch_s if mixed else 0.0))
         if step.scope is GraphScope.PIECES:
             return StepCost(device_s, host_s, self._pieces_launch_s)
         return StepCost(device_s, host_s + self._graph_launch_s)

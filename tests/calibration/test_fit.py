@@ -1,0 +1,100 @@
+"""The fits find the coefficients that made the points, and are not led astray by a slow stretch."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from framework.calibration.design import mixed_points
+from framework.calibration.fit import fit_decode, fit_eager, fit_host, fit_linear, held_out
+from framework.calibration.measure import Measured
+from framework.interfaces.cost_model import StepShape
+from framework.interfaces.graph import GraphScope
+
+LIMITS = {"max_num_seqs": 64, "max_num_batched_tokens": 2048, "max_model_len": 4096, "capacity_tokens": 100_000}
+
+
+def shapes() -> list[StepShape]:
+    found = []
+    for rows in mixed_points(120, **LIMITS):
+        decode = [row for row in rows if row.num == 1]
+        chunks = [row for row in rows if row.num > 1]
+        tokens = sum(row.num for row in rows)
+        found.append(
+            StepShape(
+                tokens,
+                len(rows),
+                len(decode),
+                len(rows),
+                sum(row.start + 1 for row in decode),
+                sum(row.start + row.num for row in chunks),
+                sum(row.num * row.start + row.num * (row.num + 1) // 2 for row in chunks),
+                None,
+                tokens,
+                len(rows),
+            )
+        )
+    return found
+
+
+def device_s(shape: StepShape) -> float:
+    return (
+        1e-3 + 1e-5 * shape.num_tokens + 2e-8 * shape.decode_kv_tokens + 5e-9 * shape.prefill_pairs
+        + 1e-6 * shape.num_rows
+    )  # fmt: skip
+
+
+def launch_s(shape: StepShape) -> float:
+    mixed = 0 < shape.num_decode_rows < shape.num_rows
+    return 8e-3 + 2e-6 * shape.num_rows + (1e-3 if mixed else 0.0)
+
+
+def test_designed_steps_fit_the_engine() -> None:
+    for rows in mixed_points(60, **LIMITS):
+        assert len(rows) <= 64
+        assert sum(row.num for row in rows) <= 2048
+        assert [row.num > 1 for row in rows] == sorted(row.num > 1 for row in rows)
+        assert any(row.num > 1 for row in rows)
+        assert all(row.start + row.num < 4096 for row in rows)
+
+
+def test_linear_terms_are_found() -> None:
+    points = [Measured(shape=shape, run_s=device_s(shape), submit_s=1e-6) for shape in shapes()]
+    terms = fit_linear(points)
+    assert all(terms.seconds_of(p.shape) == pytest.approx(p.run_s, rel=0.02) for p in points)
+    assert terms.pair_s == pytest.approx(5e-9, rel=0.05)
+
+
+def test_a_slow_stretch_does_not_shape_the_fit() -> None:
+    samples = [(shape, launch_s(shape)) for shape in shapes()]
+    slowed = [(shape, 2 * seconds if 20 <= i < 50 else seconds) for i, (shape, seconds) in enumerate(samples)]
+    terms = fit_host(slowed)
+    assert all(terms.seconds_of(shape) == pytest.approx(seconds, rel=0.05) for shape, seconds in samples)
+
+
+def test_launches_hide_the_devices_own_work() -> None:
+    points = [
+        Measured(shape=shape, run_s=max(device_s(shape), launch_s(shape)), submit_s=launch_s(shape))
+        for shape in shapes()
+    ]
+    device, launch = fit_eager(points)
+    for point in points:
+        predicted = max(device.seconds_of(point.shape), launch.seconds_of(point.shape))
+        assert predicted == pytest.approx(point.run_s, rel=0.08)
+
+
+def test_tables_hold_their_points_and_errors_come_from_points_left_out() -> None:
+    rng = random.Random(0)
+    points = []
+    for rows in (1, 8, 64):
+        for context in (64, 512, 2048):
+            kv = rows * context
+            shape = StepShape(rows, rows, rows, rows, kv, 0, 0, GraphScope.STEP, rows, rows)
+            points.append(Measured(shape=shape, run_s=1e-3 + 1e-6 * rows + 1e-8 * kv, submit_s=1e-5))
+    table = fit_decode(points)
+    assert all(table.seconds_of(p.shape.padded_rows, p.shape.decode_kv_tokens) == p.run_s for p in points)
+    noisy = [Measured(shape=p.shape, run_s=p.run_s * rng.uniform(0.8, 1.2), submit_s=p.submit_s) for p in points]
+    perfect = held_out("x", noisy, lambda rest: lambda p: p.run_s)
+    half = held_out("x", noisy, lambda rest: lambda p: p.run_s / 2)
+    assert (perfect.median, half.median, half.num_points) == (0.0, 0.5, 9)

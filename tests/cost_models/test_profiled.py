@@ -1,0 +1,76 @@
+"""Profiles: found again as they were written, refused where they do not belong, interpolated in between."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from framework.interfaces.cost_model import Deployment
+from framework.interfaces.graph import GraphScope
+from framework.interfaces.step_profile import DecodeTable, StepProfile, interpolate
+from framework.registry import COST_MODELS
+from tests.cost_models.test_roofline import PROFILES, decode, deployment, prefill
+
+SHIPPED = PROFILES / "h200-qwen3_8b-bfloat16-tp1.json"
+
+
+def test_what_is_shipped_is_found_by_its_name() -> None:
+    model = COST_MODELS.build({"name": "profiled"}, deployment())
+    assert model.cost(decode(8, 4000)).device_s == pytest.approx(4.8e-3, rel=0.1)
+    assert model.cost(prefill(4096)).device_s == pytest.approx(0.105, rel=0.1)
+    assert model.effective()["fit_error"]
+
+
+def test_reading_gives_what_was_written(tmp_path: Path) -> None:
+    profile = StepProfile.read(SHIPPED)
+    path = tmp_path / "profile.json"
+    path.write_text(profile.to_json())
+    assert StepProfile.read(path) == profile
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"tp": 2}, r"tp is 1, not 2.*executor.tp=2"),
+        ({"dtype": "float16"}, "dtype is bfloat16, not float16"),
+        ({"model_name": "other", "model": dataclasses.replace(deployment().model, num_layers=9)}, "model=other"),
+        ({"hardware": deployment("a100").hardware}, "hardware is h200, not a100.*on a100"),
+    ],
+)
+def test_a_profile_of_something_else_is_refused_with_the_command(change: dict[str, object], message: str) -> None:
+    other: Deployment = dataclasses.replace(deployment(), **change)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=rf"(?s){message}.*") as caught:
+        COST_MODELS.build({"name": "profiled", "path": str(SHIPPED)}, other)
+    assert "python run.py experiment=calibrate model=" in str(caught.value)
+
+
+def test_a_missing_profile_names_those_that_exist() -> None:
+    with pytest.raises(ValueError, match=r"no profile for a100-qwen3_8b.*h200-qwen3_8b.*experiment=calibrate"):
+        COST_MODELS.build({"name": "profiled"}, deployment("a100"))
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"format": 1}', '{"format": 0}'])
+def test_a_file_that_is_no_profile_is_named(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "broken.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"broken.json"):
+        StepProfile.read(path)
+    with pytest.raises(ValueError, match="no such file"):
+        StepProfile.read(tmp_path / "none.json")
+
+
+def test_graphs_that_were_not_measured_are_refused() -> None:
+    step = decode(8, 400)._replace(scope=GraphScope.FORWARD)
+    with pytest.raises(ValueError, match="knows graphs of scope step, not forward; calibrate again"):
+        StepProfile.read(SHIPPED).cost(step)
+
+
+def test_tables_are_linear_between_what_was_measured() -> None:
+    table = DecodeTable(rows=[2, 4], kv_tokens=[[100, 300], [200, 600]], seconds=[[1.0, 2.0], [2.0, 4.0]])
+    assert table.seconds_of(2, 200) == 1.5
+    assert table.seconds_of(4, 200) == 2.0
+    assert table.seconds_of(3, 300) == pytest.approx((1.5 + 3.0) / 2)  # each at a context of 100 a row
+    assert interpolate([5], [3.0], 99) == 3.0
+    assert interpolate([1, 3], [1.0, 2.0], 5) == 3.0

@@ -77,9 +77,10 @@ def _executor(cfg: DictConfig, choices: Choices, stack: ExitStack) -> tuple[Loca
     num_threads = threads_per_rank(cfg) if tp > 1 else cfg.executor.threads
     # A GPU needs no thread: its steps are enqueued and run by themselves.
     thread = DeviceThread(num_threads) if choices.device.type == "cpu" else None
+    on_device: OnDevice = call_here
     if thread is not None:
         stack.callback(thread.close)
-    on_device: OnDevice = call_here if thread is None else thread.run
+        on_device = thread.run
     if tp == 1:
         rank = build_rank(cfg, choices, TensorParallelGroup(), on_device)
         executor = LocalExecutor(rank.runner, thread, num_blocks=rank.num_blocks)

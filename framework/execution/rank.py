@@ -74,6 +74,8 @@ def build_rank(
     """
     device, spec, attention = choices.device, choices.spec, choices.attention
     (loaded, kernels), weights_reused = _load(cfg, choices, group, on_device, with_tokenizer)
+    head = loaded.model.lm_head
+    head.split = head.can_split and choices.sampler.can_shard
     network = _network(loaded, attention, choices.kernels, 1)
     reserved = activation_bytes(
         network, num_tokens=spec.max_num_batched_tokens, num_rows=spec.max_num_seqs, device=device

@@ -14,6 +14,7 @@ from framework.kernels.cuda.norm import rms_norm
 from framework.kernels.cuda.qkv import QKVShape, rotate_and_write
 from framework.kernels.cuda.skinny import skinny_linear
 from framework.kernels.cuda.split_linear import split_linear
+from framework.layers.linear import RowParallelLinear
 from framework.models.decoder import DecoderLayer, DecoderLM
 
 AttendCached = Callable[[int, Tensor], Tensor]
@@ -26,8 +27,9 @@ FUSED_ROWS = 1
 class FusedDecoder:
     """Runs a loaded `DecoderLM` without its modules' forward methods.
 
-    Up to `split_rows` tokens the matrix products are our own, with the gate fused in; one token has norm and residual
-    addition fused in too. They need a model on one rank and without biases; 0 turns them off.
+    Up to `split_rows` tokens the matrix products of a model without biases are our own, with the gate fused in; 0 turns
+    them off. On one rank the norm adds up their parts, and one token has norm and residual addition fused in too; on
+    several ranks the sum over them stands between product and norm.
     """
 
     def __init__(self, model: DecoderLM, *, split_rows: int = split.MAX_ROWS) -> None:
@@ -35,10 +37,10 @@ class FusedDecoder:
         attention = model.layers[0].self_attn
         self._shape = QKVShape(attention.num_heads, attention.num_kv_heads, attention.head_size)
         biased = any(layer.bias is not None for _, layer in model.linear_layers())
-        alone = attention.o_proj.group.size == 1
-        self._split_rows = 0 if biased or not alone else min(split_rows, split.MAX_ROWS)
+        self._group = attention.o_proj.group
+        self._split_rows = 0 if biased else min(split_rows, split.MAX_ROWS)
         self._skinny_rows = min(self._split_rows, skinny.MAX_ROWS)
-        self._alone_rows = min(self._split_rows, FUSED_ROWS)
+        self._alone_rows = min(self._split_rows, FUSED_ROWS) if self._group.size == 1 else 0
 
     def forward(
         self,
@@ -66,27 +68,31 @@ class FusedDecoder:
                 normed_TD = rms_norm(added_TD, norm.weight, norm.eps, residual_TD)
             qkv_TX = product(normed_TD, attention.qkv_proj.weight) if ours else attention.qkv_proj(normed_TD)
             out_TX = attend(index, self._rotate(layer, qkv_TX, position_T, slot_T, kv_caches[index])).flatten(1)
-            added_TD = (
-                split_linear(out_TX, attention.o_proj.weight, in_parts=True) if ours else attention.o_proj(out_TX)
-            )
+            added_TD = self._added(attention.o_proj, out_TX)
             norm = layer.post_attention_layernorm
             normed_TD = rms_norm(added_TD, norm.weight, norm.eps, residual_TD)
             if ours:
                 gated_TI = product(normed_TD, mlp.gate_up_proj.weight, gated=True)
-                added_TD = split_linear(gated_TI, mlp.down_proj.weight, in_parts=True)
             else:
-                added_TD = mlp.down_proj(silu_and_mul(mlp.gate_up_proj(normed_TD)))
+                gated_TI = silu_and_mul(mlp.gate_up_proj(normed_TD))
+            added_TD = self._added(mlp.down_proj, gated_TI)
         assert added_TD is not None
         return rms_norm(added_TD, model.norm.weight, model.norm.eps, residual_TD)
 
     def compute_logits(self, hidden_RD: Tensor) -> Tensor:
         """[R, D] -> [R, V] in the model's dtype."""
         head = self.model.lm_head
-        if len(hidden_RD) <= self._skinny_rows:
-            return skinny_linear(hidden_RD, head.weight)[:, : head.vocab_size]
-        if head.group.size == 1:
-            return F.linear(hidden_RD, head.weight)[:, : head.vocab_size]
-        return head(hidden_RD)
+        few = len(hidden_RD) <= self._skinny_rows
+        return head.share_of(skinny_linear(hidden_RD, head.weight) if few else F.linear(hidden_RD, head.weight))
+
+    def _added(self, layer: RowParallelLinear, x_TK: Tensor) -> Tensor:
+        """What the next norm adds to the residual: [T, D], or its parts [P, T, D]."""
+        if len(x_TK) > self._split_rows:
+            return layer(x_TK)
+        if self._group.size == 1:
+            return split_linear(x_TK, layer.weight, in_parts=True)
+        few = len(x_TK) <= self._skinny_rows
+        return self._group.all_reduce((skinny_linear if few else split_linear)(x_TK, layer.weight))
 
     def _one_token(
         self,

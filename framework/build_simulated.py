@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 
 from omegaconf import DictConfig
@@ -56,6 +57,7 @@ def build_simulated(cfg: DictConfig) -> BuiltEngine:
         "device": f"simulated {deployment.hardware.device_name}",
         "dtype": deployment.dtype,
         "kv_dtype": deployment.kv_dtype,
+        "memory_gib": deployment.hardware.memory_gib,
         "num_blocks": num_blocks,
         "max_model_len": max_model_len,
         "activation_gib": round(reserved / 2**30, 3),
@@ -135,8 +137,11 @@ def _deployment(cfg: DictConfig, config: ModelConfig) -> Deployment:
         raise IncompatibleError(
             f"executor.tp={tp} does not split {config.num_heads} heads and {config.num_kv_heads} KV heads evenly"
         )
+    device = hardware(cfg.executor.hardware)
+    if cfg.executor.memory_gib is not None:
+        device = dataclasses.replace(device, memory_gib=cfg.executor.memory_gib)
     return Deployment(
-        hardware=hardware(cfg.executor.hardware),
+        hardware=device,
         model_name=cfg.model.name,
         model=model_shape(config),
         dtype=dtype,

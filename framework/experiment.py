@@ -81,7 +81,8 @@ def run_cell(cfg: DictConfig, cell: CellInfo | None = None) -> Status:
 def hydra_cell(cfg: DictConfig) -> CellInfo:
     """The cell as the running Hydra app knows it: folder, group choices, overrides, and the sweep it belongs to.
 
-    Its tags, and with the seed its name, are the overrides that choose an option of a group: `scheduler=fifo`.
+    Its tags are the study's, and the overrides that choose an option of a group (`scheduler=fifo`); with the seed and
+    the arm of the study these make its name.
     """
     from framework.tracking import CellInfo, cell_id
 
@@ -91,16 +92,16 @@ def hydra_cell(cfg: DictConfig) -> CellInfo:
     choices = {group: name for group, name in groups.items() if "hydra" not in group}
     overrides = list(hydra.overrides.task)
     chosen = [text for text in overrides if text.partition("=")[0] in choices]
-    seeds = [text for text in overrides if text.startswith("seed=")]
+    others = [text for text in overrides if text.startswith(("seed=", "study.arm="))]
     return CellInfo(
         folder=Path(hydra.runtime.output_dir),
         cell_id=cell_id(config),
         config=config,
         choices=choices,
         overrides=overrides,
-        name=" ".join([*chosen, *seeds])[:128],
+        name=" ".join([*chosen, *others])[:128],
         study=choices.get("experiment", ""),
-        tags=[text for text in chosen if len(text) <= 64],  # W&B's limit
+        tags=[text for text in [*cfg.study.tags, *chosen] if len(text) <= 64],  # W&B's limit
         group=Path(hydra.sweep.dir).name if hydra.mode == RunMode.MULTIRUN else "",
     )
 

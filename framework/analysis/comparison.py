@@ -45,6 +45,8 @@ class Comparison:
 
     by: list[str]
     baseline: dict[str, str]
+    seeds: list[str]
+    """Keys that tell repeats apart."""
     metrics: list[str]
     correction: Correction
     cells: list[Cell]

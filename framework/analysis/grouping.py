@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from framework.analysis.cells import Cell, Value, natural
 
 _ABSENT = "<absent>"
-_WITHOUT_EFFECT = ("tracker", "record", "plugins", "effective", "environment")
+ARM = "study.arm"
+_WITHOUT_EFFECT = ("tracker", "record", "plugins", "objective", "study", "effective", "environment")
 _DEVICE_KEYS = ("executor", "executor.hardware", "effective.device", "effective.hardware", "environment.device_name")
 
 
@@ -48,22 +49,34 @@ def seed_of(cell: Cell, seeds: Sequence[str]) -> tuple[Value, ...]:
     return tuple(cell.keys.get(key) for key in seeds)
 
 
+def by_seed(cells: Sequence[Cell], metric: str, seeds: Sequence[str]) -> dict[tuple[Value, ...], float]:
+    """One observation a seed: cells that share it are no independent repeats, so their mean counts."""
+    found: dict[tuple[Value, ...], list[float]] = {}
+    for cell in cells:
+        if metric in cell.metrics:
+            found.setdefault(seed_of(cell, seeds), []).append(cell.metrics[metric])
+    return {seed: sum(values) / len(values) for seed, values in found.items()}
+
+
 def differing_keys(cells: Sequence[Cell]) -> list[str]:
     """Configuration keys, seeds too, with more than one value.
 
     A parameter of a plugin (`scheduler.victim`) counts if it differs among cells of the same plugin: that two plugins
     have other parameters is what their names say already. Keys that cannot change a result, such as the tracker's, do
-    not count. The device that ran counts like a parameter of the executor.
+    not count. The device that ran counts like a parameter of the executor. Where a study names its arms, the keys that
+    an arm sets do not count beside its name.
     """
     found = []
+    has_arms = len({cell.keys.get(ARM) for cell in cells}) > 1
     for key in _all_keys(cells):
         group = "executor" if key in _DEVICE_KEYS else key.partition(".")[0]
-        if group in _WITHOUT_EFFECT or (key != "seed" and is_seed(key) and _follows_seed(key, cells)):
+        if (group in _WITHOUT_EFFECT and key != ARM) or (key != "seed" and is_seed(key) and _follows_seed(key, cells)):
             continue
-        scopes: dict[Value, set[Value]] = {}
+        scopes: dict[tuple[Value, Value], set[Value]] = {}
         for cell in cells:
             scope = cell.keys.get(group) if key != group else None
-            scopes.setdefault(scope, set()).add(cell.keys.get(key, _ABSENT))
+            arm = cell.keys.get(ARM) if has_arms and key != ARM else None
+            scopes.setdefault((scope, arm), set()).add(cell.keys.get(key, _ABSENT))
         if any(len(values) > 1 for values in scopes.values()):
             found.append(key)
     return found

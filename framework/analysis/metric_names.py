@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Sequence
 
 from framework.analysis.cells import Cell
 
+_CLIENT = re.compile(r"^client/.*/(?=(ttft_s|goodput_requests_per_s)\b)")
 _LESS_IS_BETTER = (
     *("duration_s", "ttft_s", "tpot_s", "itl_s", "e2e_s", "queue_s", "plan_s", "startup_s", "peak_memory_gib"),
     *("preemptions", "evictions", "padding_fraction", "requests_rejected", "requests_aborted", "steps"),
+    "unfair_service_fraction",
 )
 _MORE_IS_BETTER = (
     *("output_tokens_per_s", "total_tokens_per_s", "requests_per_s", "goodput_requests_per_s", "requests_completed"),
     *("prefix_cache_hit_rate", "block_hit_rate", "memory_bandwidth_utilization", "model_flops_utilization"),
+    "fairness_index",
 )
 _DEFAULT = (
     *("output_tokens_per_s", "goodput_requests_per_s", "ttft_s/mean", "ttft_s/p99", "tpot_s/mean", "itl_s/p99"),
-    *("prefix_cache_hit_rate", "preemptions"),
+    *("fairness_index", "prefix_cache_hit_rate", "preemptions"),
 )
 
 
 def direction(metric: str) -> int:
     """1 when more is better, -1 when less is, 0 when that cannot be said."""
-    base = metric.partition("/")[0]
+    base = _CLIENT.sub("", metric).partition("/")[0]
     return (base in _MORE_IS_BETTER) - (base in _LESS_IS_BETTER)
 
 

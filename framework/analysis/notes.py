@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from framework.analysis.comparison import Comparison
-from framework.analysis.grouping import seed_of
+from framework.analysis.grouping import seed_of, some
 from framework.analysis.statistics import CONFIDENCE, MIN_SEEDS
+
+_PACKAGES = "environment.packages."
 
 
 def explain(result: Comparison, seeds: Sequence[str], rest: Sequence[str]) -> None:
@@ -22,6 +24,11 @@ def explain(result: Comparison, seeds: Sequence[str], rest: Sequence[str]) -> No
     if len(revisions) > 1:
         short = ", ".join(sorted(revision[:9] for revision in revisions))
         result.warnings.append(f"records of {len(revisions)} code revisions are compared: {short}")
+    for package in dict.fromkeys(key for cell in result.cells for key in cell.keys if key.startswith(_PACKAGES)):
+        versions = {cell.keys.get(package) for cell in result.cells}
+        if len(versions) > 1:
+            name = package.removeprefix(_PACKAGES)
+            result.warnings.append(f"records of different versions of {name} are compared: {some(versions)}")
 
 
 def _repeats(result: Comparison, seeds: Sequence[str], rest: Sequence[str]) -> list[str]:

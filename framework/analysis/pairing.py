@@ -8,7 +8,9 @@ from pathlib import Path
 from framework.analysis.cells import Cell, Value, find
 from framework.analysis.comparison import Comparison, Correction, Mark, Row
 from framework.analysis.grouping import (
+    ARM,
     Group,
+    by_seed,
     context,
     context_differences,
     counterpart,
@@ -61,6 +63,7 @@ def compare_cells(
     result = Comparison(
         by=keys,
         baseline=parse_baseline(baseline, keys, cells) or _first(groups),
+        seeds=[key for key in differing if is_seed(key)],
         metrics=check_metrics(metrics, cells) or default_metrics(cells),
         correction=correction,
         cells=cells,
@@ -68,8 +71,14 @@ def compare_cells(
         not_completed=[cell for cell in everything if cell.status != "completed"],
         damaged=damaged,
     )
-    seeds = [key for key in differing if is_seed(key)]
-    rest = [key for key in differing if key not in keys and key not in seeds]
+    seeds = result.seeds
+    others = [key for key in differing if key not in keys and key not in seeds]
+    rest = [key for key in others if any(len({cell.keys.get(key) for cell in group.cells}) > 1 for group in groups)]
+    confounded = [key for key in others if key not in rest and not is_context(key) and key != ARM]
+    if confounded and by:
+        result.warnings.append(
+            f"what is compared differs in {', '.join(confounded)} too: the effects are of all of them"
+        )
     _fill(result, seeds, rest)
     explain(result, seeds, rest)
     return result
@@ -92,7 +101,7 @@ def _fill(result: Comparison, seeds: Sequence[str], rest: Sequence[str]) -> None
         inside = [f"{key} ({some(values)} within {group.name})" for key, values in mixed.items()]
         unlike |= dict.fromkeys([*differences, *inside])
         for metric in result.metrics:
-            values = _by_seed(group.cells, metric, seeds)
+            values = by_seed(group.cells, metric, seeds)
             if not values:
                 continue
             row = Row(group=group, metric=metric, n=len(values), mean=mean(list(values.values())))
@@ -118,7 +127,7 @@ def _fill(result: Comparison, seeds: Sequence[str], rest: Sequence[str]) -> None
 
 
 def _compare(row: Row, base: Group, seeds: Sequence[str], rest: Sequence[str], *, may_pair: bool) -> None:
-    own, theirs = _by_seed(row.group.cells, row.metric, seeds), _by_seed(base.cells, row.metric, seeds)
+    own, theirs = by_seed(row.group.cells, row.metric, seeds), by_seed(base.cells, row.metric, seeds)
     if not theirs:
         return
     pairs = _pairs(row.group, base, row.metric, seeds, rest) if may_pair else []
@@ -147,15 +156,6 @@ def _mark(row: Row) -> Mark:
     return "differs" if way == 0 else "better" if difference.value * way > 0 else "worse"
 
 
-def _by_seed(cells: Sequence[Cell], metric: str, seeds: Sequence[str]) -> dict[tuple[Value, ...], float]:
-    """One observation a seed: cells that share it are no independent repeats, so their mean counts."""
-    found: dict[tuple[Value, ...], list[float]] = {}
-    for cell in cells:
-        if metric in cell.metrics:
-            found.setdefault(seed_of(cell, seeds), []).append(cell.metrics[metric])
-    return {seed: sum(values) / len(values) for seed, values in found.items()}
-
-
 def _pairs(
     group: Group, base: Group, metric: str, seeds: Sequence[str], rest: Sequence[str]
 ) -> list[tuple[float, float]]:
@@ -166,5 +166,5 @@ def _pairs(
 
     sides = [[cell for cell in one.cells if metric in cell.metrics] for one in (group, base)]
     common = set(map(kind, sides[0])) & set(map(kind, sides[1]))
-    own, theirs = (_by_seed([cell for cell in side if kind(cell) in common], metric, seeds) for side in sides)
+    own, theirs = (by_seed([cell for cell in side if kind(cell) in common], metric, seeds) for side in sides)
     return [(own[seed], theirs[seed]) for seed in own]

@@ -86,7 +86,9 @@ def _sweep_file(folder: Path) -> dict[str, Any]:
 
 
 def _about(folder: Path, sweep: dict[str, Any], cells: Sequence[Cell]) -> list[tuple[str, str]]:
-    about = [("folder", str(folder.resolve()))]
+    questions = dict.fromkeys(str(cell.keys.get("study.question") or "") for cell in cells)
+    about = [("question", question) for question in questions if question]
+    about.append(("folder", str(folder.resolve())))
     if sweep.get("arguments"):
         about.append(("started with", "python run.py -m " + " ".join(map(str, sweep["arguments"]))))
     times = " to ".join(str(sweep[name]) for name in ("started", "ended") if sweep.get(name))

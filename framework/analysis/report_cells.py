@@ -39,7 +39,9 @@ def problems(folder: Path, cells: Sequence[Cell], damaged: Sequence[Damaged], no
     for place, note in notes.items():
         if place not in seen:
             why = " ".join(str(note[name]) for name in ("status", "reason") if note.get(name))
-            found.append({"folder": place, "status": "lost", "reason": f"it left no record; {why}"})
+            pending = note.get("status") in ("running", "waiting")
+            status, reason = (why, "no record yet") if pending else ("lost", f"it left no record; {why}")
+            found.append({"folder": place, "status": status, "reason": reason})
     return found
 
 

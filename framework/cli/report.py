@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,10 @@ def run(options: argparse.Namespace) -> int:
 
     completed = any(cell.status == "completed" for cell in find([options.folder])[0])
     comparison = compare(options.folder, **choices(options)) if completed else None
-    command = shlex.join(["python", "-m", "framework", *sys.argv[1:]])
+    given = [
+        word for name in ("baseline", "metric", "by") for text in getattr(options, name) for word in (f"--{name}", text)
+    ]
+    command = shlex.join(["python", "-m", "framework", "report", str(options.folder), *given])
     text = render(options.folder, comparison, command)
     out = options.out or options.folder / "report.html"
     try:

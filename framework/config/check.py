@@ -48,6 +48,9 @@ def check(cfg: DictConfig) -> None:
         threads is None or threads >= 1, "executor.threads", threads, "must be at least 1", "null for torch's default"
     )
     _require(tp is None or tp >= 1, "executor.tp", tp, "must be at least 1", "1 for a single rank")
+    memory_gib = OmegaConf.select(cfg, "executor.memory_gib")
+    fits = memory_gib is None or 0 < memory_gib < float("inf")
+    _require(fits, "executor.memory_gib", memory_gib, "must be above 0", "null for that of executor.hardware")
     replicas = OmegaConf.select(cfg, "executor.replicas")
     _require(replicas is None or replicas >= 1, "executor.replicas", replicas, "must be at least 1", "1 for one engine")
     events = cfg.record.timeline_max_events

@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Sequence
 
-from hydra.errors import MissingConfigException
+from hydra.errors import InstantiationException, MissingConfigException
 from omegaconf import Container, DictConfig
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
@@ -19,6 +19,8 @@ IN_EXTRA = ("optuna", "ray", "submitit_local", "submitit_slurm")
 def explain(error: BaseException) -> str:
     """What is wrong in `error`, which key or choice, and what would be right."""
     inner = error.__cause__ or error.__context__
+    if isinstance(error, InstantiationException) and isinstance(inner, ValueError):
+        return str(inner)  # of a launcher or sweeper, about a value of its own
     cause = inner if isinstance(inner, OmegaConfBaseException) else error
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         name = error.missing_cfg_file.rpartition("/")[2]

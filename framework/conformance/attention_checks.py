@@ -15,6 +15,9 @@ from framework.interfaces.attention import AttentionBackend, AttentionSpec
 
 RULE = "equals plain attention on random mixed batches"
 
+_LIMIT_S = 30.0
+"""Of one batch: far more than a compiler takes on a busy machine, so that only what hangs is ended."""
+
 _NAMED = (
     ((0, 1),),
     ((0, 40),),
@@ -79,7 +82,7 @@ def _named(name: str, device: str, build: Callable[[AttentionSpec], AttentionBac
 
 def _try(rule: str, build: Callable[[AttentionSpec], AttentionBackend], problem: Problem) -> None:
     try:
-        with time_limit(10.0):
+        with time_limit(_LIMIT_S):
             check(build, problem)
     except (AssertionError, TimeLimitError, RuntimeError, ValueError, TypeError, LookupError, ArithmeticError) as error:
         lines = [line for line in str(error).splitlines() if line.strip()][:8]

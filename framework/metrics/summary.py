@@ -7,12 +7,15 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from framework.metrics.fairness import fairness
 from framework.metrics.latency import e2e_s, itl_s, queue_s, tpot_s, ttft_s
 from framework.metrics.records import RequestRecord, StepRecord
 from framework.metrics.slo import Slo
 
 Metrics = dict[str, float | int | None]
 COMPLETED = ("stop", "length")
+MAX_CLIENT_COLUMNS = 16
+"""With more clients than this, none gets metrics of its own."""
 
 
 def summarize(
@@ -25,7 +28,8 @@ def summarize(
     memory_bandwidth_utilization: float | None = None,
     model_flops_utilization: float | None = None,
 ) -> Metrics:
-    """The metrics of a run, always the same keys; None (null in JSON) where a value is undefined, never NaN.
+    """The metrics of a run; None (null in JSON) where a value is undefined, never NaN. The keys are always the same, but
+    for those of single clients (`client/NAME/...`), which are there with 2 to `MAX_CLIENT_COLUMNS` of them.
 
     Times are in seconds. Latencies are those of requests that completed (`stop` or `length`); tokens and the duration,
     from the first arrival to the last finish, are those of every request that the engine accepted, aborted ones too.
@@ -60,6 +64,8 @@ def summarize(
     metrics["prefix_cache_hit_rate"] = _ratio(
         sum(r.num_cached_tokens for r in admitted), sum(r.num_prompt_tokens for r in admitted)
     )
+    metrics |= fairness(accepted)
+    metrics |= _client_metrics(completed, slo, duration_s if has_objective else None)
     metrics |= _step_metrics(steps)
     metrics |= {
         "memory_bandwidth_utilization": memory_bandwidth_utilization,
@@ -67,6 +73,18 @@ def summarize(
         "peak_memory_gib": peak_memory_gib,
         "startup_s": startup_s,
     }
+    return metrics
+
+
+def _client_metrics(completed: Sequence[RequestRecord], slo: Slo, duration_s: float | None) -> Metrics:
+    names = sorted({r.client for r in completed})
+    if not 2 <= len(names) <= MAX_CLIENT_COLUMNS:
+        return {}
+    metrics: Metrics = {}
+    for name in names:
+        own = [r for r in completed if r.client == name]
+        metrics |= _distribution(f"client/{name}/ttft_s", map(ttft_s, own))
+        metrics[f"client/{name}/goodput_requests_per_s"] = _ratio(sum(map(slo.met_by, own)), duration_s)
     return metrics
 
 

@@ -7,7 +7,7 @@ import secrets
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 from omegaconf import DictConfig
 
@@ -18,6 +18,7 @@ from framework.parallel.make_group import Joined, join
 from framework.parallel.processes import WorkerProcess, start_worker
 from framework.parallel.ring import RingWriter
 from framework.parallel.watch import Peer, Watch
+from framework.parallel.world import world_rank
 
 
 class PlanWriter(Protocol):
@@ -39,6 +40,7 @@ class Ranks(ABC):
     def __init__(self, cfg: DictConfig) -> None:
         self.size, self.limit_s = cfg.executor.tp, float(cfg.executor.startup_limit_s)
         self.progress = Progress()
+        self.name = f"servelab-{secrets.token_hex(8)}"
 
     @abstractmethod
     def join(self, cfg: DictConfig, choices: Choices) -> Joined:
@@ -97,7 +99,6 @@ class LocalRanks(Ranks):
 
         super().__init__(cfg)
         self._store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # a port that is free
-        self._address = {"host": "127.0.0.1", "port": self._store.port, "prefix": f"servelab-{secrets.token_hex(8)}"}
         self._workers: list[WorkerProcess] = []
         ring = self.plans = RingWriter(self.size - 1, lambda: self.watch.check())
         try:
@@ -106,8 +107,8 @@ class LocalRanks(Ranks):
             for socket_ in ring.reader_sockets:
                 socket_.close()
             for worker in self._workers:
-                start = start_message(cfg, rank=worker.rank, size=self.size, threads=num_threads, store=self._address)
-                worker.channel.send(start=start)
+                start = start_message(cfg, name=self.name, rank=worker.rank, size=self.size, threads=num_threads)
+                worker.channel.send(start=start | {"port": self._store.port})
         except BaseException:
             for worker in self._workers:
                 worker.end(now=True)
@@ -117,10 +118,7 @@ class LocalRanks(Ranks):
         self.watch = Watch(peers, self.progress, cfg.executor.heartbeat_s)
 
     def join(self, cfg: DictConfig, choices: Choices) -> Joined:
-        from torch.distributed import PrefixStore
-
-        store: Any = PrefixStore(self._address["prefix"], self._store)
-        return self._join(lambda: join(cfg, choices, self._address, 0, self.progress, local=True, store=store))
+        return self._join(lambda: join(cfg, choices, self._store, self.name, 0, self.progress, local=True))
 
     def end(self, *, now: bool) -> None:
         self.watch.close()
@@ -135,9 +133,11 @@ class LocalRanks(Ranks):
 
 def start_ranks(cfg: DictConfig, num_threads: int) -> Ranks:
     """The ranks above 0 for one engine: torchrun's if it started this process, else new processes."""
-    from framework.parallel.torchrun import TorchrunRanks, world_rank
+    if world_rank() is None:
+        return LocalRanks(cfg, num_threads)
+    from framework.parallel.torchrun import TorchrunRanks
 
-    return LocalRanks(cfg, num_threads) if world_rank() is None else TorchrunRanks(cfg, num_threads)
+    return TorchrunRanks(cfg, num_threads)
 
 
 def threads_per_rank(cfg: DictConfig) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -44,8 +45,8 @@ def config(**changes: Any) -> dict[str, Any]:
 
 
 def requests(num: int = 6, pace_s: float = 0.1) -> list[RequestRecord]:
-    """Requests that arrive together and end one after the other."""
-    return [
+    """Requests that arrive together and end one after the other, and one that is aborted, in no latency."""
+    completed = [
         RequestRecord(
             request_id=i,
             client="",
@@ -62,6 +63,8 @@ def requests(num: int = 6, pace_s: float = 0.1) -> list[RequestRecord]:
         )
         for i in range(num)
     ]
+    late = {"finish_reason": "abort", "finish_s": 90 * pace_s, "first_token_s": 80 * pace_s}
+    return [*completed, dataclasses.replace(completed[0], request_id=num, **late)]
 
 
 def steps(num: int = 8, pace_s: float = 0.1) -> list[StepRecord]:

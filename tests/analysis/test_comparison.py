@@ -114,6 +114,15 @@ def test_one_policy_under_two_workloads(tmp_path: Path) -> None:
     assert "workload.num_requests (7 against 6)" in result.warnings[0]
 
 
+def test_another_code_and_other_packages_are_warned_of(tmp_path: Path) -> None:
+    cells(tmp_path / "a", scheduler="fifo", environment={"packages": {"torch": "2.1"}})
+    cells(tmp_path / "b", scheduler="sjf", environment={"packages": {"torch": "2.2"}, "git_revision": "b" * 40})
+    assert analysis.compare(tmp_path, metrics=[METRIC]).warnings == [
+        "records of 2 code revisions are compared: aaaaaaaaa, bbbbbbbbb",
+        "records of different versions of torch are compared: 2.1, 2.2",
+    ]
+
+
 def test_cells_of_two_devices_do_not_make_one_group_unseen(tmp_path: Path) -> None:
     for name in ("H100", "H200"):
         effective = {"device": "cuda:0"}
@@ -150,6 +159,23 @@ def test_parameters_of_one_plugin_count_and_those_of_two_do_not(tmp_path: Path) 
     assert analysis.compare(tmp_path).by == ["scheduler"]
     write_cell(tmp_path / "2", scheduler={"name": "sjf", "limit": 2}, tracker="wandb")
     assert analysis.compare(tmp_path).by == ["scheduler", "scheduler.limit"]
+
+
+def test_the_arms_of_a_study_stand_for_what_they_set(tmp_path: Path) -> None:
+    for arm, blocks, scheduler in (("all", 100, "fifo"), ("small", 50, "fifo"), ("small_sjf", 50, "sjf")):
+        cells(tmp_path / arm, engine__num_blocks=blocks, scheduler=scheduler, study__arm=arm, study__question="?")
+    result = analysis.compare(tmp_path, metrics=[METRIC], baseline=["study.arm=all"])
+    assert result.by == ["study.arm"]
+    assert [r.test for r in result.rows] == ["", "paired", "paired"]
+    assert not result.warnings
+
+
+def test_what_else_differs_between_groups_is_named(tmp_path: Path) -> None:
+    cells(tmp_path / "a", scheduler="fifo")
+    cells(tmp_path / "b", scheduler="sjf", engine__num_blocks=50)
+    result = analysis.compare(tmp_path, metrics=[METRIC], by=["scheduler"])
+    assert result.rows[1].test == "paired"
+    assert result.warnings == ["what is compared differs in engine.num_blocks too: the effects are of all of them"]
 
 
 def test_cells_of_one_seed_count_once(tmp_path: Path) -> None:

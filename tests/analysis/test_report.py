@@ -27,11 +27,12 @@ FLAGS = (
 def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = write_sweep(tmp_path_factory.mktemp("page") / "my_sweep")
     write_cell(folder / "10", status="failed", reason=EVIL, traceback=f"Traceback\n{EVIL}\n", seed=9)
-    write_cell(folder / "11", status="skipped", reason="needs a GPU", scheduler="mlfq")
+    write_cell(folder / "11", status="skipped", reason="needs a GPU", scheduler="mlfq", study__question="Which one?")
     (folder / "12").mkdir()
     (folder / "12" / "steps.parquet").touch()
     cells = [{"folder": str(i), "status": "completed", "wall_s": 1.5} for i in range(10)]
     cells.append({"folder": "13", "status": "failed", "reason": "exit code -11"})
+    cells.append({"folder": "14", "status": "waiting", "reason": ""})
     about = {"study": "my study", "launcher": "process", "arguments": ["seed=range(5)"], "started": "2026-01-31"}
     (folder / "sweep.json").write_text(json.dumps({**about, "cells": cells}))
     assert main(["report", str(folder), "--baseline", "scheduler=prefill_first"]) == 0
@@ -53,7 +54,16 @@ def test_well_formed_and_closed_to_the_network(sweep: Path, page: StrictPage) ->
 
 
 def test_everything_of_the_sweep_is_there(sweep: Path, page: StrictPage) -> None:
-    for text in ("my study", "seed=range(5)", "10completed", "needs a GPU", "exit code -11", "the cell never finished"):
+    for text in (
+        "my study",
+        "Which one?",
+        "seed=range(5)",
+        "10completed",
+        "needs a GPU",
+        "exit code -11",
+        "1waiting",
+        "the cell never finished",
+    ):
         assert text in page.texts, text
     assert page.texts.count(EVIL) == 3  # the reason twice, the traceback once: as text, not as an element
     for name in ("bars", "pareto", "latency_cdf", "timeline"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 from typing import Any
 
 import numpy as np
@@ -52,9 +54,15 @@ class GlobalNoise(Gumbel):
         return super().sample(logits_RV + torch.rand_like(logits_RV), *more)
 
 
+class NeverGreedy(Gumbel):
+    def prepare(self, params: Any, out: Any = None) -> Any:
+        return super().prepare([dataclasses.replace(one, temperature=one.temperature or 1.0) for one in params], out)
+
+
 @pytest.mark.parametrize(
     ("sampler", "rule"),
     [
+        (NeverGreedy, sampler_checks.GREEDY),
         (TooHot, sampler_checks.DISTRIBUTION),
         (OutsideVocabulary, sampler_checks.SHAPE),
         (WrongShape, sampler_checks.SHAPE),
@@ -159,9 +167,24 @@ class PrefillInDecodeGraph(Graphs):
         return None if size is None else GraphKey(size, size)
 
 
+class Undecided(Graphs):
+    turn = itertools.count()
+
+    def keys(self, limits: GraphLimits) -> list[GraphKey]:
+        return super().keys(limits)[next(self.turn) % 2 :]
+
+
+class Twice(Graphs):
+    def keys(self, limits: GraphLimits) -> list[GraphKey]:
+        first, *others = super().keys(limits)
+        return [first, first, *others]
+
+
 @pytest.mark.parametrize(
     ("strategy", "rule"),
     [
+        (Undecided, "the same limits give the same keys"),
+        (Twice, graph_checks.KEYS),
         (SmallestFirst, graph_checks.KEYS),
         (TooLarge, graph_checks.KEYS),
         (NotCaptured, graph_checks.SELECTS),

@@ -7,7 +7,8 @@ import re
 import pytest
 from omegaconf import OmegaConf
 
-from framework.conformance import Budget, Finding, scheduler_checks, serve
+from framework.conformance import Budget, Finding, model_run, scheduler_checks, serve
+from framework.conformance.finding import Violation
 from framework.conformance.run import run_checks
 from framework.interfaces.scheduler import Scheduler
 from tests.conformance import broken_schedulers as broken
@@ -75,3 +76,16 @@ def test_plans_that_differ_between_two_runs() -> None:
     found = findings(broken.UsesGlobalRandomness, scheduler_checks.SAME_PLANS)
     assert found[scheduler_checks.SAME_PLANS].status == "fails"
     assert "the second time" in found[scheduler_checks.SAME_PLANS].detail
+
+
+def test_tokens_that_differ_on_the_model_are_a_violation(monkeypatch: pytest.MonkeyPatch) -> None:
+    rule, plain = (
+        "same tokens as chunked_prefill on a model",
+        OmegaConf.create({"name": "prefill_first", "victim": "oldest"}),
+    )
+    want = model_run._tokens("scheduler", plain, rule)
+    monkeypatch.setattr(model_run, "_reference", lambda: want)
+    assert model_run.same_tokens("scheduler", plain).startswith("10 requests")
+    monkeypatch.setattr(model_run, "_reference", lambda: (*want[:4], (*want[4][:-1], 1 - want[4][-1]), *want[5:]))
+    with pytest.raises(Violation, match="request 4 got"):
+        model_run.same_tokens("scheduler", plain)

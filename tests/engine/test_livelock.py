@@ -11,6 +11,8 @@ from plugins.eviction.lru import LRU
 from tests.conformance.broken_schedulers import AddsAndPreempts, PreemptsInTurn
 from tests.engine.shadow import make_engine, params
 
+pytestmark = pytest.mark.timeout(30)  # what is tested for is an endless loop
+
 
 def run(scheduler: Scheduler, *max_tokens: int, overlap: int = 0, prompt_tokens: int = 30) -> int:
     """Serve requests to their end and return how often they were preempted."""

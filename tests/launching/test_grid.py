@@ -35,3 +35,14 @@ def test_the_grid_of_the_issue(sweep: Run, tmp_path: Path) -> None:
     lines = [line.split(": ")[0].rpartition(" ")[2] for line in done.stderr.splitlines() if line.startswith("[")]
     assert sorted(lines, key=int) != lines, "cells run in random order"
     assert set(lines) == {str(i) for i in range(8)}
+
+
+def test_an_arm_stands_for_several_overrides(sweep: Run, tmp_path: Path) -> None:
+    arms = "{plain:[],small:['engine.block_size=32','scheduler=mlfq','scheduler.num_levels=2']}"
+    done = sweep("model.name=fine", "scheduler=prefill_first", "engine.block_size=8", f"+hydra.sweeper.arms={arms}")
+    assert done.returncode == 0, done.stderr
+    plain, small = (summary(tmp_path / "s" / name)["requested"] for name in "01")
+    assert (plain["study"]["arm"], small["study"]["arm"]) == ("plain", "small")
+    assert (plain["engine"]["block_size"], plain["scheduler"]["name"]) == (8, "prefill_first")
+    assert (small["engine"]["block_size"], small["scheduler"]["name"]) == (32, "mlfq")
+    assert small["scheduler"]["num_levels"] == 2

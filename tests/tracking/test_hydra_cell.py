@@ -19,7 +19,7 @@ from framework.tracking import CellInfo
 
 @pytest.fixture
 def cell(tmp_path: Path) -> Iterator[CellInfo]:
-    overrides = ["experiment=smoke", "scheduler=prefill_first", "seed=3", "engine.num_blocks=64"]
+    overrides = ["experiment=smoke", "scheduler=prefill_first", "seed=3", "engine.num_blocks=64", "study.tags=[t]"]
     prepare(overrides)
     before = HydraConfig.instance().cfg
     GlobalHydra.instance().clear()
@@ -39,7 +39,7 @@ def cell(tmp_path: Path) -> Iterator[CellInfo]:
 def test_names_group_study_and_tags(cell: CellInfo, tmp_path: Path) -> None:
     assert cell.folder == tmp_path / "my_sweep" / "7"
     assert (cell.group, cell.study) == ("my_sweep", "smoke")
-    assert cell.tags == ["experiment=smoke", "scheduler=prefill_first"]
+    assert cell.tags == ["t", "experiment=smoke", "scheduler=prefill_first"]
     assert cell.name == "experiment=smoke scheduler=prefill_first seed=3"
     assert cell.choices["scheduler"] == "prefill_first"
     assert cell.choices["model"] == "tiny"  # chosen by the experiment

@@ -35,6 +35,7 @@ def test_charts_by_choice(saved: list[Any], capsys: pytest.CaptureFixture[str]) 
     assert main(["wandb-workspace", "--project", "proj", "--by", "scheduler", "--sweep", "s1"]) == 0
     (workspace,) = saved
     assert (workspace.entity, workspace.project, workspace.name) == ("me", "proj", "ServeLab: s1")
+    assert [key.name for key in workspace.runset_settings.groupby] == ["scheduler"]
     text = json.dumps(workspace._to_model().model_dump(by_alias=True, mode="json"))
     for found in ("scheduler.value", "summary:ttft_s/p99", "request/arrival_s", "time/kv_utilization", '"s1"'):
         assert found in text, found

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from framework.analysis.cells import Cell
 from framework.analysis.comparison import Comparison
 from framework.analysis.figures.style import FAINT, INK, MAX_LINES, colors, legend, new_figure
-from framework.analysis.grouping import make_groups
+from framework.analysis.grouping import by_seed, make_groups
 from framework.analysis.statistics import mean
 from framework.analysis.tables import title
 
@@ -51,22 +51,24 @@ def draw(comparison: Comparison, key: str, metrics: Sequence[str]) -> Figure | N
     figure, axes = new_figure(num_rows, num_columns, 4.6 * num_columns, 3.3 * num_rows + 0.4)
     for panel, metric in zip(axes.flat, metrics, strict=False):
         for line in kept:
-            x, y, low, high = _line(line.cells, key, metric)
+            x, y, low, high = _line(line.cells, key, metric, comparison.seeds)
             label = line.label if others else "all cells"
             panel.plot(x, y, "o-", color=chosen[line.name], markersize=3.5, linewidth=1.5, label=label)
             if all(edge is not None for edge in [*low, *high]):
                 panel.fill_between(x, low, high, color=chosen[line.name], alpha=0.15, linewidth=0)
         for line, bound in zip(lines, is_bound, strict=True):
             if bound:
-                x, y, *_ = _line(line.cells, key, metric)
+                x, y, *_ = _line(line.cells, key, metric, comparison.seeds)
                 panel.plot(x, y, "k--", linewidth=1.3, label=f"{line.label} (bound)")
         if metric in HIT_RATES:
             for name in dict.fromkeys(m for cell in comparison.cells for m in cell.metrics if BOUND in m):
-                x, y, *_ = _line(comparison.cells, key, name)
+                x, y, *_ = _line(comparison.cells, key, name, comparison.seeds)
                 panel.plot(x, y, "k--", linewidth=1.3, label=f"{name} (bound)")
         values = sorted({float(str(group.values[key])) for group in comparison.groups})
         if values[0] > 0 and values[-1] / values[0] >= 8:
             panel.set_xscale("log")
+            panel.set_xticks(values, [f"{value:g}" for value in values], rotation=0 if len(values) < 7 else 30)
+            panel.minorticks_off()
         panel.set_title(title(metric), fontsize=9, color=INK, loc="left")
         panel.set_xlabel(key, fontsize=8, color=INK)
     for panel in axes.flat[len(metrics) :]:
@@ -77,10 +79,12 @@ def draw(comparison: Comparison, key: str, metrics: Sequence[str]) -> Figure | N
     return figure
 
 
-def _line(cells: Sequence[Cell], key: str, metric: str) -> tuple[list[float], list[float], list, list]:
+def _line(
+    cells: Sequence[Cell], key: str, metric: str, seeds: Sequence[str]
+) -> tuple[list[float], list[float], list, list]:
     x, y, low, high = [], [], [], []
     for group in make_groups(cells, [key]):
-        values = [cell.metrics[metric] for cell in group.cells if metric in cell.metrics]
+        values = list(by_seed(group.cells, metric, seeds).values())
         if values:
             estimate = mean(values)
             x.append(float(str(group.values[key])))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from framework.analysis.comparison import Comparison
 from framework.analysis.figures.style import FAINT, INK, PALETTE, new_figure
+from framework.analysis.grouping import by_seed
 from framework.analysis.statistics import mean
 
 if TYPE_CHECKING:
@@ -37,8 +38,8 @@ def draw(comparison: Comparison) -> Figure | None:
     throughput = next((m for m in [*rates, *THROUGHPUT] if m in defined), "")
     groups = []
     for group in comparison.groups:
-        xs = [cell.metrics[latency] for cell in group.cells if latency in cell.metrics]
-        ys = [cell.metrics[throughput] for cell in group.cells if throughput in cell.metrics]
+        xs = list(by_seed(group.cells, latency, comparison.seeds).values())
+        ys = list(by_seed(group.cells, throughput, comparison.seeds).values())
         if xs and ys:
             groups.append((group.label, mean(xs), mean(ys)))
     if len(groups) < 2:
@@ -49,15 +50,18 @@ def draw(comparison: Comparison) -> Figure | None:
     panel.step(
         [points[i][0] for i in best], [points[i][1] for i in best], where="post", color=PALETTE[2], linewidth=1.4
     )
+    same = {point: [label for label, x, y in groups if (x.value, y.value) == point] for point in points}
     for i, (label, x, y) in enumerate(groups):
-        color = PALETTE[2] if i in best else FAINT
+        color = PALETTE[2] if points[i] in [points[j] for j in best] else FAINT
         if x.low is not None:
             panel.plot([x.low, x.high], [y.value, y.value], color=color, linewidth=1, alpha=0.6)
         if y.low is not None:
             panel.plot([x.value, x.value], [y.low, y.high], color=color, linewidth=1, alpha=0.6)
         panel.plot(x.value, y.value, "o", color=color, markersize=6)
-        if len(groups) <= MAX_LABELS or i in best:
-            panel.annotate(label, (x.value, y.value), (5, 5), textcoords="offset points", fontsize=7.5, color=INK)
+        labels = same[x.value, y.value]
+        if label == labels[0] and (len(same) <= MAX_LABELS or i in best):
+            text = label if len(labels) == 1 else f"{label} and {len(labels) - 1} more"
+            panel.annotate(text, (x.value, y.value), (5, 5), textcoords="offset points", fontsize=7.5, color=INK)
     panel.set_xlabel(f"{latency}  (better to the left)", fontsize=8, color=INK)
     panel.set_ylabel(f"{throughput}  (better upwards)", fontsize=8, color=INK)
     panel.margins(x=0.12, y=0.1)

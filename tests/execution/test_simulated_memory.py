@@ -1,0 +1,38 @@
+"""`executor.memory_gib`: a simulated device with another memory holds another cache, and the record says so."""
+
+from __future__ import annotations
+
+import pytest
+
+from framework.build_simulated import build_simulated
+from framework.built import BuiltEngine
+from framework.config.compose import compose
+
+
+def build(*overrides: str) -> BuiltEngine:
+    shape = ["model=qwen3_8b", "model.weights=random", "workload=synthetic", "executor=simulated"]
+    return build_simulated(compose([*shape, "engine.max_num_seqs=4096", *overrides]))
+
+
+def blocks(built: BuiltEngine) -> int:
+    num_blocks = built.effective["num_blocks"]
+    assert isinstance(num_blocks, int)
+    return num_blocks
+
+
+def test_the_cache_grows_with_the_memory() -> None:
+    preset = build()
+    assert preset.effective["memory_gib"] == 139.8
+    assert blocks(build("executor.memory_gib=139.8")) == blocks(preset)
+    more = build("executor.memory_gib=239.8")
+    assert more.effective["memory_gib"] == 239.8
+    # 36 layers of 8 KV heads of 128 in bfloat16, keys and values, 16 tokens a block; 0.9 of the memory may be used
+    block_bytes = 36 * 8 * 128 * 2 * 2 * 16
+    assert blocks(more) - blocks(preset) == pytest.approx(0.9 * 100 * 2**30 / block_bytes, abs=1)
+
+
+def test_a_cache_larger_than_the_memory_is_refused_on_the_preset_and_not_on_more() -> None:
+    blocks_of_1_tib = 2**40 // (36 * 8 * 128 * 2 * 2 * 16)
+    with pytest.raises(ValueError, match=r"num_blocks=\d+ takes 1024\.0 GiB, but .* GiB are free on h200"):
+        build(f"engine.num_blocks={blocks_of_1_tib}")
+    assert blocks(build(f"engine.num_blocks={blocks_of_1_tib}", "executor.memory_gib=1100")) == blocks_of_1_tib

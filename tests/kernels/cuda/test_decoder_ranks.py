@@ -17,7 +17,7 @@ from framework.models.decoder import DecoderLM
 from framework.parallel.group import TensorParallelGroup
 from tests.layers.thread_group import run_ranks
 
-KERNELS = ("rms_norm", "rotate_and_write", "silu_and_mul", "skinny_linear")
+KERNELS = ("rms_norm", "rotate_and_write", "silu_and_mul", "skinny_linear", "split_linear")
 
 
 def load(group: TensorParallelGroup | None = None) -> DecoderLM:

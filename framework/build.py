@@ -14,6 +14,7 @@ from framework.built import BuiltEngine
 from framework.engine.engine import Engine
 from framework.engine.intake import Intake
 from framework.execution.choices import Choices, choose
+from framework.execution.compiled import compile_seconds
 from framework.execution.device_thread import DeviceThread
 from framework.execution.local import LocalExecutor
 from framework.execution.parallel import ParallelExecutor
@@ -42,7 +43,7 @@ def build_engine(cfg: DictConfig) -> BuiltEngine:
         from framework.build_simulated import build_simulated
 
         return build_simulated(cfg)
-    started = time.perf_counter()
+    started, compiled_s = time.perf_counter(), compile_seconds()
     choices = choose(cfg)
     scheduler, eviction = _policies(cfg)
     peaks = measure_peaks(choices.device, choices.dtype)  # before weights and cache take the memory
@@ -52,6 +53,8 @@ def build_engine(cfg: DictConfig) -> BuiltEngine:
         _warm_up(start_engine(scheduler, eviction))
         engine = start_engine(*_policies(cfg))  # without a memory of warm-up
         effective = _effective(choices, rank) | executor.effective()
+        if cfg.compile.level != "off":
+            effective["compile_s"] = round(compile_seconds() - compiled_s, 3)
         if isinstance(executor, ParallelExecutor):
             executor.judge()
         stack.pop_all()
@@ -74,9 +77,10 @@ def _executor(cfg: DictConfig, choices: Choices, stack: ExitStack) -> tuple[Loca
     num_threads = threads_per_rank(cfg) if tp > 1 else cfg.executor.threads
     # A GPU needs no thread: its steps are enqueued and run by themselves.
     thread = DeviceThread(num_threads) if choices.device.type == "cpu" else None
+    on_device: OnDevice = call_here
     if thread is not None:
         stack.callback(thread.close)
-    on_device: OnDevice = call_here if thread is None else thread.run
+        on_device = thread.run
     if tp == 1:
         rank = build_rank(cfg, choices, TensorParallelGroup(), on_device)
         executor = LocalExecutor(rank.runner, thread, num_blocks=rank.num_blocks)
@@ -129,6 +133,7 @@ def _effective(choices: Choices, rank: Rank) -> dict[str, object]:
         "weights_reused": rank.weights_reused,
         "kernels": rank.kernels,
         "activation_gib": round(rank.activation_bytes / 2**30, 3),
+        **({} if rank.kv_error is None else {"kv_error": rank.kv_error}),
     }
 
 

@@ -18,7 +18,6 @@ from framework.execution.hardware import hardware
 from framework.execution.shadow_memory import ShadowMemory
 from framework.execution.simulated import SimulatedExecutor
 from framework.interfaces.cost_model import CostModel, Deployment
-from framework.interfaces.eviction import NeedsFuture
 from framework.interfaces.graph import GraphLimits
 from framework.metrics.utilization import DevicePeaks, ModelCosts
 from framework.models.config import ModelConfig
@@ -26,7 +25,7 @@ from framework.models.read_config import load_config
 from framework.models.shape import model_shape
 from framework.registry import COST_MODELS, EVICTIONS, GRAPHS, ROUTERS, SCHEDULERS, WORKLOADS
 
-_ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+_ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float8_e4m3fn": 1}
 _CONTEXT_GIB = 0.6
 """What the driver and PyTorch take of a GPU's memory before the first tensor."""
 
@@ -97,12 +96,7 @@ def build_replica(
     clock: VirtualClock,
 ) -> Engine:
     """One engine with policies of its own."""
-    engine, eviction = cfg.engine, EVICTIONS.build(cfg.eviction)
-    if isinstance(eviction, NeedsFuture) and cfg.executor.replicas > 1:
-        raise IncompatibleError(
-            f"eviction={cfg.eviction.name} needs to know the future, and nobody can say which requests an engine of a "
-            f"fleet will get; set executor.replicas=1"
-        )
+    engine = cfg.engine
     limits = GraphLimits(
         max_num_seqs=engine.max_num_seqs, max_num_batched_tokens=engine.max_num_batched_tokens, mixed_supported=False
     )
@@ -123,7 +117,7 @@ def build_replica(
     )
     return Engine(
         SCHEDULERS.build(cfg.scheduler),
-        eviction,
+        EVICTIONS.build(cfg.eviction),
         executor,
         intake,
         block_size=engine.block_size,
@@ -151,7 +145,7 @@ def _deployment(cfg: DictConfig, config: ModelConfig) -> Deployment:
         model_name=cfg.model.name,
         model=model_shape(config),
         dtype=dtype,
-        kv_dtype=dtype if cfg.executor.kv_dtype == "auto" else cfg.executor.kv_dtype,
+        kv_dtype={"auto": dtype, "fp8": "float8_e4m3fn"}.get(cfg.executor.kv_dtype, cfg.executor.kv_dtype),
         tp=tp,
     )
 

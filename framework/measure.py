@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
+import gc
 import resource
 from collections.abc import Sequence
+from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from framework.built import BuiltEngine
+from framework.engine.engine import Engine
 from framework.metrics.recorder import Recorder
 from framework.metrics.slo import Slo
 from framework.metrics.summary import summarize
 from framework.metrics.utilization import utilization
+from framework.registry import EVICTIONS, SCHEDULERS, WORKLOADS
 from framework.tracking.environment import environment
-from framework.tracking.record import Record
+from framework.tracking.record import Record, cell_id
 from framework.workloads.base import TimedRequest, Workload, WorkloadContext
 from framework.workloads.drive import drive
 from framework.workloads.future import tell_future
@@ -76,6 +81,35 @@ def measure(
             memory_bandwidth_utilization=bandwidth,
             model_flops_utilization=flops,
         )
+
+
+def measure_again(built: BuiltEngine, cfg: DictConfig) -> Record:
+    """A further cell on an executor that has served others, with policies of `cfg`, an empty cache, and time from 0 on.
+
+    For studies whose cells differ in workload, seed and policies only: building an engine for each takes longer than
+    some of them run. All else of `cfg` must be what `built` was built from.
+    """
+    built.engine.reset()
+    used = built.single_engine
+    used.intake.seed = cfg.engine.seed
+    engine = Engine(
+        SCHEDULERS.build(cfg.scheduler),
+        EVICTIONS.build(cfg.eviction),
+        used.executor,
+        used.intake,
+        block_size=cfg.engine.block_size,
+        max_num_seqs=cfg.engine.max_num_seqs,
+        max_num_batched_tokens=cfg.engine.max_num_batched_tokens,
+        overlap=cfg.engine.overlap,
+        prefix_caching=cfg.engine.prefix_caching,
+    )
+    built = dataclasses.replace(built, engine=engine)
+    requested: Any = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
+    record = Record(status="completed", cell_id=cell_id(requested), requested=requested)
+    requests = draw(cfg, built, WORKLOADS.build(cfg.workload), record)
+    gc.collect()
+    measure(cfg, built, requests, record, [])
+    return record
 
 
 def _peak_memory_gib(device: str) -> float:

@@ -209,12 +209,12 @@ def plugin_hashes() -> dict[str, dict[str, str]]:
 
 
 def differences(theirs: Mapping[str, Mapping[str, str]]) -> list[str]:
-    """Which plugins this process and another one, whose `plugin_hashes` these are, do not have in common."""
+    """Which plugins this process and another one, whose `plugin_hashes` these are, do not have in common, in words."""
     found = []
     for kind, mine in plugin_hashes().items():
         other = theirs.get(kind, {})
         found += [f"{kind} '{name}' is missing" for name in other if name not in mine]
-        found += [f"{kind} '{name}' exists there only" for name in mine if name not in other]
+        found += [f"{kind} '{name}' is here only" for name in mine if name not in other]
         found += [f"{kind} '{name}' has other code" for name in mine if other.get(name, mine[name]) != mine[name]]
     return found
 

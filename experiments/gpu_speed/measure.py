@@ -19,11 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from framework.interfaces.sampling_params import SamplingParams
-from framework.kernels.cuda import pdl
+from framework.kernels.cuda import decode_attention, decoder, pdl, skinny, split_linear
 from framework.llm import LLM
 from framework.metrics.recorder import Recorder
 from framework.registry import WORKLOADS
@@ -97,27 +98,47 @@ def at_once(llm: LLM, rows: int, prompt: int, output: int, seed: int) -> dict[st
     }
 
 
-def shared_prefix(caching: bool) -> dict[str, float]:
+def shared_prefix(caching: bool) -> dict[str, Any]:
     """TTFT of 256 requests that come at once and share a prefix of 2,048 tokens, the second time round."""
     generator = torch.Generator().manual_seed(5)
     prefix = torch.randint(0, 10_000, (2048,), generator=generator).tolist()
     params = SamplingParams(temperature=0.6, max_tokens=4, ignore_eos=True)
+
+    def arrive(llm: LLM) -> None:
+        for _ in range(256):
+            tail = torch.randint(0, 10_000, (64,), generator=generator).tolist()
+            llm.engine.add_request(prompt_token_ids=prefix + tail, params=params)
+
     with engine(prefix_caching=caching, graph="eager") as llm:
-        for _ in range(2):
+        for _ in range(3):
             recorder = Recorder(keep_outputs=False)
-            for _ in range(256):
-                tail = torch.randint(0, 10_000, (64,), generator=generator).tolist()
-                llm.engine.add_request(prompt_token_ids=prefix + tail, params=params)
+            arrive(llm)
+            llm.engine.observers.append(recorder)
             while llm.engine.has_work:
                 recorder.on_outputs(llm.engine.step())
+            llm.engine.observers.remove(recorder)
         times = [r.first_token_s - r.arrival_s for r in recorder.requests if r.first_token_s is not None]
-        return {"ttft_s_p50": round(statistics.median(times), 4), "hits": recorder.requests[-1].num_cached_tokens}
+        arrivals, first = [r.arrival_s for r in recorder.requests], recorder.steps[0]
+        if caching:
+            with profile(activities=[ProfilerActivity.CUDA]) as trace:
+                arrive(llm)
+                llm.engine.step()
+                torch.cuda.synchronize()
+            print(kernel_table(trace, 1), flush=True)
+        return {
+            "ttft_s_p50": round(statistics.median(times), 4),
+            "hits": recorder.requests[-1].num_cached_tokens,
+            "arrivals_s": round(max(arrivals) - min(arrivals), 4),
+            "first_step": {
+                "tokens": first.num_prefill_tokens,
+                "run_s": round(first.run_s, 4),
+                "plan_s": round(first.plan_s, 4),
+            },
+        }
 
 
 def profile_steps(llm: LLM, rows: int, prompt: int, steps: int = 12) -> str:
     """Kernel times of steady decode, and the share of the time in which no kernel ran."""
-    from torch.profiler import ProfilerActivity, profile
-
     params = SamplingParams(temperature=0.6, max_tokens=steps + 40, ignore_eos=True)
     for row in range(rows):
         ids = torch.randint(0, 10_000, (prompt,), generator=torch.Generator().manual_seed(row)).tolist()
@@ -130,6 +151,11 @@ def profile_steps(llm: LLM, rows: int, prompt: int, steps: int = 12) -> str:
         torch.cuda.synchronize()
     while llm.engine.has_work:
         llm.engine.step()
+    return f"rows {rows} context {prompt}: {kernel_table(trace, steps)}"
+
+
+def kernel_table(trace: Any, steps: int) -> str:
+    """Time by kernel, and the share of the time between the first and the last in which none ran."""
     events = [e for e in trace.events() if e.device_type.name == "CUDA"]
     spans = sorted((e.time_range.start, e.time_range.end) for e in events)
     busy, end, first = 0.0, spans[0][0], spans[0][0]
@@ -139,10 +165,8 @@ def profile_steps(llm: LLM, rows: int, prompt: int, steps: int = 12) -> str:
     by_name: dict[str, list[float]] = {}
     for event in events:
         by_name.setdefault(event.name[:70], []).append(event.time_range.end - event.time_range.start)
-    lines = [
-        f"rows {rows} context {prompt}: idle share {1 - busy / (end - first):.4f}, {len(events) / steps:.0f} kernels a step"
-    ]
-    for name, times in sorted(by_name.items(), key=lambda item: -sum(item[1]))[:16]:
+    lines = [f"idle share {1 - busy / (end - first):.4f}, {len(events) / steps:.0f} kernels a step"]
+    for name, times in sorted(by_name.items(), key=lambda item: -sum(item[1]))[:14]:
         lines.append(
             f"  {sum(times) / steps:9.1f} us a step {len(times) / steps:6.1f} x {statistics.mean(times):7.2f} us  {name}"
         )
@@ -171,11 +195,19 @@ def main() -> None:
         "--set", nargs="*", default=[], help="engine options and overrides, e.g. attention=flash compile.level=ops"
     )
     parser.add_argument("--no-pdl", action="store_true", help="launch kernels one after the other")
+    parser.add_argument("--no-split", action="store_true", help="the library's matrix products for 17 to 128 rows")
+    parser.add_argument("--fused-rows", type=int, default=decoder.FUSED_ROWS, help="with norm and residual fused in")
+    parser.add_argument("--tile", type=int, nargs=4, help="of decode attention: tokens, warps, stages, programs")
     parser.add_argument("--repeats", type=int, default=2)
     args = parser.parse_args()
     pdl.enabled = not args.no_pdl
+    decoder.FUSED_ROWS = args.fused_rows
+    if args.no_split:
+        split_linear.MAX_ROWS = skinny.MAX_ROWS
+    if args.tile is not None:
+        decode_attention.choose_tile = lambda *_: decode_attention.DecodeTile(*args.tile)
     if args.what == ["prefix"]:
-        for caching in (False, True):
+        for caching in (True, False):
             attempt(args.out, f"prefix caching={caching}", lambda caching=caching: shared_prefix(caching))
         return
     pairs = [item.split("=", 1) for item in args.set]
@@ -188,15 +220,18 @@ def main() -> None:
         for what in args.what:
             if what == "nano_bench":
                 attempt(args.out, what, lambda: nano_bench(llm, args.repeats))
-            elif what == "decode":
-                for rows, prompt, output in ((1, 128, 512), (8, 128, 256), (64, 850, 40), (256, 850, 40)):
+            elif what in ("decode", "few"):
+                few = ((1, 128, 512), (2, 128, 256), (8, 128, 256), (16, 128, 256))
+                for rows, prompt, output in (
+                    few if what == "few" else ((1, 128, 512), (8, 128, 256), (64, 850, 40), (256, 850, 40))
+                ):
                     attempt(
                         args.out,
                         f"decode rows={rows} context={prompt}",
                         lambda r=rows, p=prompt, o=output: at_once(llm, r, p, o, 1),
                     )
             elif what == "profile":
-                for rows, prompt in ((1, 512), (8, 256), (256, 850)):
+                for rows, prompt in ((1, 512), (8, 256), (64, 850), (256, 850)):
                     print(profile_steps(llm, rows, prompt), flush=True)
 
 

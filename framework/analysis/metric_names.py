@@ -21,7 +21,7 @@ _MORE_IS_BETTER = (
 )
 _DEFAULT = (
     *("output_tokens_per_s", "goodput_requests_per_s", "ttft_s/mean", "ttft_s/p99", "tpot_s/mean", "itl_s/p99"),
-    *("prefix_cache_hit_rate", "preemptions"),
+    *("fairness_index", "prefix_cache_hit_rate", "preemptions"),
 )
 
 

@@ -22,6 +22,7 @@ from framework.experiment import run_cell
 from framework.launching.arguments import expand
 from framework.launching.callback import end_sweep
 from framework.launching.ending import objectives
+from framework.parallel.world import world_rank
 
 _WANTS_TRACEBACK = bool(os.environ.get("HYDRA_FULL_ERROR"))
 
@@ -33,8 +34,19 @@ def main(arguments: Sequence[str]) -> int:
         0 when every cell completed or was skipped, 1 when one failed, 2 for a configuration that does not compose, 130
         after Ctrl-C.
     """
+    if (rank := world_rank()) is not None:  # one of torchrun's
+        from framework.parallel.torchrun import dismiss, serve
+
+        if rank > 0:
+            return serve()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints and exits itself, without the valid keys
-    code = _run(arguments)
+    try:
+        code = _run(arguments)
+    finally:
+        if rank is not None:
+            dismiss()
+    if code == 2:  # nothing ran, and a folder that is another sweep's stays as it is
+        return code
     sweep = end_sweep()
     if sweep is None or not sweep.cells:
         return code

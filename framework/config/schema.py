@@ -12,7 +12,7 @@ CHOICES: dict[str, Any] = {
     "model.weights": Literal["auto", "random"],
     "executor.device": Literal["auto", "cpu", "cuda"],
     "executor.dtype": Literal["auto", "float32", "bfloat16", "float16"],
-    "executor.kv_dtype": Literal["auto", "float32", "bfloat16", "float16"],
+    "executor.kv_dtype": Literal["auto", "float32", "bfloat16", "float16", "fp8"],
     "executor.kernels": Literal["auto", "torch", "fused"],
     "executor.allreduce": Literal["auto", "nccl", "symm_mem", "gloo"],
     "compile.level": Literal["off", "ops", "model"],
@@ -72,6 +72,7 @@ class ExecutorConfig:
     dtype: str = "auto"
     """Of weights and activations."""
     kv_dtype: str = "auto"
+    """Of the KV cache. auto: as dtype; fp8: e4m3, half of bfloat16's bytes; the record has its error as kv_error."""
     kernels: str = "auto"
     """Of a GPU's layers. torch: PyTorch's, which compile.level may compile; fused: our own in Triton; auto: fused where
     nothing is to be compiled and the attention backend allows it."""

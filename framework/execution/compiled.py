@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -41,3 +42,12 @@ def compile_model(model: DecoderLM, level: str, mode: str | None) -> dict[str, o
         elif level == "ops" and isinstance(module, RotaryEmbedding):
             module.rotate = compiled(module.rotate)  # type: ignore[method-assign]
     return {"compile_level": level, "compile_mode": mode or "default"}
+
+
+def compile_seconds() -> float:
+    """Wall time that this process has spent in torch.compile so far, whatever was compiled."""
+    if "torch._dynamo" not in sys.modules:  # nothing was compiled, and importing it takes seconds
+        return 0.0
+    from torch._dynamo.utils import compilation_time_metrics
+
+    return sum(compilation_time_metrics.get("_compile.compile_inner", []))

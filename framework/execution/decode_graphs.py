@@ -16,6 +16,7 @@ from framework.execution.device_state import DeviceState
 from framework.execution.executor import StepBatch
 from framework.execution.graphs import CapturedGraph, Graph, GraphCache
 from framework.execution.network import Network
+from framework.execution.pick import pick_tokens
 from framework.execution.rows import ResidentRows
 from framework.interfaces.attention import AttentionBackend, BatchLayout
 from framework.interfaces.graph import GraphKey, GraphScope
@@ -138,6 +139,7 @@ class DecodeGraphs:
             num_prompt_R=state.num_prompt_S[slot_R],
             num_tokens_R=position_R,
         )
-        tokens_R = self.sampler.sample(given_RV, prepared, state.seed_S[slot_R], position_R + 1, history)
+        head, seed_R = self.network.model.lm_head, state.seed_S[slot_R]
+        tokens_R = pick_tokens(head, self.sampler, given_RV, prepared, seed_R, position_R + 1, history)
         feed_back(slot_R, position_R, tokens_R, state.token_ids_SL, state.num_slots)
         return DecodeOutputs(hidden_RD, logits_RV, tokens_R)

@@ -28,6 +28,6 @@ def resolve_dtype(name: str, device: torch.device, checkpoint_dtype: str | None)
         if device.type == "cpu":
             return torch.float32
         name = checkpoint_dtype if checkpoint_dtype in ("bfloat16", "float16") else "bfloat16"
-    dtype = getattr(torch, name)
+    dtype = torch.float8_e4m3fn if name == "fp8" else getattr(torch, name)
     assert isinstance(dtype, torch.dtype)
     return dtype

@@ -39,14 +39,17 @@ class DeviceState:
             self._append_blocks(batch.new_blocks)
 
     def _admit(self, admissions: Sequence[Admission]) -> None:
-        width = self.token_ids_SL.shape[1]
         ids = [np.frombuffer(admission.token_ids, dtype=np.int32) for admission in admissions]
-        where = [np.arange(len(one)) + admission.slot * width for one, admission in zip(ids, admissions, strict=True)]
         slots = np.array([admission.slot for admission in admissions])
         seeds = np.array([admission.seed for admission in admissions])
         num_prompt = np.array([admission.num_prompt for admission in admissions])
-        sent = self.staging.send([np.concatenate(where), np.concatenate(ids), slots, seeds, num_prompt])
-        where_E, ids_E, slot_A, seed_A, num_prompt_A = sent
+        lengths = np.array([len(one) for one in ids])
+        before = np.cumsum(lengths) - lengths
+        sent = self.staging.send([np.concatenate(ids), slots, seeds, num_prompt, lengths, before])
+        ids_E, slot_A, seed_A, num_prompt_A, length_A, before_A = sent
+        first_A = slot_A * self.token_ids_SL.shape[1] - before_A  # where a request's first token goes, less its index
+        index_E = torch.arange(len(ids_E), device=self.device)
+        where_E = index_E + first_A.repeat_interleave(length_A, output_size=len(ids_E))
         self.token_ids_SL.view(-1).index_copy_(0, where_E, ids_E.int())
         self.seed_S.index_copy_(0, slot_A, seed_A)
         self.num_prompt_S.index_copy_(0, slot_A, num_prompt_A)

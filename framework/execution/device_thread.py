@@ -28,11 +28,11 @@ class DeviceThread:
         initializer = (lambda: torch.set_num_threads(num_threads)) if num_threads else None  # it is set per thread
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="servelab-device", initializer=initializer)
 
-    def submit(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+    def submit(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Start a call after all earlier ones."""
         return self._pool.submit(function, *args, **kwargs)
 
-    def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    def run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Make a call and wait for what it returns or raises."""
         return self.submit(function, *args, **kwargs).result()
 

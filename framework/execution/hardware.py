@@ -10,9 +10,9 @@ from framework.interfaces.cost_model import Hardware
 
 _BANDWIDTH_SHARE, _MATRIX_SHARE = 0.90, 0.80
 _HOST = {"launch_s": 3.7e-5, "graph_launch_s": 6e-5, "capture_s": 0.3}
-"""Of this engine's host code, measured beside an H200 (experiments/simulator_fidelity: 8.6 ms to launch an eager step of
-232 kernels, 0.06 ms to replay a graph, 7.5 s to capture 20). They belong to the CPU more than to the GPU: the same code
-took twice as long on other days."""
+"""Of this engine's host code, measured beside an H200 (experiments/simulator_fidelity: 8.6 ms to launch an eager step
+of 232 kernels, 0.06 ms to replay a graph, 7.5 s to capture 20). They belong to the CPU more than to the GPU: the same
+code took twice as long at other times."""
 
 
 def _from_data_sheet(
@@ -48,7 +48,8 @@ HARDWARE = {
             link_bytes_per_s=4.5e11,
             link_latency_s=1.0e-5,
             source="measured by this project on one H200 (experiments/gpu_speed: 4.3 TB/s, 790 TFLOP/s, 0.73 ms a step "
-            "of one row, small matrix products 6 to 7 us where their bytes need 1 to 3); link: data sheet, NVLink 450 GB/s a direction",
+            "of one row, small matrix products 6 to 7 us where their bytes need 1 to 3); link: data sheet, NVLink "
+            "450 GB/s a direction",
             **_HOST,
         ),
         Hardware(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,21 +23,29 @@ class DeviceLogprobs:
     top_logprob_AK: Tensor
 
     @classmethod
-    def of(cls, logits_RV: Tensor, token_ids_R: Tensor, num_top: Sequence[int | None]) -> DeviceLogprobs | None:
+    def of(
+        cls,
+        logits_RV: Tensor,
+        token_ids_R: Tensor,
+        num_top: Sequence[int | None],
+        whole: Callable[[Tensor], Tensor] | None = None,
+    ) -> DeviceLogprobs | None:
         """Queue the computation, without waiting for the device. None when no row asks.
 
         Args:
             logits_RV: [R, V] raw logits. A sampler may overwrite its input: then pass a copy made before it ran.
             token_ids_R: [R] the sampled tokens.
             num_top: for each row how many of the most likely tokens it wants (above V: all), or None for nothing.
+            whole: makes rows of the whole vocabulary of those of `logits_RV`, where ranks have a part of it each.
         """
         rows = [row for row, count in enumerate(num_top) if count is not None]
         if not rows:
             return None
         asking_A = torch.tensor(rows, device=logits_RV.device)
-        all_AV = logits_RV[asking_A].float().log_softmax(-1)
+        asking_AV = logits_RV[asking_A]
+        all_AV = (asking_AV if whole is None else whole(asking_AV)).float().log_softmax(-1)
         token_A = token_ids_R[asking_A].long()
-        k_max = min(max(count or 0 for count in num_top), logits_RV.shape[1])
+        k_max = min(max(count or 0 for count in num_top), all_AV.shape[1])
         top_AK = all_AV.topk(k_max)
         return cls(num_top, token_A, all_AV.gather(1, token_A.unsqueeze(1)).squeeze(1), top_AK.indices, top_AK.values)
 

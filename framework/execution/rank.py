@@ -13,6 +13,7 @@ from framework.execution.capacity import fit_length
 from framework.execution.choices import Choices
 from framework.execution.compiled import compile_model
 from framework.execution.device_state import DeviceState
+from framework.execution.kv_error import kv_error
 from framework.execution.memory import explain_out_of_memory, kv_block_bytes, num_kv_blocks
 from framework.execution.network import FusedNetwork, ModuleNetwork, Network
 from framework.execution.profile import activation_bytes
@@ -54,6 +55,8 @@ class Rank:
     activation_bytes: int
     threads: int
     """CPU threads of the device's thread"""
+    kv_error: dict[str, float] | None
+    """What a KV cache of another type than the model's costs in accuracy"""
 
 
 def build_rank(
@@ -71,6 +74,8 @@ def build_rank(
     """
     device, spec, attention = choices.device, choices.spec, choices.attention
     (loaded, kernels), weights_reused = _load(cfg, choices, group, on_device, with_tokenizer)
+    head = loaded.model.lm_head
+    head.split = head.can_split and choices.sampler.can_shard
     network = _network(loaded, attention, choices.kernels, 1)
     reserved = activation_bytes(
         network, num_tokens=spec.max_num_batched_tokens, num_rows=spec.max_num_seqs, device=device
@@ -86,6 +91,8 @@ def build_rank(
     )
     with explain_out_of_memory("allocating the KV cache", "engine.kv_memory_fraction or engine.num_blocks"):
         network = _network(loaded, attention, choices.kernels, num_blocks)
+    narrowed = choices.kv_dtype != choices.dtype
+    error = on_device(kv_error, loaded.model, attention, network.kv_caches) if narrowed else None
     graphs = build_graphs(choices.strategy, network, attention, choices.sampler, state, spec)
     return Rank(
         runner=Runner(network, attention, choices.sampler, state, graphs, choices.strategy),
@@ -96,6 +103,7 @@ def build_rank(
         kernels=kernels,
         activation_bytes=reserved,
         threads=on_device(torch.get_num_threads),
+        kv_error=error,
     )
 
 

@@ -17,6 +17,7 @@ from framework.execution.executor import StepBatch
 from framework.execution.logprobs import DeviceLogprobs
 from framework.execution.network import Network
 from framework.execution.pending import PendingStep, Readback
+from framework.execution.pick import pick_tokens, whole_rows
 from framework.execution.piece_graphs import PieceGraphs
 from framework.execution.step_inputs import StepInputs
 from framework.interfaces.attention import AttentionBackend
@@ -39,6 +40,7 @@ class Runner:
     ) -> None:
         self.network, self.attention, self.sampler, self.state = network, attention, sampler, state
         self.graphs, self._strategy = graphs, strategy
+        self._head = network.model.lm_head
         self._vocab_size = network.model.config.vocab_size
         self._params = [SamplingParams()] * state.num_slots
         self._sampled_slots: list[int] = []
@@ -113,7 +115,8 @@ class Runner:
             assert outputs.logits_RV is not None
             tokens_R = outputs.tokens_R[:num_rows]
             num_top = [one.logprobs for one in params]
-            return tokens_R, DeviceLogprobs.of(outputs.logits_RV[:num_rows], tokens_R, num_top)
+            logits_RV = outputs.logits_RV[:num_rows]
+            return tokens_R, DeviceLogprobs.of(logits_RV, tokens_R, num_top, whole_rows(self._head))
         slot_R, position_R = graphs.rows.slot_R[:num_rows], graphs.rows.position_R[:num_rows]
         hidden_RD = outputs.hidden_RD[:num_rows]
         tokens_R, logprobs = self._sample(
@@ -141,13 +144,14 @@ class Runner:
             num_prompt_R=self.state.num_prompt_S[slot_P],
             num_tokens_R=position_P,
         )
-        tokens_P = self.sampler.sample(logits_PV, self._prepared, self.state.seed_S[slot_P], position_P, history)
+        seed_P = self.state.seed_S[slot_P]
+        tokens_P = pick_tokens(self._head, self.sampler, logits_PV, self._prepared, seed_P, position_P, history)
         if tokens_P.shape != position_P.shape:
             raise PluginError(
                 f"sampler {type(self.sampler).__name__} returned shape {tuple(tokens_P.shape)} for {len(slots)} rows; "
                 f"the rule is one token id a row"
             )
-        return tokens_P, DeviceLogprobs.of(raw_PV, tokens_P, num_top)
+        return tokens_P, DeviceLogprobs.of(raw_PV, tokens_P, num_top, whole_rows(self._head))
 
     def _check_range(self, token_ids: list[int]) -> None:
         if min(token_ids) < 0 or max(token_ids) >= self._vocab_size:

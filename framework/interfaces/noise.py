@@ -26,13 +26,14 @@ _SCALE = -(1 - 2.0**-24) * 2.0**-31
 _OFFSET = -(2.0**-32)
 
 
-def exponential_noise(seed_R: Tensor, position_R: Tensor, vocab_size: int) -> Tensor:
+def exponential_noise(seed_R: Tensor, position_R: Tensor, vocab_size: int, first_token: int = 0) -> Tensor:
     """Exp(1) variates for every token of the vocabulary, a function of (seed, position, token id) alone.
 
     Args:
         seed_R: [R] int64, any values.
         position_R: [R] int64, the position that the sampled token will have.
         vocab_size: V, below 2^31.
+        first_token: the id that the first column is for, where the vocabulary is split over ranks.
 
     Returns:
         [R, V] float32 in [2^-32, 16.7]. Small variates, which decide `argmax(p / noise)`, are resolved in steps of
@@ -42,7 +43,7 @@ def exponential_noise(seed_R: Tensor, position_R: Tensor, vocab_size: int) -> Te
     # Shifting left and back sign-extends the low half, so that the narrowing never leaves the range of int32.
     low_R1 = ((key_R1 << 32) >> 32).to(torch.int32)
     high_R1 = (key_R1 >> 32).to(torch.int32) | 1  # odd: multiplying by it loses nothing
-    x_RV = _hash_tokens(vocab_size, seed_R.device) ^ low_R1
+    x_RV = _hash_tokens(first_token, vocab_size, seed_R.device) ^ low_R1
     x_RV *= high_R1
     y_RV = x_RV >> 16
     x_RV ^= y_RV.bitwise_and_(0xFFFF)
@@ -63,8 +64,9 @@ def _mix_64(x: Tensor) -> Tensor:
     return x ^ ((x >> 31) & 0x1_FFFF_FFFF)
 
 
-def _hash_tokens(vocab_size: int, device: torch.device) -> Tensor:
-    x_V = torch.arange(1, vocab_size + 1, dtype=torch.int32, device=device)  # from 1: the hash of 0 is 0
+def _hash_tokens(first_token: int, vocab_size: int, device: torch.device) -> Tensor:
+    first = first_token + 1  # the hash of 0 is 0
+    x_V = torch.arange(first, first + vocab_size, dtype=torch.int32, device=device)
     x_V = (x_V ^ (x_V >> 16)) * _LOWBIAS_A  # not negative yet: no mask
     x_V = (x_V ^ ((x_V >> 15) & 0x1FFFF)) * _LOWBIAS_B
     return x_V ^ ((x_V >> 16) & 0xFFFF)

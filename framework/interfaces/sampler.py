@@ -41,6 +41,9 @@ class Sampler(ABC):
     takes_model_dtype: bool = False
     """Whether `sample` takes logits of any float dtype and leaves them as they are."""
 
+    can_shard: bool = False
+    """Whether `sample_shard` exists: with a vocabulary split over ranks, no rank then needs the others' logits"""
+
     def __init__(self, vocab_size: int, device: torch.device) -> None:
         self.vocab_size, self.device = vocab_size, device
 
@@ -66,6 +69,16 @@ class Sampler(ABC):
         `logits_RV` is float32 and may be overwritten, unless `takes_model_dtype`; `seed_R` int64;
         `position_R` int64 is the position that the new token will have.
         """
+
+    def sample_shard(
+        self, logits_RW: Tensor, prepared: Any, seed_R: Tensor, position_R: Tensor, first_token: int
+    ) -> tuple[Tensor, Tensor]:
+        """The best of the W tokens from id `first_token` on: its score, [R] float32, and its id, [R] int64.
+
+        The token whose score is highest over all ranks is the one that `sample` takes with the whole vocabulary, the
+        lowest id among equals. `logits_RW` as in `sample`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} says can_shard and has no sample_shard")
 
     def probabilities(self, logits_V: np.ndarray, params: SamplingParams) -> np.ndarray | None:
         """What a row without penalties and bias is drawn from: [V] float64 summing to 1, for [V] float64 logits.

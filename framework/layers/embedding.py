@@ -57,6 +57,9 @@ class ParallelLMHead(LinearLayer):
     """Logits of the whole vocabulary from hidden states, each rank computing its share.
 
     `tied_to` makes it share the embedding's weight instead of holding its own.
+
+    Attributes:
+        split: leave each rank the logits of its own tokens, those from id `first_token` on, instead of gathering all.
     """
 
     def __init__(
@@ -68,10 +71,32 @@ class ParallelLMHead(LinearLayer):
         self._shard = _VocabShard(vocab_size, hidden_size, place)
         self.weight = place.empty(self._shard.num_rows, hidden_size) if tied_to is None else tied_to.weight
         self.bias = None
+        self.split = False
+
+    @property
+    def first_token(self) -> int:
+        """The first token of this rank."""
+        return self._shard.start
+
+    @property
+    def can_split(self) -> bool:
+        """Whether there are several ranks and each of them has a token."""
+        return self.group.size > 1 and (self.group.size - 1) * self._shard.num_rows < self.vocab_size
 
     def forward(self, hidden_RD: Tensor) -> Tensor:
-        """[R, D] -> [R, V] in the model's dtype, the same on every rank."""
-        return self.group.all_gather(self.apply_linear(hidden_RD), dim=-1)[:, : self.vocab_size]
+        """[R, D] -> [R, V] in the model's dtype, the same on every rank; [R, W], its own share, when `split`."""
+        return self.share_of(self.apply_linear(hidden_RD))
+
+    def share_of(self, logits_RW: Tensor) -> Tensor:
+        """What `forward` makes of the product with this rank's weight, padding included."""
+        if self.split:
+            return logits_RW[:, : self._shard.num_real_rows]
+        return self.group.all_gather(logits_RW, dim=-1)[:, : self.vocab_size]
+
+    def gather(self, logits_RW: Tensor) -> Tensor:
+        """[R, W] of each rank, as `forward` leaves them when `split` -> [R, V] on every rank."""
+        padded_RW = F.pad(logits_RW, (0, self._shard.num_rows - logits_RW.shape[1]))
+        return self.group.all_gather(padded_RW, dim=-1)[:, : self.vocab_size]
 
     def full_shape(self, param_name: str, shard_id: ShardId = None) -> tuple[int, ...]:
         return self._shard.full_shape

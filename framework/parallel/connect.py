@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import socket
+import stat
 from datetime import timedelta
 from typing import Any
 
@@ -28,7 +32,7 @@ def connect(
     if backend == "gloo":
         from torch.distributed import ProcessGroupGloo
 
-        options = ProcessGroupGloo._Options()
+        options: Any = ProcessGroupGloo._Options()  # type: ignore[attr-defined]
         make = ProcessGroupGloo.create_device
         options._devices = [make(interface="lo") if local else ProcessGroupGloo.create_default_device()]
         options._timeout = limit
@@ -46,3 +50,22 @@ def connect(
     group._set_default_backend(kind)
     group._register_backend(device, kind, talk)
     return group
+
+
+def open_sockets() -> set[tuple[int, int]]:
+    """Descriptor and inode of each of this process's sockets."""
+    found = set()
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # the listing's own
+            status = os.fstat(int(name))
+            if stat.S_ISSOCK(status.st_mode):
+                found.add((int(name), status.st_ino))
+    return found
+
+
+def shut_down(sockets: set[tuple[int, int]]) -> None:
+    """Make whoever waits at these sockets fail, here and at the other end; gloo has no other way to give up."""
+    for descriptor, _ in sockets & open_sockets():  # not those whose number went to another socket meanwhile
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as duplicate:
+            duplicate.getpeername()  # fails for a listening one, which has to stay as it is
+            duplicate.shutdown(socket.SHUT_RDWR)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import select
 import socket
 import threading
 from typing import Any
@@ -10,11 +11,20 @@ from typing import Any
 Message = dict[str, Any]
 
 
+def readable(connection: socket.socket, limit_s: float) -> bool:
+    """Whether something (the end included) can be received within `limit_s`."""
+    poll = select.poll()  # not select(), which knows 1024 descriptors
+    poll.register(connection, select.POLLIN)
+    return bool(poll.poll(limit_s * 1000))
+
+
 class Channel:
     """One end of a connected stream socket. Sending is safe from several threads, receiving from one."""
 
     def __init__(self, connection: socket.socket) -> None:
         self.socket = connection
+        self.name = ""
+        """Process and host at the other end, once it has said so"""
         self._lock = threading.Lock()
         self._received = b""
 

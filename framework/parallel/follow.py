@@ -18,8 +18,8 @@ from framework.parallel.plan_codec import PlanDecoder
 _MAX_IN_FLIGHT = 2
 
 
-def start_message(cfg: Any, *, rank: int, size: int, threads: int, store: Message) -> Message:
-    """All that a worker needs: the resolved configuration, where plugins come from, and where the ranks meet."""
+def start_message(cfg: Any, *, name: str, rank: int, size: int, threads: int) -> Message:
+    """All that a worker needs: the resolved configuration, where plugins come from, and this engine's name."""
     from omegaconf import OmegaConf
 
     config = OmegaConf.to_container(cfg, resolve=True)
@@ -27,7 +27,7 @@ def start_message(cfg: Any, *, rank: int, size: int, threads: int, store: Messag
         "rank": rank,
         "size": size,
         "threads": threads,
-        "store": store,
+        "name": name,
         "config": base64.b64encode(pickle.dumps(config)).decode(),
         "plugins": discovery.extra(),
         "modules": registry.modules(),
@@ -36,35 +36,45 @@ def start_message(cfg: Any, *, rank: int, size: int, threads: int, store: Messag
     }
 
 
-def follow(start: Message, heartbeat: Heartbeat, receive: Callable[[], bytes], *, local: bool) -> None:
-    """Build, report, and run plans until `receive` returns an empty one. An error is reported and never returns."""
+def follow(
+    start: Message, heartbeat: Heartbeat, receive: Callable[[], bytes], open_store: Callable[[], Any], *, local: bool
+) -> None:
+    """Build, report, and run plans until `receive` returns an empty one. An error is reported and never returns.
+
+    Args:
+        open_store: gives the store where the ranks meet.
+        local: all of them are on this host.
+    """
     try:
-        rank = start["rank"]
+        rank = int(start["rank"])
         _same_plugins(start)
         cfg = _config(start)
 
         import torch
 
+        from framework.engine.blame import blaming
         from framework.execution.choices import choose
         from framework.execution.rank import build_rank, call_here
         from framework.parallel.make_group import join
 
         torch.set_num_threads(start["threads"])
         if torch.cuda.is_available():
-            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", rank)) % torch.cuda.device_count())
+            local_rank = int(os.environ.get("LOCAL_RANK") or rank)
+            torch.cuda.set_device(local_rank % torch.cuda.device_count())  # shared only with executor.allreduce=gloo
         choices = choose(cfg)
-        joined = join(cfg, choices, start["store"], rank, heartbeat.progress, local=local)
+        joined = join(cfg, choices, open_store(), start["name"], rank, heartbeat.progress, local=local)
         built = build_rank(cfg, choices, joined.group, call_here, with_tokenizer=False)
         heartbeat.ready(device=str(choices.device), threads=built.threads, allreduce=joined.allreduce)
         decoder = PlanDecoder()
         in_flight: deque[Any] = deque()
-        while message := receive():
-            heartbeat.progress.count += 1
-            in_flight.append(built.runner.launch(decoder.decode(message)))
-            if len(in_flight) == _MAX_IN_FLIGHT:
+        with blaming():
+            while message := receive():
+                heartbeat.progress.count += 1
+                in_flight.append(built.runner.launch(decoder.decode(message)))
+                if len(in_flight) == _MAX_IN_FLIGHT:
+                    in_flight.popleft().wait()
+            while in_flight:
                 in_flight.popleft().wait()
-        while in_flight:
-            in_flight.popleft().wait()
         joined.close()
     except Exception as error:  # noqa: BLE001 (whatever it is, rank 0 has to know)
         heartbeat.fail(error)

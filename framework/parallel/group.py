@@ -30,9 +30,9 @@ class TensorParallelGroup:
     size: int = 1
     process_group: Any = None
     """The `torch.distributed` process group to talk through; needed when `size` is above 1. It may be unregistered."""
-    sum_small: Callable[[Tensor], Tensor | None] | None = None
+    sum_small: Callable[[Tensor], Tensor | None] | None = field(default=None, kw_only=True)
     """Sums over the ranks in place of the process group; None for a tensor that it does not take."""
-    progress: Progress = field(default_factory=Progress)
+    progress: Progress = field(default_factory=Progress, kw_only=True)
 
     def __post_init__(self) -> None:
         if not 0 <= self.rank < self.size:
@@ -100,7 +100,9 @@ class TensorParallelGroup:
 
     def _run(self, collective: Callable[..., Any], *args: Any) -> None:
         try:
-            collective(*args).wait()
+            work = collective(*args)
+            if work is not None:  # NCCL gives none for what runs on the current stream
+                work.wait()
         except RuntimeError as error:
             raise PeerError(f"rank {self.rank} lost its peers: {error}") from error
 

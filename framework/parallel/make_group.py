@@ -11,8 +11,7 @@ from omegaconf import DictConfig
 
 from framework.errors import IncompatibleError
 from framework.execution.choices import Choices
-from framework.parallel.connect import connect
-from framework.parallel.control import Message
+from framework.parallel.connect import connect, open_sockets, shut_down
 from framework.parallel.group import Progress, TensorParallelGroup
 from framework.parallel.symmetric import SymmetricSum
 
@@ -26,38 +25,34 @@ class Joined:
     """gloo, nccl, or symm_mem with nccl for what is too large for it"""
     passed_over: dict[str, str]
     """Why `auto` did not take a faster one"""
-    store: Any = None
-    """Kept: the process group talks through it"""
+    sockets: set[tuple[int, int]]
+    """Of gloo: descriptors and inodes"""
+    _ended: bool = False
 
     def abort(self) -> None:
-        """Give up what is in flight, from any thread, so that whoever waits for a lost peer is freed."""
-        self.group.process_group.abort()
+        """Give up what is in flight, from any thread, so that whoever waits for a lost peer is freed. Idempotent."""
+        shut_down(self.sockets)
+        self.sockets = set()
+        if self.allreduce in ("nccl", "symm_mem") and not self._ended:
+            self._ended = True
+            self.group.process_group.abort()
 
     def close(self) -> None:
-        """Idempotent."""
+        """After everything in flight has ended on every rank. Idempotent."""
         if isinstance(self.group.sum_small, SymmetricSum):
             self.group.sum_small.close()
-
-
-def open_store(address: Message) -> Any:
-    """The store at which the ranks meet, as `address` describes it."""
-    from torch.distributed import PrefixStore, TCPStore
-
-    store = TCPStore(address["host"], address["port"], is_master=False, wait_for_workers=False)
-    return PrefixStore(address["prefix"], store)
+        if self.allreduce in ("nccl", "symm_mem") and not self._ended:
+            self._ended = True
+            self.group.process_group.shutdown()
 
 
 def join(
-    cfg: DictConfig,
-    choices: Choices,
-    address: Message,
-    rank: int,
-    progress: Progress,
-    *,
-    local: bool,
-    store: Any = None,
+    cfg: DictConfig, choices: Choices, store: Any, name: str, rank: int, progress: Progress, *, local: bool
 ) -> Joined:
-    """Meet the other ranks, waiting for all of them; at most `executor.startup_limit_s`.
+    """Meet the other ranks at `store`, waiting for all of them; at most `executor.startup_limit_s`.
+
+    Args:
+        name: of this engine, like no other's.
 
     Raises:
         IncompatibleError: executor.allreduce=symm_mem, and these GPUs cannot.
@@ -66,14 +61,14 @@ def join(
     backend = "gloo" if choices.device.type == "cpu" or wanted == "gloo" else "nccl"
     if backend == "nccl":
         os.environ.setdefault("NCCL_NVLS_ENABLE", "0")  # NVLink multicast stays off
-    store = store or open_store(address)
+    before = open_sockets()
     process_group = connect(
         store, rank, size, choices.device, cfg.executor.startup_limit_s, local=local, backend=backend
     )
     group = TensorParallelGroup(rank, size, process_group, progress=progress)
-    joined = Joined(group, backend, {}, store)
+    joined = Joined(group, backend, {}, open_sockets() - before if backend == "gloo" else set())
     if backend == "nccl" and wanted in ("auto", "symm_mem"):
-        symmetric, reason = _symmetric(choices, group, address["prefix"])
+        symmetric, reason = _symmetric(choices, group, name)
         if symmetric is not None:
             joined.group = dataclasses.replace(group, sum_small=symmetric)
             joined.allreduce = "symm_mem"

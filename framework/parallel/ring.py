@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import mmap
 import os
-import select
 import socket
 import struct
 from collections import deque
 from collections.abc import Callable
 
+from framework.parallel.control import readable
 from framework.parallel.group import PeerError
 
 _BELL = struct.Struct("<IB")
@@ -87,7 +87,7 @@ class RingWriter:
             while len(self._unread[reader]) >= _MAX_UNREAD or self._num_unread_bytes[reader] + num_bytes > len(
                 self._memory
             ):
-                if not select.select([socket_], [], [], 0.1)[0]:
+                if not readable(socket_, 0.1):
                     self._check()
                     continue
                 taken = socket_.recv(_MAX_UNREAD)

@@ -37,15 +37,16 @@ class SymmetricSum:
         os.environ.setdefault("TORCH_SYMM_MEM_DISABLE_MULTICAST", "1")
         import torch.distributed._symmetric_memory as symmetric_memory
         from torch._C import _distributed_c10d as c10d
+        from torch.distributed.distributed_c10d import GroupName
 
+        self.name: GroupName | None = GroupName(name)
         process_group._set_group_name(name)
-        c10d._register_process_group(name, process_group)
+        c10d._register_process_group(self.name, process_group)
         self._unregister = c10d._unregister_process_group
-        self.name = name
         num_elements = min(num_elements, TWO_SHOT_BYTES // dtype.itemsize)
         num_elements += -num_elements % (_ALIGNMENT_BYTES // dtype.itemsize)
         self._buffer = symmetric_memory.empty(num_elements, dtype=dtype, device=device)
-        self._handle = symmetric_memory.rendezvous(self._buffer, name)
+        self._handle = symmetric_memory.rendezvous(self._buffer, self.name)
 
     def __call__(self, x: Tensor) -> Tensor | None:
         """The sum in fresh memory; None for a tensor that it does not take: too large, of another dtype, unaligned."""
@@ -76,6 +77,6 @@ class SymmetricSum:
 
     def close(self) -> None:
         """Forget the process group's name. Idempotent."""
-        if self.name:
+        if self.name is not None:
             self._unregister(self.name)
-            self.name = ""
+            self.name = None

@@ -2,22 +2,27 @@
 
     torchrun --nnodes 2 --nproc-per-node 8 ... run.py executor.tp=16 model=...
 
-Rank 0 listens on a free port and says so in torchrun's store; the others connect and prove with a token from the store
-that they belong here. They stay connected from cell to cell, so sweeps work.
+Each process that runs cells as rank 0 (a sweep may have one a cell) listens on a free port and says so in torchrun's
+store, counting up; the others connect to the next one and prove with a token from the store that they belong here.
+When it is gone, or a cell failed, they start afresh in the same process and wait for the one after it.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
 import secrets
+import signal
 import socket
-from typing import Any
+import sys
+import time
+from typing import Any, NoReturn
 
+import torch
 from omegaconf import DictConfig
+from torch.distributed import PrefixStore, rendezvous
 
-from framework.errors import IncompatibleError
+from framework.errors import IncompatibleError, RankError
 from framework.execution.choices import Choices
 from framework.parallel.connect import connect
 from framework.parallel.control import Channel
@@ -28,25 +33,39 @@ from framework.parallel.make_group import Joined, join
 from framework.parallel.ranks import Ranks
 from framework.parallel.watch import Peer, Watch
 
-_ADDRESS = "servelab/rank0"
-
-
-def world_rank() -> int | None:
-    """This process's rank if torchrun started several; else None."""
-    return int(os.environ["RANK"]) if int(os.environ.get("WORLD_SIZE", 1)) > 1 and "RANK" in os.environ else None
+_COUNT, _ADDRESS, _DONE = "servelab/count", "servelab/rank0/", "servelab/done"
+_NUMBER = "SERVELAB_WORLD"
+"""Environment variable of a rank above 0: which process it follows, counted from 1"""
 
 
 def serve() -> int:
-    """Be a rank above 0: build and run what rank 0 says, until it says goodbye. Returns the exit code."""
-    store = _store()
-    port, token = store.get(_ADDRESS).decode().split()
-    channel = Channel(socket.create_connection((os.environ["MASTER_ADDR"], int(port))))
-    channel.send(token=token, rank=int(os.environ["RANK"]))
-    heartbeat = Heartbeat(channel)
+    """Be a rank above 0: build and run what rank 0 says, until it has no more cells. Returns the exit code."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # rank 0 says what Ctrl-C means
+    store, number = _store(), int(os.environ.get(_NUMBER, 1))
+    while not store.check([f"{_ADDRESS}{number}"]):
+        if store.check([_DONE]):
+            return 0
+        time.sleep(0.1)
+    port, token = store.get(f"{_ADDRESS}{number}").decode().split()
+    try:
+        channel = Channel(socket.create_connection((os.environ["MASTER_ADDR"], int(port))))
+        channel.send(token=token, rank=int(os.environ["RANK"]))
+    except OSError:  # it is gone already
+        _start_afresh()
+    heartbeat = Heartbeat(channel, when_gone=_start_afresh)
     while True:
         start = heartbeat.next_start()
-        plans = connect_plans(store, start["store"]["prefix"], start["rank"], start["size"], start["limit_s"])
-        follow(start, heartbeat, GroupReader(plans).receive, local=False)
+        name, rank, size = start["name"], start["rank"], start["size"]
+        engine_store = PrefixStore(name, _new_store())
+        plans = connect_plans(engine_store, rank, size, start["limit_s"])
+        follow(start, heartbeat, GroupReader(plans).receive, lambda: engine_store, local=False)  # noqa: B023 (called now)
+
+
+def _start_afresh() -> NoReturn:
+    """Become a new interpreter in this process, whatever its threads are stuck in, and follow the next rank 0."""
+    os.environ[_NUMBER] = str(int(os.environ.get(_NUMBER, 1)) + 1)
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # gloo's sockets would live on, and peers would wait at them
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 class TorchrunRanks(Ranks):
@@ -61,70 +80,62 @@ class TorchrunRanks(Ranks):
             raise IncompatibleError(
                 f"executor.tp={self.size}: torchrun started {world_size} processes; set executor.tp={world_size}"
             )
-        self._world = _world()
-        prefix = f"servelab-{secrets.token_hex(8)}"
-        self._address = {"prefix": prefix}
+        self._world = _world(self.limit_s)
         for rank, channel in self._world.items():
-            start = start_message(cfg, rank=rank, size=self.size, threads=num_threads, store=self._address)
+            start = start_message(cfg, name=self.name, rank=rank, size=self.size, threads=num_threads)
             channel.send(start=start | {"limit_s": self.limit_s})
         peers = [Peer(rank, channel, lambda: ("is gone", ""), channel.close) for rank, channel in self._world.items()]
         self.watch = Watch(peers, self.progress, cfg.executor.heartbeat_s)
 
     def join(self, cfg: DictConfig, choices: Choices) -> Joined:
         def make() -> Joined:
-            prefix = self._address["prefix"]
-            self.plans = GroupWriter(connect_plans(_store(), prefix, 0, self.size, self.limit_s))
-            return join(cfg, choices, self._address, 0, self.progress, local=False, store=engine_store(prefix))
+            store = PrefixStore(self.name, _new_store())
+            self.plans = GroupWriter(connect_plans(store, 0, self.size, self.limit_s))
+            return join(cfg, choices, store, self.name, 0, self.progress, local=False)
 
         return self._join(make)
 
-    def end(self, *, now: bool) -> None:
-        self.watch.close()
-        if now:
+    def _end(self, now: bool) -> None:
+        if now:  # they may be stuck: they start afresh, and so does the next engine
             for channel in self._world.values():
                 channel.close()
-        elif hasattr(self, "plans"):
+            _world.cache_clear()
+        elif self.plans is not None:
             self.plans.send(b"")
-        if hasattr(self, "joined"):
-            self.plans.close()
-            self.joined.close()
 
 
-@functools.cache
-def _store() -> Any:
-    from torch.distributed import rendezvous
-
+def _new_store() -> Any:
+    """A connection of its own to torchrun's store: whoever waits at one keeps others from using it."""
     store, _, _ = next(iter(rendezvous("env://")))
     return store
 
 
-def engine_store(prefix: str) -> Any:
-    """The part of torchrun's store that belongs to one engine."""
-    from torch.distributed import PrefixStore
-
-    return PrefixStore(prefix, _store())
+_store = functools.cache(_new_store)
+"""The one for short questions"""
 
 
-def connect_plans(store: Any, prefix: str, rank: int, size: int, limit_s: float) -> Any:
+def connect_plans(store: Any, rank: int, size: int, limit_s: float) -> Any:
     """A process group on the hosts' processors, for plans alone."""
-    import torch
-    from torch.distributed import PrefixStore
-
-    return connect(
-        PrefixStore(f"{prefix}-plans", store), rank, size, torch.device("cpu"), limit_s, local=False, backend="gloo"
-    )
+    return connect(PrefixStore("plans", store), rank, size, torch.device("cpu"), limit_s, local=False, backend="gloo")
 
 
 @functools.cache
-def _world() -> dict[int, Channel]:
-    """Rank 0's channels to the others by rank; made at the first engine, kept until this process ends."""
-    size = int(os.environ["WORLD_SIZE"])
-    token = secrets.token_hex(16)
+def _world(limit_s: float) -> dict[int, Channel]:
+    """Rank 0's channels to the others by rank; made at the first engine, kept until this process or a cell fails."""
+    size, token, store = int(os.environ["WORLD_SIZE"]), secrets.token_hex(16), _store()
     channels: dict[int, Channel] = {}
-    with socket.create_server(("", 0), backlog=size, family=socket.AF_INET) as server:
-        _store().set(_ADDRESS, f"{server.getsockname()[1]} {token}")
+    until_s = time.monotonic() + limit_s
+    with socket.create_server(("", 0), backlog=size) as server:
+        store.set(f"{_ADDRESS}{store.add(_COUNT, 1)}", f"{server.getsockname()[1]} {token}")
         while len(channels) < size - 1:
-            channel = Channel(server.accept()[0])
+            server.settimeout(max(0.1, until_s - time.monotonic()))
+            try:
+                connection = server.accept()[0]
+            except TimeoutError:
+                missing = sorted(set(range(1, size)) - set(channels))
+                raise RankError(f"ranks {missing} did not connect within {limit_s:g} s") from None
+            connection.settimeout(None)
+            channel = Channel(connection)
             hello = channel.receive() or {}
             if secrets.compare_digest(str(hello.get("token")), token):
                 channels[int(hello["rank"])] = channel
@@ -134,8 +145,5 @@ def _world() -> dict[int, Channel]:
 
 
 def dismiss() -> None:
-    """Tell the others that no further cell follows. Does nothing where there are none."""
-    if world_rank() == 0 and _world.cache_info().currsize:
-        for channel in _world().values():
-            with contextlib.suppress(OSError):
-                channel.send(bye=True)
+    """Tell the other ranks that no cell follows. For rank 0, when it has nothing more to run."""
+    _store().set(_DONE, "1")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import select
 import selectors
 import sys
 import threading
@@ -13,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from framework.errors import RankError
-from framework.parallel.control import Channel, Message
+from framework.parallel.control import Channel, Message, readable
 from framework.parallel.group import PeerError, Progress
 
 _GRACE_S = 1.0
@@ -31,8 +30,6 @@ class Peer:
     describe_end: Callable[[], tuple[str, str]]
     """How its process ended, once the channel is closed, and the stack that it left, if any"""
     kill: Callable[[], None]
-    name: str = ""
-    """Process and host, for messages"""
     count: int = 0
     """Of `Progress`, at its last heartbeat"""
     heard_s: float = field(default_factory=time.monotonic)
@@ -43,6 +40,11 @@ class Peer:
     """Its traceback after it lost a peer: the cause is elsewhere"""
     stack: str = ""
     gone: bool = False
+
+    @property
+    def name(self) -> str:
+        """Process and host, for messages"""
+        return self.channel.name if self.rank else "this process"
 
 
 class Watch:
@@ -63,7 +65,7 @@ class Watch:
         self.working = False
         """Whether a step is in flight"""
         self._progress = progress
-        self._own = Peer(0, peers[0].channel, lambda: ("", ""), lambda: None, "this process")
+        self._own = Peer(0, peers[0].channel, lambda: ("", ""), lambda: None)
         self._changed = threading.Condition()
         self._closing = False
         self._top = (0, time.monotonic())
@@ -122,7 +124,7 @@ class Watch:
                 if message["beat"] != peer.count:
                     peer.count, peer.moved_s = message["beat"], peer.heard_s
             elif "name" in message:
-                peer.name = message["name"]
+                peer.channel.name = message["name"]
             elif "ready" in message:
                 with self._changed:
                     peer.ready = message["ready"]
@@ -173,7 +175,7 @@ class Watch:
         with contextlib.suppress(OSError):
             peer.channel.send(dump=True)
         while not peer.stack and not peer.gone and (left_s := until_s - time.monotonic()) > 0:
-            if select.select([peer.channel.socket], [], [], left_s)[0]:
+            if readable(peer.channel.socket, left_s):
                 self._hear(peer)
         return peer.stack
 

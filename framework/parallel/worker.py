@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import sys
+from typing import Any
 
 from framework.parallel.control import Channel
 from framework.parallel.heartbeat import Heartbeat
@@ -23,7 +24,12 @@ def main(control_fd: int, ring_fd: int, bell_fd: int, crash_fd: int) -> None:
     start = heartbeat.next_start()
     from framework.parallel.follow import follow
 
-    follow(start, heartbeat, reader.receive, local=True)
+    def open_store() -> Any:
+        from torch.distributed import TCPStore
+
+        return TCPStore("127.0.0.1", start["port"], is_master=False, wait_for_workers=False)
+
+    follow(start, heartbeat, reader.receive, open_store, local=True)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)  # not through the destructors of a process group whose peers may be gone

@@ -60,15 +60,16 @@ class SDPA(AttentionBackend):
     """PyTorch's `scaled_dot_product_attention` for one prefill chunk, or some decode rows of similar length, at a time.
 
     The cache is [2 (K, V), num_blocks, block_size, M, H]. Contexts are gathered by token position, and the positions
-    that pad a row repeat its last token: memory that holds no token of the row is never read, whatever is in it.
+    that pad a row repeat its last token: memory that holds no token of the row is never read, whatever is in it. A
+    cache of e4m3 (8 bits) holds numbers up to 448, which larger ones become.
     """
 
     graph_support = GraphSupport.NEVER
 
     @classmethod
     def unsupported_reason(cls, spec: AttentionSpec) -> str | None:
-        if spec.kv_dtype.itemsize < 2:
-            return f"attention=sdpa has no scales for a cache of {spec.kv_dtype}; choose the model's dtype for it"
+        if spec.kv_dtype.itemsize < 2 and "float8_e4m3fn" not in str(spec.kv_dtype):
+            return f"attention=sdpa has no cache of {spec.kv_dtype}; set executor.kv_dtype=fp8 (e4m3) or auto"
         return None
 
     def kv_cache_shape(self, num_blocks: int) -> tuple[int, ...]:
@@ -98,7 +99,7 @@ class SDPA(AttentionBackend):
         k_SMH, v_SMH = kv_cache.view(2, -1, *kv_cache.shape[3:])
         for cache_SMH, new_TMH in ((k_SMH, k_TMH), (v_SMH, v_TMH)):
             new_WMH = new_TMH if metadata.written_W is None else new_TMH[metadata.written_W]
-            cache_SMH.index_copy_(0, metadata.slot_W, new_WMH.to(cache_SMH.dtype))
+            _write(cache_SMH, metadata.slot_W, new_WMH)
         out_TNH = torch.zeros_like(q_TNH) if metadata.written_W is not None else torch.empty_like(q_TNH)
         for group in metadata.decode_groups:
             out_TNH[group.token_G] = self._attend_group(group, q_TNH[group.token_G], k_SMH, v_SMH)
@@ -158,10 +159,24 @@ class SDPA(AttentionBackend):
         return scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, scale=self.spec.scale)
 
 
+def _write(cache_SMH: Tensor, slot_W: Tensor, new_WMH: Tensor) -> None:
+    import torch
+
+    if cache_SMH.dtype.itemsize > 1:
+        cache_SMH.index_copy_(0, slot_W, new_WMH.to(cache_SMH.dtype))
+        return
+    largest = torch.finfo(cache_SMH.dtype).max  # beyond it some versions of PyTorch make NaN
+    narrow_WMH = new_WMH.clamp(-largest, largest).to(cache_SMH.dtype)
+    cache_SMH.view(torch.uint8).index_copy_(0, slot_W, narrow_WMH.view(torch.uint8))
+
+
 def _gather(cache_SMH: Tensor, slot: Tensor) -> Tensor:
     """[..., M, H]: the entries at slots [...]. As rows of a matrix: on a CPU much faster than `cache_SMH[slot]`."""
-    rows = cache_SMH.flatten(1).index_select(0, slot.flatten())
-    return rows.view(*slot.shape, *cache_SMH.shape[1:])
+    import torch
+
+    raw_SMH = cache_SMH if cache_SMH.dtype.itemsize > 1 else cache_SMH.view(torch.uint8)  # e4m3 is not indexed on a GPU
+    rows = raw_SMH.flatten(1).index_select(0, slot.flatten())
+    return rows.view(*slot.shape, *cache_SMH.shape[1:]).view(cache_SMH.dtype)
 
 
 def _similar_lengths(rows: list[int], lengths: list[int], max_slots: int) -> list[list[int]]:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from framework.kernels.cuda.decode_attention import DecodePlan
 
 _MAX_HEAD_SIZE = 128
+_E4M3_CAPABILITY = (8, 9)
 
 
 @dataclass(slots=True)
@@ -30,6 +31,8 @@ class Metadata:
 class TritonAttention(AttentionBackend):
     """Paged Triton kernels for any block size, fp32, bf16 or fp16: split-KV decode with packed query heads, prefill.
 
+    The cache may be e4m3 (`executor.kv_dtype=fp8`), whose numbers reach up to 448; larger ones become that.
+
     Decode rows are split by a plan made on the device, so that a captured graph stays balanced while lengths grow. A
     token's result may depend, in the last bits, on how its batch was split.
     """
@@ -38,13 +41,9 @@ class TritonAttention(AttentionBackend):
     separate_write = True
 
     def __init__(self, spec: AttentionSpec) -> None:
-        from framework.kernels.cuda.decode_attention import DecodeTile, PagedDecode
-        from framework.kernels.cuda.interpreter import interpreted
+        from framework.kernels.cuda.decode_attention import PagedDecode, choose_tile
 
         super().__init__(spec)
-        tile = DecodeTile(tokens=32) if spec.dtype.itemsize > 2 else DecodeTile()  # two stages have to fit on chip
-        if interpreted():
-            tile = DecodeTile(tokens=32, target_items=8)  # the interpreter runs programs one by one
         self._decode = PagedDecode(
             num_heads=spec.num_heads,
             num_kv_heads=spec.num_kv_heads,
@@ -53,7 +52,7 @@ class TritonAttention(AttentionBackend):
             scale=spec.scale,
             max_num_rows=spec.max_num_seqs,
             device=spec.device,
-            tile=tile,
+            tile=choose_tile(spec.dtype, spec.kv_dtype),
         )
 
     @classmethod
@@ -68,8 +67,15 @@ class TritonAttention(AttentionBackend):
             return "attention=triton needs the package triton; install it, or choose attention=sdpa"
         if spec.device.type == "cpu" and "bfloat16" in f"{spec.dtype} {spec.kv_dtype}":
             return "attention=triton has no bfloat16 under Triton's interpreter; choose executor.dtype=float32"
-        if spec.kv_dtype.itemsize < 2:
-            return f"attention=triton has no scales for a cache of {spec.kv_dtype}; choose the model's dtype for it"
+        if spec.kv_dtype.itemsize < 2 and "float8_e4m3fn" not in str(spec.kv_dtype):
+            return f"attention=triton has no cache of {spec.kv_dtype}; set executor.kv_dtype=fp8 (e4m3) or auto"
+        if spec.kv_dtype.itemsize < 2 and spec.device.type == "cuda":
+            import torch
+
+            if torch.cuda.get_device_capability(spec.device) < _E4M3_CAPABILITY:
+                return "executor.kv_dtype=fp8: attention=triton needs an Ada or Hopper GPU or newer; choose auto"
+        if spec.kv_dtype.itemsize < 2 and spec.head_size % 4:
+            return f"executor.kv_dtype=fp8: attention=triton wants a head size of 4, 8, ..., not {spec.head_size}"
         if spec.head_size > _MAX_HEAD_SIZE:
             return (
                 f"attention=triton has heads of at most {_MAX_HEAD_SIZE}, not {spec.head_size}; choose attention=sdpa"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from framework.interfaces.sampler import Sampler, SamplingParams, TokenHistory
 from framework.registry import SAMPLERS
-from plugins.samplers.selection import argmax_rows
+from plugins.samplers.selection import argmax_rows, best_rows
 from plugins.samplers.stated import masked_softmax
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ class Greedy(Sampler):
     """
 
     graph_safe = True
+    can_shard = True
     takes_model_dtype = True
 
     @classmethod
@@ -40,6 +41,11 @@ class Greedy(Sampler):
         self, logits_RV: Tensor, prepared: None, seed_R: Tensor, position_R: Tensor, history: TokenHistory
     ) -> Tensor:
         return argmax_rows(logits_RV)
+
+    def sample_shard(
+        self, logits_RW: Tensor, prepared: None, seed_R: Tensor, position_R: Tensor, first_token: int
+    ) -> tuple[Tensor, Tensor]:
+        return best_rows(logits_RW, first_token)
 
     def probabilities(self, logits_V: np.ndarray, params: SamplingParams) -> np.ndarray:
         return masked_softmax(logits_V, params)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from framework.interfaces.sampler import Sampler, SamplingParams, TokenHistory
 from framework.registry import SAMPLERS
 from plugins.samplers.refusals import refusal
-from plugins.samplers.selection import argmax_rows, gumbel_argmax
+from plugins.samplers.selection import argmax_rows, best_rows, gumbel_argmax, gumbel_best
 from plugins.samplers.stated import masked_softmax
 from plugins.samplers.temperature import RowTemperatures, Temperature
 
@@ -27,6 +27,7 @@ class Gumbel(Sampler):
     """
 
     graph_safe = True
+    can_shard = True
 
     def __init__(self, vocab_size: int, device: torch.device) -> None:
         super().__init__(vocab_size, device)
@@ -59,6 +60,24 @@ class Gumbel(Sampler):
             return fused_gumbel_argmax(logits_RV, prepared.divisor_R, prepared.noise_weight_R, seed_R, position_R)
         logits_RV /= prepared.divisor_R1
         return gumbel_argmax(logits_RV, seed_R, position_R, prepared.noise_weight_R1)
+
+    def sample_shard(
+        self,
+        logits_RW: Tensor,
+        prepared: Temperature | RowTemperatures | None,
+        seed_R: Tensor,
+        position_R: Tensor,
+        first_token: int,
+    ) -> tuple[Tensor, Tensor]:
+        if prepared is None:
+            return best_rows(logits_RW, first_token)
+        if isinstance(prepared, RowTemperatures):
+            from framework.kernels.cuda.gumbel import gumbel_best as fused_gumbel_best
+
+            divisor_R, weight_R = prepared.divisor_R, prepared.noise_weight_R
+            return fused_gumbel_best(logits_RW, divisor_R, weight_R, seed_R, position_R, first_token)
+        logits_RW /= prepared.divisor_R1
+        return gumbel_best(logits_RW, seed_R, position_R, prepared.noise_weight_R1, first_token)
 
     def probabilities(self, logits_V: np.ndarray, params: SamplingParams) -> np.ndarray:
         return masked_softmax(logits_V, params)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -28,6 +29,12 @@ def argmax_rows(scores_RV: Tensor) -> Tensor:
     return (best_R1 * chunk + inside_R1).squeeze(1)
 
 
+def best_rows(scores_RV: Tensor, first_token: int) -> tuple[Tensor, Tensor]:
+    """Each row's maximum in float32 and its first index counted from `first_token`, int64, both [R]."""
+    at_R = argmax_rows(scores_RV)
+    return scores_RV.gather(1, at_R.unsqueeze(1)).squeeze(1).float(), at_R + first_token
+
+
 def gumbel_argmax(logits_RV: Tensor, seed_R: Tensor, position_R: Tensor, weight_R1: Tensor | None = None) -> Tensor:
     """A sample of `softmax(logits)` for each row, [R] int64: argmax(logits - log E), E ~ Exp(1) by (seed, position).
 
@@ -36,15 +43,32 @@ def gumbel_argmax(logits_RV: Tensor, seed_R: Tensor, position_R: Tensor, weight_
     """
     import torch
 
+    picked = [argmax_rows(noisy_RV) for noisy_RV in _noisy(logits_RV, seed_R, position_R, weight_R1, 0)]
+    return picked[0] if len(picked) == 1 else torch.cat(picked)
+
+
+def gumbel_best(
+    logits_RW: Tensor, seed_R: Tensor, position_R: Tensor, weight_R1: Tensor | None, first_token: int
+) -> tuple[Tensor, Tensor]:
+    """`gumbel_argmax` over W tokens of a larger vocabulary: the best score, [R] float32, and its token, [R] int64."""
+    import torch
+
+    blocks = _noisy(logits_RW, seed_R, position_R, weight_R1, first_token)
+    scores, tokens = zip(*(best_rows(noisy_RW, first_token) for noisy_RW in blocks), strict=True)
+    return torch.cat(scores), torch.cat(tokens)
+
+
+def _noisy(
+    logits_RV: Tensor, seed_R: Tensor, position_R: Tensor, weight_R1: Tensor | None, first_token: int
+) -> Iterator[Tensor]:
+    """Blocks of rows, the noise taken off in place."""
     from framework.interfaces.noise import exponential_noise
 
     num_rows, vocab_size = logits_RV.shape
     block = num_rows if logits_RV.is_cuda else max(1, _CPU_BLOCK_TOKENS // vocab_size)
-    picked = []
     for start in range(0, num_rows, block):
         rows = slice(start, start + block)
-        noise_RV = exponential_noise(seed_R[rows], position_R[rows], vocab_size).log_()
+        noise_RV = exponential_noise(seed_R[rows], position_R[rows], vocab_size, first_token).log_()
         if weight_R1 is not None:
             noise_RV *= weight_R1[rows]
-        picked.append(argmax_rows(logits_RV[rows].sub_(noise_RV)))
-    return picked[0] if len(picked) == 1 else torch.cat(picked)
+        yield logits_RV[rows].sub_(noise_RV)

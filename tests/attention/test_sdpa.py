@@ -42,10 +42,11 @@ def test_a_narrow_cache_gives_the_same_for_whole_prompts_and_chunks() -> None:
     torch.testing.assert_close(outputs[0], outputs[1], rtol=1e-5, atol=1e-6)
 
 
-def test_refuses_a_cache_without_scales() -> None:
-    reason = SDPA.unsupported_reason(dataclasses.replace(PROBLEM.spec, kv_dtype=torch.float8_e4m3fn))
+def test_refuses_other_caches_of_8_bits() -> None:
+    reason = SDPA.unsupported_reason(dataclasses.replace(PROBLEM.spec, kv_dtype=torch.float8_e5m2))
     assert reason is not None
-    assert "float8_e4m3fn" in reason
+    assert "float8_e5m2" in reason
+    assert "kv_dtype=fp8" in reason
 
 
 @given(st.lists(st.integers(1, 9000), max_size=60))
@@ -56,3 +57,14 @@ def test_groups_bound_padding_and_memory(lengths: list[int]) -> None:
         longest = max(lengths[row] for row in group)
         assert min(lengths[row] for row in group) >= _LENGTH_RATIO * longest
         assert len(group) == 1 or len(group) * longest <= 16_384
+
+
+def test_fp8_saturates() -> None:
+    spec = dataclasses.replace(PROBLEM.spec, kv_dtype=torch.float8_e4m3fn)
+    backend = SDPA(spec)
+    cache = torch.full(backend.kv_cache_shape(2), torch.nan, dtype=spec.kv_dtype)
+    batch = layout(dataclasses.replace(PROBLEM, num_padding=0), [torch.tensor([1, 0])], [(0, 0, 6)])
+    q_TNH, k_TMH, v_TMH = (torch.randn(6, heads, 16) for heads in (4, 2, 2))
+    v_TMH[:] = 1000.0
+    out_TNH = backend.forward(0, q_TNH, k_TMH, v_TMH, cache, backend.plan(batch))
+    torch.testing.assert_close(out_TNH, torch.full_like(out_TNH, 448.0))

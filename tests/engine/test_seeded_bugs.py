@@ -111,7 +111,7 @@ def mutated(name: str, *edits: str) -> types.ModuleType:
 
 
 @settings(
-    max_examples=300,
+    max_examples=500,
     deadline=None,
     database=None,
     derandomize=True,

@@ -89,3 +89,24 @@ def test_full_needs_a_sampler_that_can_be_captured() -> None:
 @pytest.mark.parametrize("level", ["ops", "model"])
 def test_compiled_layers_give_the_tokens_of_plain_ones(on_cpu: list[list[int]], folder: str, level: str) -> None:
     assert tokens(GREEDY, folder, attention="sdpa", compile={"level": level}) == on_cpu
+
+
+@pytest.mark.parametrize("kernels", ["fused", "torch"])
+def test_a_narrow_cache_gives_the_same_tokens_in_a_graph(kernels: str) -> None:
+    options: dict[str, Any] = {"attention": "triton", "kernels": kernels, "overrides": ["executor.kv_dtype=fp8"]}
+    assert tokens(PARAMS, graph="full", **options) == tokens(PARAMS, **options)
+
+
+@pytest.mark.parametrize("num_rows", [17, 40, 128])
+def test_dozens_of_rows_give_the_tokens_of_plain_layers(num_rows: int) -> None:
+    """The products between `skinny` and the library, in fp32, where every kernel is exact enough for equal tokens."""
+    prompts = [[(7 * row + j * j) % 500 for j in range(1 + row % 9)] for row in range(num_rows)]
+    params = SamplingParams(temperature=0, max_tokens=6, ignore_eos=True)
+    found = []
+    for kernels in ("torch", "fused"):
+        with LLM(
+            "tiny", max_num_seqs=num_rows, max_model_len=64, dtype="float32", attention="triton", kernels=kernels,
+            sampler="gumbel", graph="full",
+        ) as llm:  # fmt: skip
+            found.append([output.outputs[0].token_ids for output in llm.generate(prompts, params)])
+    assert found[0] == found[1]

@@ -13,7 +13,7 @@ from tests.tracking.cells import result, run_cell
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("trackio") is None,
-    reason="trackio is not installed: no release of it takes the pinned pillow; pip install trackio elsewhere",
+    reason="trackio is not installed: no recent release takes the pinned pillow; pip install trackio elsewhere",
 )
 
 

@@ -1,4 +1,4 @@
-"""A decoder's forward pass from fused kernels: nine a layer for many tokens, six for a few."""
+"""A decoder's forward pass from fused kernels: nine a layer for many tokens, eight for dozens, six for one."""
 
 from __future__ import annotations
 
@@ -7,30 +7,40 @@ from collections.abc import Callable, Sequence
 import torch.nn.functional as F
 from torch import Tensor
 
+from framework.kernels.cuda import skinny
+from framework.kernels.cuda import split_linear as split
 from framework.kernels.cuda.activation import silu_and_mul
 from framework.kernels.cuda.norm import rms_norm
 from framework.kernels.cuda.qkv import QKVShape, rotate_and_write
-from framework.kernels.cuda.skinny import MAX_ROWS, skinny_linear
+from framework.kernels.cuda.skinny import skinny_linear
+from framework.kernels.cuda.split_linear import split_linear
+from framework.layers.linear import RowParallelLinear
 from framework.models.decoder import DecoderLayer, DecoderLM
 
 AttendCached = Callable[[int, Tensor], Tensor]
 """`attend(layer, q_TNH) -> [T, N, H]`, after the step's keys and values were written to the cache."""
 
+FUSED_ROWS = 1
+"""Up to so many tokens norm and residual addition are part of the products."""
+
 
 class FusedDecoder:
     """Runs a loaded `DecoderLM` without its modules' forward methods.
 
-    Up to `skinny_rows` tokens the matrix products are our own, with norm, gate and residual addition fused in; they
-    need a model on one rank and without biases. 0 turns them off.
+    Up to `split_rows` tokens the matrix products of a model without biases are our own, with the gate fused in; 0 turns
+    them off. On one rank the norm adds up their parts, and one token has norm and residual addition fused in too; on
+    several ranks the sum over them stands between product and norm.
     """
 
-    def __init__(self, model: DecoderLM, *, skinny_rows: int = MAX_ROWS) -> None:
+    def __init__(self, model: DecoderLM, *, split_rows: int = split.MAX_ROWS) -> None:
         self.model = model
         attention = model.layers[0].self_attn
         self._shape = QKVShape(attention.num_heads, attention.num_kv_heads, attention.head_size)
         biased = any(layer.bias is not None for _, layer in model.linear_layers())
-        alone = attention.o_proj.group.size == 1
-        self._skinny_rows = 0 if biased or not alone else min(skinny_rows, MAX_ROWS)
+        self._group = attention.o_proj.group
+        self._split_rows = 0 if biased else min(split_rows, split.MAX_ROWS)
+        self._skinny_rows = min(self._split_rows, skinny.MAX_ROWS)
+        self._alone_rows = min(self._split_rows, FUSED_ROWS) if self._group.size == 1 else 0
 
     def forward(
         self,
@@ -43,10 +53,12 @@ class FusedDecoder:
         """[T] tokens at [T] positions -> [T, D] hidden states, normalised; KV goes to slots [T], -1 for nowhere."""
         model = self.model
         residual_TD = model.embed_tokens(token_ids_T)
-        if len(token_ids_T) <= self._skinny_rows:
+        if len(token_ids_T) <= self._alone_rows:
             for index, layer in enumerate(model.layers):
-                self._few_tokens(index, layer, residual_TD, position_T, slot_T, kv_caches[index], attend)
+                self._one_token(index, layer, residual_TD, position_T, slot_T, kv_caches[index], attend)
             return rms_norm(residual_TD, model.norm.weight, model.norm.eps)
+        ours = len(token_ids_T) <= self._split_rows
+        product = skinny_linear if len(token_ids_T) <= self._skinny_rows else split_linear
         added_TD: Tensor | None = None
         for index, layer in enumerate(model.layers):
             norm, attention, mlp = layer.input_layernorm, layer.self_attn, layer.mlp
@@ -54,24 +66,35 @@ class FusedDecoder:
                 normed_TD = rms_norm(residual_TD, norm.weight, norm.eps)
             else:
                 normed_TD = rms_norm(added_TD, norm.weight, norm.eps, residual_TD)
-            q_TNH = self._rotate(layer, attention.qkv_proj(normed_TD), position_T, slot_T, kv_caches[index])
-            added_TD = attention.o_proj(attend(index, q_TNH).flatten(1))
+            qkv_TX = product(normed_TD, attention.qkv_proj.weight) if ours else attention.qkv_proj(normed_TD)
+            out_TX = attend(index, self._rotate(layer, qkv_TX, position_T, slot_T, kv_caches[index])).flatten(1)
+            added_TD = self._added(attention.o_proj, out_TX)
             norm = layer.post_attention_layernorm
             normed_TD = rms_norm(added_TD, norm.weight, norm.eps, residual_TD)
-            added_TD = mlp.down_proj(silu_and_mul(mlp.gate_up_proj(normed_TD)))
+            if ours:
+                gated_TI = product(normed_TD, mlp.gate_up_proj.weight, gated=True)
+            else:
+                gated_TI = silu_and_mul(mlp.gate_up_proj(normed_TD))
+            added_TD = self._added(mlp.down_proj, gated_TI)
         assert added_TD is not None
         return rms_norm(added_TD, model.norm.weight, model.norm.eps, residual_TD)
 
     def compute_logits(self, hidden_RD: Tensor) -> Tensor:
         """[R, D] -> [R, V] in the model's dtype."""
         head = self.model.lm_head
-        if len(hidden_RD) <= self._skinny_rows:
-            return skinny_linear(hidden_RD, head.weight)[:, : head.vocab_size]
-        if head.group.size == 1:
-            return F.linear(hidden_RD, head.weight)[:, : head.vocab_size]
-        return head(hidden_RD)
+        few = len(hidden_RD) <= self._skinny_rows
+        return head.share_of(skinny_linear(hidden_RD, head.weight) if few else F.linear(hidden_RD, head.weight))
 
-    def _few_tokens(
+    def _added(self, layer: RowParallelLinear, x_TK: Tensor) -> Tensor:
+        """What the next norm adds to the residual: [T, D], or its parts [P, T, D]."""
+        if len(x_TK) > self._split_rows:
+            return layer(x_TK)
+        if self._group.size == 1:
+            return split_linear(x_TK, layer.weight, in_parts=True)
+        few = len(x_TK) <= self._skinny_rows
+        return self._group.all_reduce((skinny_linear if few else split_linear)(x_TK, layer.weight))
+
+    def _one_token(
         self,
         index: int,
         layer: DecoderLayer,

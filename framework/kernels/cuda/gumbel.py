@@ -41,16 +41,16 @@ def _log_exponential(bits, EXACT: tl.constexpr):
     return _log(tl.where(w < 0.0625, series, -_log(1 - w, EXACT)), EXACT)
 
 
-@triton.jit(do_not_specialize=["num_rows"])
+@triton.jit(do_not_specialize=["num_rows", "first_token"])
 def _gumbel_kernel(
     best_ptr, best_token_ptr, logits_ptr, divisor_ptr, weight_ptr, seed_ptr, position_ptr,
-    num_rows, vocab_size, stride_row, num_blocks,
+    num_rows, vocab_size, first_token, stride_row, num_blocks,
     ROWS: tl.constexpr, BLOCK: tl.constexpr, EXACT: tl.constexpr,
 ):  # fmt: skip
     block = tl.program_id(0)
     token = block * BLOCK + tl.arange(0, BLOCK)
     mask = token < vocab_size
-    hashed = (token + 1).to(tl.uint32)
+    hashed = (first_token + token + 1).to(tl.uint32)
     hashed = (hashed ^ (hashed >> 16)) * 0x7FEB352D
     hashed = (hashed ^ (hashed >> 15)) * 0x846CA68B
     hashed = hashed ^ (hashed >> 16)
@@ -73,13 +73,18 @@ def _gumbel_kernel(
             tl.store(best_token_ptr + row * num_blocks + block, block * BLOCK + at)
 
 
-@triton.jit
-def _reduce_kernel(out_ptr, best_ptr, best_token_ptr, num_blocks, BLOCKS_PAD: tl.constexpr):
+@triton.jit(do_not_specialize=["first_token"])
+def _reduce_kernel(
+    token_ptr, score_ptr, best_ptr, best_token_ptr, first_token, num_blocks,
+    BLOCKS_PAD: tl.constexpr, WITH_SCORE: tl.constexpr,
+):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
     block = tl.arange(0, BLOCKS_PAD)
     best = tl.load(best_ptr + row * num_blocks + block, mask=block < num_blocks, other=-float("inf"))
     at = tl.argmax(best, 0)
-    tl.store(out_ptr + row, tl.load(best_token_ptr + row * num_blocks + at).to(tl.int64))
+    tl.store(token_ptr + row, tl.load(best_token_ptr + row * num_blocks + at).to(tl.int64) + first_token)
+    if WITH_SCORE:
+        tl.store(score_ptr + row, tl.max(best, 0))
 
 
 def gumbel_argmax(logits_RV: Tensor, divisor_R: Tensor, weight_R: Tensor, seed_R: Tensor, position_R: Tensor) -> Tensor:
@@ -90,19 +95,40 @@ def gumbel_argmax(logits_RV: Tensor, divisor_R: Tensor, weight_R: Tensor, seed_R
         divisor_R: float32 temperatures, 1 for greedy rows.
         weight_R: float32, 0 makes a row greedy, 1 draws.
     """
+    return _race(logits_RV, divisor_R, weight_R, seed_R, position_R, 0, None)
+
+
+def gumbel_best(
+    logits_RW: Tensor, divisor_R: Tensor, weight_R: Tensor, seed_R: Tensor, position_R: Tensor, first_token: int
+) -> tuple[Tensor, Tensor]:
+    """`gumbel_argmax` over the W tokens from id `first_token` on: scores, [R] float32, and tokens, [R] int64."""
+    score_R = torch.empty(len(logits_RW), dtype=torch.float32, device=logits_RW.device)
+    return score_R, _race(logits_RW, divisor_R, weight_R, seed_R, position_R, first_token, score_R)
+
+
+def _race(
+    logits_RV: Tensor,
+    divisor_R: Tensor,
+    weight_R: Tensor,
+    seed_R: Tensor,
+    position_R: Tensor,
+    first_token: int,
+    score_R: Tensor | None,
+) -> Tensor:
     num_rows, vocab_size = logits_RV.shape
     num_blocks = triton.cdiv(vocab_size, _BLOCK_TOKENS)
     device = logits_RV.device
     best = torch.empty(num_rows, num_blocks, dtype=torch.float32, device=device)
     best_token = torch.empty(num_rows, num_blocks, dtype=torch.int32, device=device)
-    out_R = torch.empty(num_rows, dtype=torch.int64, device=device)
+    token_R = torch.empty(num_rows, dtype=torch.int64, device=device)
     grid = (num_blocks, triton.cdiv(num_rows, _ROWS_PER_PROGRAM))
     _gumbel_kernel[grid](
         best, best_token, logits_RV, divisor_R, weight_R, seed_R, position_R,
-        num_rows, vocab_size, logits_RV.stride(0), num_blocks, ROWS=_ROWS_PER_PROGRAM, BLOCK=_BLOCK_TOKENS,
-        EXACT=interpreted(), num_warps=4,
+        num_rows, vocab_size, first_token, logits_RV.stride(0), num_blocks,
+        ROWS=_ROWS_PER_PROGRAM, BLOCK=_BLOCK_TOKENS, EXACT=interpreted(), num_warps=4,
     )  # fmt: skip
     _reduce_kernel[(num_rows,)](
-        out_R, best, best_token, num_blocks, BLOCKS_PAD=triton.next_power_of_2(num_blocks), num_warps=1
-    )
-    return out_R
+        token_R, best if score_R is None else score_R, best, best_token, first_token, num_blocks,
+        BLOCKS_PAD=triton.next_power_of_2(num_blocks), WITH_SCORE=score_R is not None, num_warps=1,
+    )  # fmt: skip
+    return token_R

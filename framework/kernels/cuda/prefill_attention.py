@@ -1,15 +1,19 @@
 """Causal attention of prefill chunks against the paged cache, after FlashAttention-2 (Dao 2023, arXiv 2307.08691).
 
 The chunk's own keys and values are in the cache already, so a prefix hit, a resumed request and a fresh prompt are one
-case. A program takes a tile of one row's new tokens and one query head.
+case. A program takes a tile of one row's new tokens with all query heads of one KV head, which read the same keys.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from framework.kernels.cuda.fp8 import query_for_cache
 
 
 @triton.jit
@@ -60,27 +64,33 @@ def _prefill_kernel(
 ):  # fmt: skip
     # Long tiles first: a row's last tokens see the most keys.
     tile = tl.num_programs(0) - 1 - tl.program_id(0)
-    head = tl.program_id(1)
+    kv_head = tl.program_id(1)
     row = tl.program_id(2)
     first = tl.load(query_start_ptr + row)
     num_new = tl.load(query_start_ptr + row + 1) - first
-    if tile * TILE_Q >= num_new:
+    if tile * TILE_Q >= num_new * GROUP:
         return
     seq_len = tl.load(seq_len_ptr + row)
-    index = tile * TILE_Q + tl.arange(0, TILE_Q)
-    query_position = seq_len - num_new + index
+    num_before = seq_len - num_new
+    packed = tile * TILE_Q + tl.arange(0, TILE_Q)  # token by token, the heads of the group one after the other
+    index = packed // GROUP
+    head = kv_head * GROUP + packed % GROUP
+    query_position = num_before + index
     column = tl.arange(0, HEAD_PAD)
     mask = (index < num_new)[:, None] & (column < HEAD_SIZE)[None, :]
     token = (first + index).to(tl.int64)[:, None]
-    q = tl.load(q_ptr + token * stride_q_token + head * stride_q_head + column[None, :], mask=mask, other=0.0)
+    q_offset = token * stride_q_token + head[:, None] * stride_q_head + column[None, :]
+    q, scale_log2 = query_for_cache(
+        tl.load(q_ptr + q_offset, mask=mask, other=0.0), scale_log2, k_cache_ptr.dtype.element_ty
+    )
     best = tl.full((TILE_Q,), -float("inf"), tl.float32)
     weight_sum = tl.zeros((TILE_Q,), tl.float32)
     total = tl.zeros((TILE_Q, HEAD_PAD), tl.float32)
-    kv_offset = (head // GROUP).to(tl.int64) * stride_head
+    kv_offset = kv_head.to(tl.int64) * stride_head
     row_table_ptr = table_ptr + row.to(tl.int64) * stride_table
     # Up to the first query's position every query of the tile sees everything; only the diagonal needs a mask.
-    diagonal = (seq_len - num_new + tile * TILE_Q + 1) // TILE * TILE
-    end = tl.minimum(seq_len - num_new + (tile + 1) * TILE_Q, seq_len)
+    diagonal = (num_before + tile * TILE_Q // GROUP + 1) // TILE * TILE
+    end = tl.minimum(num_before + (tile * TILE_Q + TILE_Q - 1) // GROUP + 1, seq_len)
     total, weight_sum, best = _attend_tiles(
         q, total, weight_sum, best, 0, diagonal, seq_len, query_position, row_table_ptr,
         k_cache_ptr + kv_offset, v_cache_ptr + kv_offset, scale_log2, stride_block, stride_offset,
@@ -92,7 +102,24 @@ def _prefill_kernel(
         HEAD_SIZE, HEAD_PAD, BLOCK_SIZE, TILE, True, PRECISION,
     )  # fmt: skip
     value = (total / weight_sum[:, None]).to(out_ptr.dtype.element_ty)
-    tl.store(out_ptr + token * stride_out_token + head * HEAD_SIZE + column[None, :], value, mask=mask)
+    tl.store(out_ptr + token * stride_out_token + head[:, None] * HEAD_SIZE + column[None, :], value, mask=mask)
+
+
+@dataclass(frozen=True, slots=True)
+class PrefillTile:
+    """How attention is cut: packed queries and keys a tile, warps and pipeline stages a program."""
+
+    queries: int
+    keys: int
+    num_warps: int
+    num_stages: int
+
+
+def choose_tile(dtype: torch.dtype, kv_dtype: torch.dtype) -> PrefillTile:
+    """By measurement on an H200, see experiments/gpu_speed; float32 has to fit on chip."""
+    if max(dtype.itemsize, kv_dtype.itemsize) > 2:
+        return PrefillTile(32, 32, 4, 2)
+    return PrefillTile(64, 64, 4, 3) if kv_dtype.itemsize == 2 else PrefillTile(128, 128, 8, 2)
 
 
 def paged_prefill(
@@ -104,6 +131,7 @@ def paged_prefill(
     max_new_tokens: int,
     scale: float,
     out_TNH: Tensor,
+    tile: PrefillTile | None = None,
 ) -> None:
     """Attend with every row's new tokens, its last ones, to all before them in the cache.
 
@@ -115,14 +143,14 @@ def paged_prefill(
     """
     _, num_heads, head_size = q_TNH.shape
     k_cache, v_cache = kv_cache.unbind(0)
-    num_rows = seq_lens_R.shape[0]
-    exact = q_TNH.dtype == torch.float32
-    tile_q, tile = (32, 32) if exact else (128, 64)
-    _prefill_kernel[(triton.cdiv(max_new_tokens, tile_q), num_heads, num_rows)](
+    num_rows, num_kv_heads = seq_lens_R.shape[0], kv_cache.shape[3]
+    group = num_heads // num_kv_heads
+    tile = tile or choose_tile(q_TNH.dtype, kv_cache.dtype)
+    _prefill_kernel[(triton.cdiv(max_new_tokens * group, tile.queries), num_kv_heads, num_rows)](
         out_TNH, q_TNH, k_cache, v_cache, block_table_RB, query_start_R1, seq_lens_R, scale * 1.4426950408889634,
         q_TNH.stride(0), q_TNH.stride(1), out_TNH.stride(0), block_table_RB.stride(0), *k_cache.stride()[:3],
-        GROUP=num_heads // kv_cache.shape[3], HEAD_SIZE=head_size,
+        GROUP=group, HEAD_SIZE=head_size,
         HEAD_PAD=max(16, triton.next_power_of_2(head_size)), BLOCK_SIZE=kv_cache.shape[2],
-        TILE_Q=tile_q, TILE=tile, PRECISION="ieee" if exact else "tf32",
-        num_warps=8 if tile_q == 128 else 4, num_stages=3 if not exact else 2,
+        TILE_Q=tile.queries, TILE=tile.keys, PRECISION="ieee" if q_TNH.dtype == torch.float32 else "tf32",
+        num_warps=tile.num_warps, num_stages=tile.num_stages,
     )  # fmt: skip

@@ -11,6 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from framework.kernels.cuda.fp8 import to_cache
 from framework.kernels.cuda.pdl import launch_options, let_next_start, wait_for_previous
 
 
@@ -64,16 +65,16 @@ def _rotate_and_write_kernel(
         at = (slot // BLOCK_SIZE) * stride_block + (slot % BLOCK_SIZE) * stride_offset
         is_key = mask & (head >= NUM_HEADS)
         key_ptr = k_cache_ptr + at + (head - NUM_HEADS) * stride_head + column
-        tl.store(key_ptr, new_low.to(k_cache_ptr.dtype.element_ty), mask=is_key)
-        tl.store(key_ptr + HALF, new_high.to(k_cache_ptr.dtype.element_ty), mask=is_key)
+        tl.store(key_ptr, to_cache(new_low, k_cache_ptr.dtype.element_ty), mask=is_key)
+        tl.store(key_ptr + HALF, to_cache(new_high, k_cache_ptr.dtype.element_ty), mask=is_key)
         kv_head = tl.arange(0, KV_PAD)[:, None]
         kv_mask = (kv_head < NUM_KV_HEADS) & (column < HALF)
         source_ptr = row_ptr + (num_qk + kv_head) * head_size + column
         value_ptr = v_cache_ptr + at + kv_head * stride_head + column
         low_value = tl.load(source_ptr, mask=kv_mask, other=0.0)
         high_value = tl.load(source_ptr + HALF, mask=kv_mask, other=0.0)
-        tl.store(value_ptr, low_value.to(v_cache_ptr.dtype.element_ty), mask=kv_mask)
-        tl.store(value_ptr + HALF, high_value.to(v_cache_ptr.dtype.element_ty), mask=kv_mask)
+        tl.store(value_ptr, to_cache(low_value, v_cache_ptr.dtype.element_ty), mask=kv_mask)
+        tl.store(value_ptr + HALF, to_cache(high_value, v_cache_ptr.dtype.element_ty), mask=kv_mask)
 
 
 def rotate_and_write(
@@ -92,7 +93,7 @@ def rotate_and_write(
         qkv_TX: [T, (N + 2 M) H], contiguous.
         cos_sin_PH: for each position H/2 cosines, then H/2 sines.
         slot_T: [T] int64 cache slots; -1 writes nowhere.
-        kv_cache: [2 (K, V), num_blocks, block_size, M, H], in any memory order with H innermost.
+        kv_cache: [2 (K, V), num_blocks, block_size, M, H], in any memory order with H innermost; e4m3 saturates.
         weight_XH: [N + M, H] norm weights a head (Qwen3), or None for no norm.
     """
     num_heads, num_kv_heads, head_size = shape.num_heads, shape.num_kv_heads, shape.head_size
@@ -136,8 +137,8 @@ def _write_kernel(
     at = (slot // BLOCK_SIZE) * stride_block + (slot % BLOCK_SIZE) * stride_offset + head * stride_head + column
     key = tl.load(k_ptr + token * stride_k_token + head * stride_k_head + column, mask=mask, other=0.0)
     value = tl.load(v_ptr + token * stride_v_token + head * stride_v_head + column, mask=mask, other=0.0)
-    tl.store(k_cache_ptr + at, key.to(k_cache_ptr.dtype.element_ty), mask=mask)
-    tl.store(v_cache_ptr + at, value.to(v_cache_ptr.dtype.element_ty), mask=mask)
+    tl.store(k_cache_ptr + at, to_cache(key, k_cache_ptr.dtype.element_ty), mask=mask)
+    tl.store(v_cache_ptr + at, to_cache(value, v_cache_ptr.dtype.element_ty), mask=mask)
 
 
 def write_kv(k_TMH: Tensor, v_TMH: Tensor, slot_T: Tensor, kv_cache: Tensor) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 
-from framework.kernels.cuda.gumbel import gumbel_argmax
+from framework.kernels.cuda.gumbel import gumbel_argmax, gumbel_best
 from plugins.samplers.selection import gumbel_argmax as plain_gumbel_argmax
 
 
@@ -22,3 +24,18 @@ def test_draws_the_tokens_of_the_plain_sampler(device: str, vocab_size: int) -> 
     want = plain_gumbel_argmax(logits / divisor, seed, position, weight[:, None])
     moved = (x.to(device) for x in (logits, divisor.squeeze(1), weight, seed, position))
     assert gumbel_argmax(*moved).tolist() == want.tolist()
+
+
+@pytest.mark.parametrize("cuts", [[0, 1500, 2500], [0, 8, 1024, 1032, 2500]])
+def test_the_best_of_all_shares_is_the_draw_of_the_whole(device: str, cuts: list[int]) -> None:
+    generator = torch.Generator().manual_seed(5)
+    logits = torch.randn(12, 2500, generator=generator).to(device)
+    divisor, weight = torch.full((12,), 0.8, device=device), (torch.arange(12, device=device) % 5 != 0).float()
+    seed, position = torch.arange(12, device=device) * 7919, torch.arange(12, device=device)
+    whole = gumbel_argmax(logits, divisor, weight, seed, position)
+    shares = [
+        gumbel_best(logits[:, low:high], divisor, weight, seed, position, low) for low, high in itertools.pairwise(cuts)
+    ]
+    scores, tokens = (torch.stack(parts) for parts in zip(*shares, strict=True))
+    assert tokens.gather(0, scores.argmax(0, keepdim=True))[0].tolist() == whole.tolist()
+    assert len(set(scores.argmax(0).tolist())) > 1

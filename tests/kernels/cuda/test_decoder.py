@@ -1,0 +1,56 @@
+"""The fused forward pass, at every number of tokens that changes its kernels, against the model's own modules."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from torch import Tensor
+
+from framework.config.schema import ModelConfig
+from framework.kernels.cuda.decoder import FusedDecoder
+from framework.loading.load import load_model
+from framework.models.decoder import DecoderLM
+from tests.parity.families import save_model
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> DecoderLM:
+    path: Path = tmp_path_factory.mktemp("qwen3")
+    save_model("qwen3", path)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    cfg = OmegaConf.structured(ModelConfig(name="qwen3", path=str(path)))
+    return load_model(cfg, device=device, dtype=torch.float32, max_model_len=64, with_tokenizer=False).model
+
+
+def stand_in(layer: int, q_TNH: Tensor, *kv: Tensor) -> Tensor:
+    """For attention: something of the queries alone."""
+    return (q_TNH * (layer + 1)).contiguous()
+
+
+@pytest.mark.parametrize(("num_tokens", "split_rows"), [(1, 128), (2, 128), (17, 128), (17, 0)])
+@torch.inference_mode()
+def test_hidden_states_and_cache(model: DecoderLM, num_tokens: int, split_rows: int) -> None:
+    config = model.config
+    device = model.embed_tokens.weight.device
+    ids = torch.randint(config.vocab_size, (num_tokens,), generator=torch.Generator().manual_seed(num_tokens))
+    ids, position = ids.to(device, torch.int32), torch.arange(num_tokens, device=device)
+    shape = (2, 1, 64, config.num_kv_heads, config.head_size)
+    caches = [torch.full(shape, torch.nan, device=device) for _ in range(config.num_layers)]
+    seen: list[tuple[Tensor, Tensor]] = []
+
+    def attend(layer: int, q_TNH: Tensor, k_TMH: Tensor, v_TMH: Tensor) -> Tensor:
+        seen.append((k_TMH.clone(), v_TMH.clone()))
+        return stand_in(layer, q_TNH)
+
+    want = model(ids, position, attend)
+    fused = FusedDecoder(model, split_rows=split_rows)
+    got = fused.forward(ids, position, position, caches, stand_in)
+    torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
+    for cache, written in zip(caches, seen, strict=True):
+        torch.testing.assert_close(cache[:, 0, :num_tokens], torch.stack(written), rtol=1e-4, atol=1e-4)
+        assert cache[:, 0, num_tokens:].isnan().all()
+    logits = fused.compute_logits(got)
+    torch.testing.assert_close(logits, model.compute_logits(want), rtol=1e-4, atol=1e-4)

@@ -1,0 +1,37 @@
+"""Products of dozens of rows, whole and in parts, against plain PyTorch."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from framework.kernels.cuda.norm import rms_norm
+from framework.kernels.cuda.split_linear import SplitTile, split_linear
+
+CLOSE = {"rtol": 1e-4, "atol": 1e-4}
+
+
+@pytest.mark.parametrize(("num_rows", "num_inputs", "num_outputs"), [(17, 64, 64), (40, 200, 100)])
+def test_whole_gated_and_in_parts(device: str, num_rows: int, num_inputs: int, num_outputs: int) -> None:
+    torch.manual_seed(num_rows)
+    x = torch.randn(num_rows, num_inputs, device=device)
+    weight = torch.randn(2 * num_outputs, num_inputs, device=device) / num_inputs**0.5
+    want = F.linear(x, weight)
+    whole = SplitTile(32, 32, 1, 4, 2)
+    torch.testing.assert_close(split_linear(x, weight, tile=whole), want, **CLOSE)
+    gate, up = want.chunk(2, -1)
+    torch.testing.assert_close(split_linear(x, weight, gated=True, tile=whole), F.silu(gate) * up, **CLOSE)
+    parts = split_linear(x, weight, in_parts=True, tile=SplitTile(32, 32, 3, 4, 2))
+    assert parts.shape == (3, num_rows, 2 * num_outputs)
+    torch.testing.assert_close(parts.sum(0), want, **CLOSE)
+
+
+def test_the_norm_adds_the_parts(device: str) -> None:
+    torch.manual_seed(1)
+    parts, residual = torch.randn(3, 5, 72, device=device), torch.randn(5, 72, device=device)
+    weight = torch.randn(72, device=device)
+    total = residual + parts.sum(0)
+    want = F.rms_norm(total, (72,), weight, 1e-5)
+    torch.testing.assert_close(rms_norm(parts, weight, 1e-5, residual), want, **CLOSE)
+    torch.testing.assert_close(residual, total, **CLOSE)

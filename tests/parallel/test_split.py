@@ -1,0 +1,66 @@
+"""Which numbers of ranks a model can be split over."""
+
+import pytest
+
+from framework.config.compose import compose
+from framework.errors import IncompatibleError
+from framework.execution.choices import choose
+from framework.loading.load import load_config
+from framework.models.config import ModelConfig
+from framework.parallel.split import check_split, config_of_rank, possible_sizes
+
+
+def config(preset: str, **changes: int) -> ModelConfig:
+    values = dict(compose([f"model={preset}", "model.weights=random", "tracker=files"]).model.config)
+    return load_config({"weights": "random", "config": values | changes})
+
+
+@pytest.mark.parametrize(
+    ("preset", "changes", "sizes"),
+    [
+        ("qwen3_8b", {}, [1, 2, 4, 8, 16, 32]),  # 32 heads, 8 KV heads, 12,288 features
+        ("qwen3_32b", {}, [1, 2, 4, 8, 16, 32, 64]),  # 64 heads, 8 KV heads, 25,600 features
+        ("tiny", {"num_key_value_heads": 3, "num_attention_heads": 12, "intermediate_size": 144}, [1, 3, 6, 12]),
+        ("tiny", {"intermediate_size": 129}, [1]),
+    ],
+)
+def test_possible_sizes(preset: str, changes: dict[str, int], sizes: list[int]) -> None:
+    one = config(preset, **changes)
+    assert possible_sizes(one) == sizes
+    with pytest.raises(
+        IncompatibleError, match=rf"executor.tp=5: .*runs with executor.tp={', '.join(map(str, sizes))}$"
+    ):
+        check_split(one, 5)
+
+
+def test_the_shares_of_all_ranks_make_the_model() -> None:
+    one = config("qwen3_8b")
+    for size in (2, 4, 8):
+        shard = config_of_rank(one, size)
+        assert shard.num_heads * size == one.num_heads
+        assert shard.matmul_flops_per_token * size == one.matmul_flops_per_token
+    assert config_of_rank(one, 16).num_kv_heads == 1  # held twice
+    assert config_of_rank(one, 1) == one
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (["executor.tp=3"], "executor.tp=3: 4 attention heads do not divide evenly; .*executor.tp=1, 2, 4"),
+        (["executor.allreduce=symm_mem"], "executor.allreduce=symm_mem: it sums over GPUs, and this runs on cpu"),
+        (["executor.allreduce=nccl", "executor.tp=2"], "executor.allreduce=nccl: it sums over GPUs"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_starts(overrides: list[str], says: str) -> None:
+    cfg = compose(["model=tiny", "tracker=files", "executor.device=cpu", *overrides])
+    with pytest.raises(IncompatibleError, match=says):
+        choose(cfg)
+
+
+@pytest.mark.parametrize(
+    "override", ["executor.tp=0", "executor.heartbeat_s=0", "executor.startup_limit_s=-1", "executor.allreduce=mpi"]
+)
+def test_values_out_of_range_are_refused_at_composition(override: str) -> None:
+    key, _, value = override.partition("=")
+    with pytest.raises(ValueError, match=rf"{key}={value}"):
+        compose(["model=tiny", "tracker=files", override])

@@ -20,8 +20,15 @@ from framework.analysis import load
 from framework.analysis.figures.style import PALETTE
 from framework.analysis.statistics import mean
 
+INTERVALS = ("prefix_cache_hit_rate", "ttft_s/mean", "ttft_s/p99")
 HERE = Path(__file__).resolve().parent
-KEYS = {"eviction": "policy", "eviction.seed": "seed", "engine.num_blocks": "num_blocks"}
+KEYS = {
+    "eviction": "policy",
+    "engine.num_blocks": "num_blocks",
+    "workload.arrival": "arrival",
+    "seed": "arrival_seed",
+    "eviction.seed": "seed",
+}
 METRICS = (
     *("prefix_cache_hit_rate", "block_hit_rate", "ttft_s/mean", "ttft_s/p50", "ttft_s/p99", "queue_s/mean"),
     *("output_tokens_per_s", "kv_utilization/mean", "preemptions", "evictions"),
@@ -33,7 +40,23 @@ def cells(folders: list[str]) -> pd.DataFrame:
     found = found[found["status"] == "completed"]
     found = found[[*KEYS, *METRICS]].rename(columns=KEYS)
     found["seed"] = found["seed"].fillna(0).astype(int)
-    return found.sort_values(["policy", "num_blocks", "seed"]).round(6)
+    return found.sort_values(["policy", "num_blocks", "arrival", "seed", "arrival_seed"]).round(6)
+
+
+def show_arrivals(table: pd.DataFrame) -> None:
+    """Where arrival times were replaced by five Poisson processes: means and differences, with intervals."""
+    for size, at_size in table.groupby("num_blocks"):
+        pivots = {m: at_size.pivot(index="arrival_seed", columns="policy", values=m) for m in INTERVALS}
+        print(f"\n{size:,} blocks, Poisson arrivals: mean; difference to lru, paired by seed; with 95 % intervals")
+        for metric, pivot in pivots.items():
+            for policy in pivot:
+                own, difference = mean(pivot[policy].tolist()), mean((pivot[policy] - pivot["lru"]).tolist())
+                texts = [f"{e.value:.4f} ({_digits(e.low)} to {_digits(e.high)})" for e in (own, difference)]
+                print(f"| {metric} | {policy} | " + " | ".join(texts) + " |")
+
+
+def _digits(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
 
 
 def by_size(table: pd.DataFrame, metric: str) -> pd.DataFrame:
@@ -92,6 +115,8 @@ def show(title: str, pivot: pd.DataFrame, digits: int) -> None:
 def main() -> None:
     table = cells(sys.argv[1:])
     table.to_csv(HERE / "results.csv", index=False, lineterminator="\n")
+    show_arrivals(table[table["arrival"] == "poisson"])
+    table = table[table["arrival"] == "trace"]
     replay = pd.read_csv(HERE / "replay.csv")
     hits, ttft = by_size(table, "prefix_cache_hit_rate"), by_size(table, "ttft_s/mean")
     show("Prompt tokens found in the cache, in the engine", hits, 3)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import math
 import sys
 from pathlib import Path
 
@@ -37,15 +38,11 @@ def by_scheduler(folder: str, metric: str) -> pd.DataFrame:
 
 
 def compare(simulated: pd.DataFrame, measured: pd.DataFrame) -> list[object]:
-    """What a row of the table says after the metric's name.
-
-    Raises:
-        ValueError: the sweeps have fewer than two schedulers or no seed in common.
-    """
+    """What a row of the table says after the metric's name; NaN where fewer than two schedulers have it in both."""
     schedulers = sorted(set(simulated.columns) & set(measured.columns))
     seeds = sorted(set(simulated.dropna().index) & set(measured.dropna().index))
     if len(schedulers) < 2 or not seeds:
-        raise ValueError(f"{len(schedulers)} schedulers and {len(seeds)} seeds are in both sweeps; 2 and 1 are needed")
+        return [math.nan] * 4 + [len(seeds)] + [math.nan] * 2
     one, other = simulated.loc[seeds, schedulers], measured.loc[seeds, schedulers]
     errors = (one.mean() / other.mean() - 1).abs()
     taus = [float(kendalltau(one.loc[seed], other.loc[seed]).statistic) for seed in seeds]

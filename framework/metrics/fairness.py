@@ -40,7 +40,7 @@ def fairness(requests: Sequence[RequestRecord], window_s: float = 1.0) -> dict[s
     if not 2 <= len(clients) <= MAX_CLIENTS:
         return undefined
     begin_s, end_s = min(r.arrival_s for r in ran), max(r.finish_s for r in ran)
-    edges_s = begin_s + window_s * np.arange(int((end_s - begin_s) // window_s) + 2)
+    edges_s = begin_s + window_s * np.arange(int((end_s - begin_s) // window_s) + 2, dtype=np.float64)
     service, waiting = np.zeros((2, len(clients), len(edges_s)))
     for request in ran:
         row = clients[request.client]

@@ -92,7 +92,7 @@ def test_outputs_weigh_twice_and_count_when_they_are_delivered() -> None:
     talk = {"num_prompt_tokens": 0, "num_output_tokens": 4, "first_token_s": 0.5, "token_times_s": [0.5, 0.6, 1.5, 1.6]}
     small = request("small", 0.0, 0.0, 0.5, num_prompt_tokens=1)
     requests = [request("a", 0.0, 0.0, 2.0, **talk), request("b", 0.0, 2.0, 3.0), small]
-    # Only window 0 is contended, since b waits until 2: a gets 2 * 2, small 1 and b nothing, where 2, 1 and 2 were fair.
+    # Only window 0 is contended, since b waits until 2: a gets 2 * 2, small 1, b nothing; 2, 1 and 2 were fair.
     assert fairness(requests)["unfair_service_fraction"] == pytest.approx(2 / 5)
 
 

@@ -25,7 +25,7 @@ from framework.models.read_config import load_config
 from framework.models.shape import model_shape
 from framework.registry import COST_MODELS, EVICTIONS, GRAPHS, ROUTERS, SCHEDULERS, WORKLOADS
 
-_ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+_ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "fp8": 1}
 _CONTEXT_GIB = 0.6
 """What the driver and PyTorch take of a GPU's memory before the first tensor."""
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import time
 import weakref
 from concurrent.futures import Future
+
+import torch
 
 from framework.errors import RankError
 from framework.execution.device_thread import DeviceThread
@@ -17,6 +20,7 @@ from framework.parallel.ranks import Ranks
 from framework.parallel.watch import Watch
 
 _LOOK_S = 0.25
+_PATIENCE_S = 3.0
 
 
 class ParallelExecutor(LocalExecutor):
@@ -34,6 +38,7 @@ class ParallelExecutor(LocalExecutor):
 
     def submit(self, batch: StepBatch) -> None:
         self._ranks.watch.check()
+        assert self._ranks.plans is not None
         try:
             self._ranks.plans.send(self._encoder.encode(batch))
         except PeerError as error:
@@ -62,12 +67,13 @@ class ParallelExecutor(LocalExecutor):
             self._ranks.end(now=not idle)  # first: a step in flight waits for them
         except (PeerError, RankError):
             self._ranks.end(now=True)
-        if not idle and self._thread is not None:
-            self._thread.interrupt()  # it may be rank 0 itself that stalled
+        if not idle:
+            self._give_up()
         super().close()
 
     def effective(self) -> dict[str, object]:
         joined = self._ranks.joined
+        assert joined is not None
         return super().effective() | {
             "tp": self._ranks.size,
             "allreduce": joined.allreduce,
@@ -88,6 +94,19 @@ class ParallelExecutor(LocalExecutor):
                     watch.check()
         while not step.done():  # as torch's own synchronize does, this spins
             watch.check()
+        watch.check()  # a sum that was given up is done too
+
+    def _give_up(self) -> None:
+        """End what may be waiting for a rank that is gone, or is stuck itself, as far as it can be ended."""
+        if self._thread is not None:
+            self._thread.interrupt()
+            return
+        until_s = time.monotonic() + _PATIENCE_S
+        while not torch.cuda.current_stream().query():
+            if time.monotonic() > until_s:
+                self._runner = None  # so that `close` does not wait for a kernel that will never end
+                return
+            time.sleep(_LOOK_S)
 
     def _launch(self, batch: StepBatch) -> PendingStep:
         self._ranks.progress.count += 1

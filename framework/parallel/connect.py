@@ -6,7 +6,6 @@ import contextlib
 import os
 import socket
 import stat
-from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any
 
@@ -53,19 +52,20 @@ def connect(
     return group
 
 
-def open_sockets() -> set[int]:
-    """Descriptors of this process's sockets."""
+def open_sockets() -> set[tuple[int, int]]:
+    """Descriptor and inode of each of this process's sockets."""
     found = set()
     for name in os.listdir("/proc/self/fd"):
         with contextlib.suppress(OSError):  # the listing's own
-            if stat.S_ISSOCK(os.fstat(int(name)).st_mode):
-                found.add(int(name))
+            status = os.fstat(int(name))
+            if stat.S_ISSOCK(status.st_mode):
+                found.add((int(name), status.st_ino))
     return found
 
 
-def shut_down(sockets: Iterable[int]) -> None:
+def shut_down(sockets: set[tuple[int, int]]) -> None:
     """Make whoever waits at these sockets fail, here and at the other end; gloo has no other way to give up."""
-    for descriptor in sockets:
+    for descriptor, _ in sockets & open_sockets():  # not those whose number went to another socket meanwhile
         with contextlib.suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as duplicate:
             duplicate.getpeername()  # fails for a listening one, which has to stay as it is
             duplicate.shutdown(socket.SHUT_RDWR)

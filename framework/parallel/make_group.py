@@ -25,20 +25,24 @@ class Joined:
     """gloo, nccl, or symm_mem with nccl for what is too large for it"""
     passed_over: dict[str, str]
     """Why `auto` did not take a faster one"""
-    sockets: set[int]
-    """Of gloo"""
+    sockets: set[tuple[int, int]]
+    """Of gloo: descriptors and inodes"""
+    _ended: bool = False
 
     def abort(self) -> None:
-        """Give up what is in flight, from any thread, so that whoever waits for a lost peer is freed."""
+        """Give up what is in flight, from any thread, so that whoever waits for a lost peer is freed. Idempotent."""
         shut_down(self.sockets)
-        if self.allreduce in ("nccl", "symm_mem"):
+        self.sockets = set()
+        if self.allreduce in ("nccl", "symm_mem") and not self._ended:
+            self._ended = True
             self.group.process_group.abort()
 
     def close(self) -> None:
-        """Idempotent."""
+        """After everything in flight has ended on every rank. Idempotent."""
         if isinstance(self.group.sum_small, SymmetricSum):
             self.group.sum_small.close()
-        if self.allreduce in ("nccl", "symm_mem"):
+        if self.allreduce in ("nccl", "symm_mem") and not self._ended:
+            self._ended = True
             self.group.process_group.shutdown()
 
 

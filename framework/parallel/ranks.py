@@ -33,13 +33,14 @@ class Ranks(ABC):
     """Owns the watch, the plans' way and the process group of an engine."""
 
     plan_transport: str
-    joined: Joined
-    plans: PlanWriter
     watch: Watch
 
     def __init__(self, cfg: DictConfig) -> None:
         self.size, self.limit_s = cfg.executor.tp, float(cfg.executor.startup_limit_s)
         self.progress = Progress()
+        self.joined: Joined | None = None
+        self.plans: PlanWriter | None = None
+        self._ended = False
         self.name = f"servelab-{secrets.token_hex(8)}"
 
     @abstractmethod
@@ -61,9 +62,27 @@ class Ranks(ABC):
         )
         return [peer.ready or {} for peer in self.watch.peers]
 
-    @abstractmethod
     def end(self, *, now: bool) -> None:
-        """End the workers' part in this engine: `now`, or after the plans that they have. Idempotent."""
+        """End the workers' part in this engine: `now`, or after the plans that they have. Idempotent.
+
+        Raises:
+            PeerError: not `now`, and a worker is gone.
+        """
+        if self._ended:
+            return
+        self.watch.close()
+        self._end(now)
+        self._ended = True
+        if self.joined is not None:
+            if now:
+                self.joined.abort()
+            self.joined.close()
+        if self.plans is not None:
+            self.plans.close()
+
+    @abstractmethod
+    def _end(self, now: bool) -> None:
+        """End the processes, or their part."""
 
     def _join(self, make: Callable[[], Joined]) -> Joined:
         """`make()` on a thread of its own, so that a worker's failure does not leave this one waiting for it."""
@@ -84,9 +103,9 @@ class Ranks(ABC):
         if errors:
             self.watch.check()
             raise errors[0]
-        self.joined = result[0]
-        self.watch.abort = self.joined.abort
-        return self.joined
+        self.joined = joined = result[0]
+        self.watch.abort = joined.abort
+        return joined
 
 
 class LocalRanks(Ranks):
@@ -100,7 +119,7 @@ class LocalRanks(Ranks):
         super().__init__(cfg)
         self._store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # a port that is free
         self._workers: list[WorkerProcess] = []
-        ring = self.plans = RingWriter(self.size - 1, lambda: self.watch.check())
+        ring = self.plans = self._ring = RingWriter(self.size - 1, lambda: self.watch.check())
         try:
             for rank in range(1, self.size):
                 self._workers.append(start_worker(rank, ring, num_threads))
@@ -120,15 +139,14 @@ class LocalRanks(Ranks):
     def join(self, cfg: DictConfig, choices: Choices) -> Joined:
         return self._join(lambda: join(cfg, choices, self._store, self.name, 0, self.progress, local=True))
 
-    def end(self, *, now: bool) -> None:
-        self.watch.close()
-        if not now:
-            self.plans.send(b"")
+    def _end(self, now: bool) -> None:
+        if now:
+            for worker in self._workers:
+                worker.kill()
+        else:
+            self._ring.send(b"")
         for worker in self._workers:
             worker.end(now=now)
-        self.plans.close()
-        if hasattr(self, "joined"):
-            self.joined.close()
 
 
 def start_ranks(cfg: DictConfig, num_threads: int) -> Ranks:

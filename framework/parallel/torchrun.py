@@ -95,17 +95,13 @@ class TorchrunRanks(Ranks):
 
         return self._join(make)
 
-    def end(self, *, now: bool) -> None:
-        self.watch.close()
+    def _end(self, now: bool) -> None:
         if now:  # they may be stuck: they start afresh, and so does the next engine
             for channel in self._world.values():
                 channel.close()
             _world.cache_clear()
-        elif hasattr(self, "plans"):
+        elif self.plans is not None:
             self.plans.send(b"")
-        if hasattr(self, "joined"):
-            self.plans.close()
-            self.joined.close()
 
 
 def _new_store() -> Any:

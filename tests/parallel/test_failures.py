@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import threading
 import time
@@ -19,7 +20,7 @@ from framework.interfaces.sampling_params import SamplingParams
 from framework.llm import LLM
 from framework.tracking import CellInfo, read_record
 
-PLUGIN = str(Path(__file__).with_name("failing.py"))
+FAILING = Path(__file__).with_name("failing.py")
 CELL = [
     "model=tiny",
     "workload=synthetic",
@@ -64,10 +65,11 @@ def _leaves_nothing_behind() -> Iterator[None]:
 
 
 def cell(folder: Path, *overrides: str) -> tuple[str, str, str]:
-    """Status, reason and traceback of a cell."""
-    status = run_cell(compose([*CELL, *overrides]), CellInfo(folder=folder, cell_id="cell", config={}))
-    record = read_record(folder)
-    return status, record.reason, (folder / "error.txt").read_text()
+    """Status, reason and traceback of a cell with the failing sampler, from a file that is new each time."""
+    plugin = shutil.copy(FAILING, folder)
+    cfg = compose([*CELL, f"plugins=[{plugin}]", "sampler=failing", *overrides])
+    status = run_cell(cfg, CellInfo(folder=folder / "cell", cell_id="cell", config={}))
+    return status, read_record(folder / "cell").reason, (folder / "cell" / "error.txt").read_text()
 
 
 @pytest.mark.parametrize(
@@ -78,7 +80,7 @@ def cell(folder: Path, *overrides: str) -> tuple[str, str, str]:
     ],
 )
 def test_a_worker_that_goes_wrong(tmp_path: Path, how: str, says: str, trace: str) -> None:
-    status, reason, error = cell(tmp_path / "cell", f"plugins=[{PLUGIN}]", "sampler=failing", f"sampler.how={how}")
+    status, reason, error = cell(tmp_path, f"sampler.how={how}")
     assert status == "failed"
     assert re.search(says, reason), reason
     assert "traceback of rank 1" in error
@@ -86,8 +88,7 @@ def test_a_worker_that_goes_wrong(tmp_path: Path, how: str, says: str, trace: st
 
 
 def test_rank_0_that_stalls(tmp_path: Path) -> None:
-    overrides = f"plugins=[{PLUGIN}]", "sampler=failing", "sampler.how=stall", "sampler.where=rank0"
-    status, reason, error = cell(tmp_path / "cell", *overrides)
+    status, reason, error = cell(tmp_path, "sampler.how=stall", "sampler.where=rank0")
     assert status == "failed"
     assert "rank 0 (this process) stalled" in reason
     assert "_stuck_here" in error

@@ -17,7 +17,7 @@ from framework.models.decoder import DecoderLM
 from framework.parallel.group import TensorParallelGroup
 from tests.layers.thread_group import run_ranks
 
-KERNELS = ("rms_norm", "rotate_and_write", "silu_and_mul", "skinny_linear")
+KERNELS = ("rms_norm", "rotate_and_write", "silu_and_mul", "skinny_linear", "split_linear")
 
 
 def load(group: TensorParallelGroup | None = None) -> DecoderLM:
@@ -37,7 +37,7 @@ def one_at_a_time(turn: threading.Lock, kernel: Callable[..., Any], *args: Any, 
         return kernel(*args, **kwargs)
 
 
-@pytest.mark.parametrize("num_tokens", [2, 20])  # a few, and more than our own products take
+@pytest.mark.parametrize("num_tokens", [2, 20])  # few and dozens: different products
 def test_two_ranks_compute_what_one_does(device: str, monkeypatch: pytest.MonkeyPatch, num_tokens: int) -> None:
     if device != "cpu":
         pytest.skip("tests/gpu runs it in processes")

@@ -25,7 +25,7 @@ from framework.models.read_config import load_config
 from framework.models.shape import model_shape
 from framework.registry import COST_MODELS, EVICTIONS, GRAPHS, ROUTERS, SCHEDULERS, WORKLOADS
 
-_ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+_ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float8_e4m3fn": 1}
 _CONTEXT_GIB = 0.6
 """What the driver and PyTorch take of a GPU's memory before the first tensor."""
 
@@ -145,7 +145,7 @@ def _deployment(cfg: DictConfig, config: ModelConfig) -> Deployment:
         model_name=cfg.model.name,
         model=model_shape(config),
         dtype=dtype,
-        kv_dtype=dtype if cfg.executor.kv_dtype == "auto" else cfg.executor.kv_dtype,
+        kv_dtype={"auto": dtype, "fp8": "float8_e4m3fn"}.get(cfg.executor.kv_dtype, cfg.executor.kv_dtype),
         tp=tp,
     )
 

@@ -16,6 +16,8 @@ class Block:
     hash: int | None = None
     content: Content | None = None
     """What it holds, compared at a lookup so that a hash collision cannot serve a wrong block."""
+    serial: int = 0
+    """Which publication to the prefix cache it is from, counted from 1; 0 when it is not cached."""
     parent: Block | None = None
     children: int = 0
     depth: int = 0

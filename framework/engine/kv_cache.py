@@ -43,7 +43,7 @@ class KVCache:
         self.counters = CacheCounters()
         self._free = self.blocks[::-1]
         self._cached: dict[int, Block] = {}
-        self._num_unheld_cached = 0
+        self._num_unheld_cached = self._num_published = 0
         # Optional hooks that a policy leaves alone are not called.
         self._on_insert = policy.on_insert if type(policy).on_insert is not EvictionPolicy.on_insert else None
         self._on_hit = policy.on_hit if type(policy).on_hit is not EvictionPolicy.on_hit else None
@@ -59,19 +59,27 @@ class KVCache:
         return self._num_unheld_cached
 
     def match(self, request: Request) -> list[Block]:
-        """The longest cached prefix of a request, leaving at least one token to compute. Changes nothing."""
+        """The longest cached prefix of a request, leaving at least one token to compute. Changes nothing.
+
+        A request that waits is matched in every step, so what it found is kept with it: a block that still has its
+        serial was not evicted since, nor were its ancestors, which can only go after it.
+        """
         if not self.prefix_caching:
             return []
         limit = self._num_shareable(request)
-        found: list[Block] = []
-        parent = None
-        for index in range(limit):
+        found, serials = request.matched, request.matched_serials
+        while found and found[-1].serial != serials[-1]:
+            found.pop()
+            serials.pop()
+        parent = found[-1] if found else None
+        for index in range(len(found), limit):
             block = self._lookup(request, index, parent)
             if block is None:
                 break
             found.append(block)
+            serials.append(block.serial)
             parent = block
-        return found
+        return found[:limit]
 
     def prompt_path(self, request: Request) -> list[int]:
         """Hashes of the blocks that a new request will look for, cached or not. Changes nothing."""
@@ -102,6 +110,8 @@ class KVCache:
         counters = self.counters
         counters.hit_blocks += len(cached)
         counters.lookup_blocks += request.num_known // self.block_size if self.prefix_caching else 0
+        request.matched.clear()
+        request.matched_serials.clear()
         blocks = request.blocks
         assert not blocks
         assert request.num_computed == 0
@@ -185,7 +195,9 @@ class KVCache:
         return hashes[index]
 
     def _publish(self, block: Block, digest: int, content: Content, depth: int, parent: Block | None) -> None:
+        self._num_published += 1
         block.hash, block.content, block.depth, block.parent = digest, content, depth, parent
+        block.serial = self._num_published
         if parent is not None:
             parent.children += 1
         self._cached[digest] = block
@@ -223,6 +235,7 @@ class KVCache:
         self._num_unheld_cached -= 1
         assert block.hash is not None
         del self._cached[block.hash]
+        block.serial = 0
         parent = block.parent
         block.hash, block.parent, block.content, block.hits = None, None, None, 0
         if parent is not None:

@@ -47,8 +47,7 @@ class PromptKeys:
     def content(self, index: int) -> Content:
         """What block `index` of the prompt holds; it lies within `num_tokens`."""
         if self.key_tokens >= self.block_size:
-            blocks_a_key = self.key_tokens // self.block_size
-            key, part = divmod(index, blocks_a_key)
-            return self.keys[key] * blocks_a_key + part
+            # Which part of the key's tokens it is follows from its parents, which are compared too.
+            return self.keys[index // (self.key_tokens // self.block_size)]
         keys_a_block = self.block_size // self.key_tokens
         return tuple(self.keys[index * keys_a_block : (index + 1) * keys_a_block])

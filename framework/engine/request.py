@@ -58,6 +58,9 @@ class Request:
     pins: list[Block] = field(default_factory=list)
     """Cached twins of private blocks, held so that a held child always has a held parent."""
     hashes: list[int] = field(default_factory=list)
+    matched: list[Block] = field(default_factory=list)
+    """While it waits, the cached prefix that it found last, with the serials that these blocks had."""
+    matched_serials: list[int] = field(default_factory=list)
     num_committed: int = 0
     """Leading full blocks already offered to the prefix cache."""
     commit_at_tokens: int = 0

@@ -1,4 +1,4 @@
-"""The five plugin interfaces: everything that the author of a plugin has to read."""
+"""The plugin interfaces: everything that the author of a plugin has to read."""
 
 from framework.interfaces.eviction import CachedBlock, EvictionPolicy, ScorePolicy
 from framework.interfaces.graph import BatchShape, GraphKey, GraphLimits, GraphScope, GraphStrategy

@@ -6,6 +6,7 @@ import functools
 import hashlib
 import inspect
 import json
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ from framework.tracking.plain import plain
 NO_INFLUENCE = ("study", "objective")
 """Keys of the configuration that describe the cell and change nothing in it."""
 _CODE = (".py", ".cpp", ".h")
+_IMPORT = re.compile(r"^\s*(?:from|import) +(plugins[\w.]*)(?: +import +([\w ,]*))?", re.MULTILINE)
 
 
 def resume_key(config: Mapping[str, Any]) -> str:
@@ -52,7 +54,7 @@ def _plugin_sources(registry: Registry, name: str) -> str:
     cls = registry.entry(name).cls
     if cls is None:  # chosen when the engine is built, so that any of them may matter
         return registry.fingerprint()
-    modules = {base.__module__ for base in inspect.getmro(cls)}
+    modules = {base.__module__ for base in inspect.getmro(cls)} - sys.stdlib_module_names
     files: set[Path] = set()
     while modules:
         module = sys.modules.get(modules.pop())
@@ -60,17 +62,9 @@ def _plugin_sources(registry: Registry, name: str) -> str:
         if file is None or Path(file) in files or (ROOT / "framework") in Path(file).parents:
             continue
         files.add(Path(file))
-        modules |= {
-            value.__name__ if inspect.ismodule(value) else getattr(value, "__module__", None) or ""
-            for value in vars(module).values()
-            if _is_ours(value)
-        }
+        for package, names in _IMPORT.findall(Path(file).read_text(encoding="utf-8")):
+            modules |= {package, *(f"{package}.{name.strip()}" for name in names.split(","))}
     return _hash(sorted(files))
-
-
-def _is_ours(value: object) -> bool:
-    name = value.__name__ if inspect.ismodule(value) else getattr(value, "__module__", None)
-    return isinstance(name, str) and name.startswith(("plugins.", "servelab_plugin_"))
 
 
 def _hash(files: Iterable[Path]) -> str:

@@ -36,3 +36,9 @@ def test_a_cache_larger_than_the_memory_is_refused_on_the_preset_and_not_on_more
     with pytest.raises(ValueError, match=r"num_blocks=\d+ takes 1024\.0 GiB, but .* GiB are free on h200"):
         build(f"engine.num_blocks={blocks_of_1_tib}")
     assert blocks(build(f"engine.num_blocks={blocks_of_1_tib}", "executor.memory_gib=1100")) == blocks_of_1_tib
+
+
+def test_fp8_halves_a_block() -> None:
+    narrow = build("executor.kv_dtype=fp8")
+    assert narrow.effective["kv_dtype"] == "float8_e4m3fn"  # as a real executor records it, and a profile names it
+    assert blocks(narrow) == pytest.approx(2 * blocks(build()), rel=1e-4)

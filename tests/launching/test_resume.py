@@ -14,7 +14,7 @@ from framework.discovery import discover
 from framework.launching.folder import claim
 from framework.launching.resume import Earlier
 from framework.launching.resume_key import resume_key
-from framework.registry import EVICTIONS, SCHEDULERS
+from framework.registry import GRAPHS, SCHEDULERS
 from tests.launching.conftest import COMMAND, ROOT, Run, cells, summary
 
 
@@ -72,7 +72,7 @@ def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
     os.close(lock)
 
 
-CONFIG = {"scheduler": {"name": "chunked_prefill"}, "eviction": {"name": "slru"}, "seed": 1, "study": {"question": "?"}}
+CONFIG = {"scheduler": {"name": "chunked_prefill"}, "graph": {"name": "lazy"}, "seed": 1, "study": {"question": "?"}}
 
 
 def test_the_key_is_that_of_configuration_and_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,10 +83,10 @@ def test_the_key_is_that_of_configuration_and_code(tmp_path: Path, monkeypatch: 
     hashed: list[Path] = []
     monkeypatch.setattr("framework.launching.resume_key._hash", lambda files: hashed.extend(files) or "")
     resume_key(CONFIG)
-    plugins = {path for path in hashed if "plugins" in path.parts}
-    others = {Path(entry.file) for registry in (SCHEDULERS, EVICTIONS) for entry in registry.entries()} & plugins
-    assert {path.stem for path in others} == {"chunked_prefill", "slru"}, "no other plugin's"
-    assert plugins > others, "but the helper that slru imports"
+    plugins = {path for path in hashed if "framework" not in path.parts}
+    others = {Path(entry.file) for registry in (SCHEDULERS, GRAPHS) for entry in registry.entries()} & plugins
+    assert {path.stem for path in others} == {"chunked_prefill", "lazy"}, "no other plugin's"
+    assert {path.stem for path in plugins - others} == {"buckets"}, "but the helper that lazy imports"
 
 
 def test_a_result_of_other_code_is_kept_aside(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def one_at_a_time(turn: threading.Lock, kernel: Callable[..., Any], *args: Any, 
         return kernel(*args, **kwargs)
 
 
-@pytest.mark.parametrize("num_tokens", [2, 20])  # a few, and more than our own products take
+@pytest.mark.parametrize("num_tokens", [2, 20])  # few and dozens: different products
 def test_two_ranks_compute_what_one_does(device: str, monkeypatch: pytest.MonkeyPatch, num_tokens: int) -> None:
     if device != "cpu":
         pytest.skip("tests/gpu runs it in processes")

@@ -6,7 +6,7 @@ from framework.interfaces.cost_model import CostModel, Deployment, StepCost, Ste
 from framework.interfaces.graph import GraphScope
 from framework.registry import COST_MODELS
 
-_ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float8_e4m3fn": 1, "fp8": 1}
+_ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float8_e4m3fn": 1}
 _LAYER_KERNELS = 8
 """Of a fused layer: norm, QKV, rotation and cache write, attention, output, norm, gate and up, activation and down."""
 _OTHER_KERNELS = 8

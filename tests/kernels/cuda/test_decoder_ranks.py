@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from omegaconf import DictConfig
 
 from framework.config.compose import compose
 from framework.kernels.cuda import decoder as fused
@@ -20,10 +21,9 @@ from tests.layers.thread_group import run_ranks
 KERNELS = ("rms_norm", "rotate_and_write", "silu_and_mul", "skinny_linear", "split_linear")
 
 
-def load(group: TensorParallelGroup | None = None) -> DecoderLM:
-    cfg = compose(["model=tiny", "tracker=files", "model.config.num_hidden_layers=1"])
+def load(model: DictConfig, group: TensorParallelGroup | None = None) -> DecoderLM:
     return load_model(
-        cfg.model, device=torch.device("cpu"), dtype=torch.float32, group=group, max_model_len=64, with_tokenizer=False
+        model, device=torch.device("cpu"), dtype=torch.float32, group=group, max_model_len=64, with_tokenizer=False
     ).model
 
 
@@ -45,13 +45,14 @@ def test_two_ranks_compute_what_one_does(device: str, monkeypatch: pytest.Monkey
     for name in KERNELS:
         monkeypatch.setattr(fused, name, functools.partial(one_at_a_time, turn, getattr(fused, name)))
     token_ids, positions = torch.arange(num_tokens) * 11 % 500, torch.arange(num_tokens)
-    one = load()
+    cfg = compose(["model=tiny", "tracker=files", "model.config.num_hidden_layers=1"]).model
+    one = load(cfg)
     with torch.inference_mode():
         hidden = one(token_ids, positions, attend)
         logits = one.compute_logits(hidden)
 
     def rank(group: TensorParallelGroup) -> tuple[torch.Tensor, torch.Tensor]:
-        model = load(group)
+        model = load(cfg, group)
         network = fused.FusedDecoder(model)
         caches = [torch.zeros(2, 4, 16, model.num_kv_heads, 16) for _ in model.layers]
         mine = network.forward(token_ids.int(), positions, torch.full_like(positions, -1), caches, attend)

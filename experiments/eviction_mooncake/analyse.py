@@ -26,6 +26,7 @@ KEYS = {
     "eviction": "policy",
     "engine.num_blocks": "num_blocks",
     "workload.arrival": "arrival",
+    "requests_completed": "requests",
     "seed": "arrival_seed",
     "eviction.seed": "seed",
 }
@@ -39,7 +40,7 @@ def cells(folders: list[str]) -> pd.DataFrame:
     found = load(folders)
     found = found[found["status"] == "completed"]
     found = found[[*KEYS, *METRICS]].rename(columns=KEYS)
-    found["seed"] = found["seed"].fillna(0).astype(int)
+    found["seed"], found["requests"] = found["seed"].fillna(0).astype(int), found["requests"].astype(int)
     return found.sort_values(["policy", "num_blocks", "arrival", "seed", "arrival_seed"]).round(6)
 
 
@@ -80,9 +81,9 @@ def intervals(table: pd.DataFrame, metric: str) -> list[str]:
 
 
 def draw(parts: list[tuple[str, pd.DataFrame]]) -> Figure:
-    figure = Figure(figsize=(12, 4.6), layout="constrained")
+    figure = Figure(figsize=(4 * len(parts), 4.6), layout="constrained")
     axes = figure.subplots(1, len(parts))
-    policies = list(parts[0][1].index)
+    policies = sorted(parts[0][1].index)
     for one, (title, pivot) in zip(axes, parts, strict=True):
         for i, policy in enumerate(policies):
             line = pivot.loc[policy].dropna()
@@ -98,7 +99,8 @@ def draw(parts: list[tuple[str, pd.DataFrame]]) -> Figure:
                 marker="o",
                 markersize=3,
             )
-        one.set(xscale="log", title=title, xlabel="KV blocks of 512 tokens")
+        one.set(xscale="log", xlabel="KV blocks of 512 tokens")
+        one.set_title(title, fontsize=9)
         one.grid(visible=True, color="#e4e7eb")
     axes[-1].set_yscale("log")
     axes[-1].legend(fontsize=7)
@@ -112,33 +114,38 @@ def show(title: str, pivot: pd.DataFrame, digits: int) -> None:
         print(f"| {policy} | " + " | ".join("" if pd.isna(v) else f"{v:.{digits}f}" for v in row) + " |")
 
 
+def show_engine(table: pd.DataFrame, num_requests: int) -> None:
+    title = f"in the engine, {num_requests:,} requests"
+    hits, ttft = by_size(table, "prefix_cache_hit_rate"), by_size(table, "ttft_s/mean")
+    show(f"Prompt tokens found in the cache, {title}", hits, 3)
+    show("As a fraction of Belady's", fraction(hits), 2)
+    show(f"Mean TTFT, s, {title}", ttft, 2)
+    show("Over Belady's", fraction(ttft), 2)
+    show("99th percentile of TTFT, s", by_size(table, "ttft_s/p99"), 1)
+    show("Share of the blocks that running requests hold", by_size(table, "kv_utilization/mean"), 2)
+    show("Preemptions", by_size(table, "preemptions"), 0)
+    for metric in ("prefix_cache_hit_rate", "ttft_s/mean"):
+        print(f"random, {metric}, mean (95 % interval) of five seeds:", "; ".join(intervals(table, metric)))
+
+
 def main() -> None:
     table = cells(sys.argv[1:])
     table.to_csv(HERE / "results.csv", index=False, lineterminator="\n")
     show_arrivals(table[table["arrival"] == "poisson"])
     table = table[table["arrival"] == "trace"]
-    replay = pd.read_csv(HERE / "replay.csv")
-    hits, ttft = by_size(table, "prefix_cache_hit_rate"), by_size(table, "ttft_s/mean")
-    show("Prompt tokens found in the cache, in the engine", hits, 3)
-    show("As a fraction of Belady's", fraction(hits), 2)
-    show("Mean TTFT, s", ttft, 2)
-    show("Mean TTFT over Belady's", fraction(ttft), 2)
-    show("99th percentile of TTFT, s", by_size(table, "ttft_s/p99"), 1)
-    replayed = {}
-    for num_requests, rows in replay.groupby("requests"):
-        replayed[num_requests] = by_size(rows, "block_hit_rate")
-        show(f"Blocks found without an engine, {num_requests:,} requests", replayed[num_requests], 3)
-        show("As a fraction of Belady's", fraction(replayed[num_requests]), 2)
-        print("random, mean and 95 % interval of five seeds:", "; ".join(intervals(rows, "block_hit_rate")))
-    for metric in ("prefix_cache_hit_rate", "ttft_s/mean"):
-        print(f"random, {metric}, mean and 95 % interval of five seeds:", "; ".join(intervals(table, metric)))
-    show("Blocks held by running requests", by_size(table, "kv_utilization/mean"), 2)
-    show("Preemptions", by_size(table, "preemptions"), 0)
-    parts = [
-        ("Hit rate in the engine / Belady's", fraction(hits)),
-        ("Hit rate of the whole trace, replayed / Belady's", fraction(replayed[max(replayed)])),
-        ("Mean TTFT in the engine, s", ttft),
-    ]
+    parts = []
+    for num_requests, rows in table.groupby("requests"):
+        show_engine(rows, num_requests)
+        hits = by_size(rows, "prefix_cache_hit_rate")
+        parts.append((f"Hit rate / Belady's, engine, {num_requests:,} requests", fraction(hits)))
+    for num_requests, rows in pd.read_csv(HERE / "replay.csv").groupby("requests"):
+        replayed = by_size(rows, "block_hit_rate")
+        show(f"Blocks found without an engine, {num_requests:,} requests", replayed, 3)
+        show("As a fraction of Belady's", fraction(replayed), 2)
+        print("random, mean (95 % interval) of five seeds:", "; ".join(intervals(rows, "block_hit_rate")))
+    parts.append((f"Hit rate / Belady's, replayed, {num_requests:,} requests", fraction(replayed)))
+    first = table[table["requests"] == table["requests"].min()]
+    parts.append(("Mean TTFT, s, engine", by_size(first, "ttft_s/mean")))
     draw(parts).savefig(HERE / "figure.svg", metadata={"Date": None})
 
 

@@ -6,6 +6,7 @@ who asks for more than a share has to wait longer. So service is compared with m
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -39,20 +40,22 @@ def fairness(requests: Sequence[RequestRecord], window_s: float = 1.0) -> dict[s
     undefined: dict[str, float | None] = {"fairness_index": None, "unfair_service_fraction": None}
     if not 2 <= len(clients) <= MAX_CLIENTS:
         return undefined
-    begin_s, end_s = min(r.arrival_s for r in ran), max(r.finish_s for r in ran)
-    edges_s = begin_s + window_s * np.arange(int((end_s - begin_s) // window_s) + 2, dtype=np.float64)
-    service, waiting = np.zeros((2, len(clients), len(edges_s)))
+    origin_s = min(r.arrival_s for r in ran)
+    backlogged_at = _backlogged(ran, clients, origin_s, window_s)
+    contended = np.array(sorted(set().union(*backlogged_at)), dtype=np.int64)
+    given = np.zeros((len(clients), len(contended)))
     for request in ran:
-        row = clients[request.client]
-        service[row] += _served_until(request, edges_s)
         assert request.scheduled_s is not None
-        waiting[row] += (edges_s >= request.arrival_s) & (edges_s < request.scheduled_s)
-    given = np.diff(service, axis=1)
-    backlogged = (waiting[:, :-1] > 0) & (waiting[:, 1:] > 0)
-    contended = np.flatnonzero(backlogged.any(axis=0) & (given.sum(axis=0) > 0))
+        ran_in = [(request.scheduled_s - origin_s) // window_s, (request.finish_s - origin_s) // window_s + 1]
+        first, last = np.searchsorted(contended, ran_in)
+        begin_s = origin_s + contended[first:last] * window_s
+        served = _served_until(request, begin_s + window_s) - _served_until(request, begin_s)
+        given[clients[request.client], first:last] += served
+    something = given.sum(axis=0) > 0
+    contended, given = contended[something], given[:, something]
     if not contended.size:
         return undefined
-    given, backlogged = given[:, contended], backlogged[:, contended]
+    backlogged = np.array([[int(window) in windows for window in contended] for windows in backlogged_at])
     caps = np.where(backlogged, np.inf, given)
     fair = np.stack([max_min_shares(caps[:, w], float(given[:, w].sum())) for w in range(len(contended))], axis=1)
     beyond = np.clip(given - fair, 0, None).sum() / given.sum()
@@ -62,6 +65,18 @@ def fairness(requests: Sequence[RequestRecord], window_s: float = 1.0) -> dict[s
         "fairness_index": float(x.sum() ** 2 / (len(x) * (x**2).sum())),
         "unfair_service_fraction": float(beyond),
     }
+
+
+def _backlogged(
+    ran: Sequence[RequestRecord], clients: dict[str, int], origin_s: float, window_s: float
+) -> list[set[int]]:
+    """Of each client the windows, by number, at both ends of which it has a request waiting."""
+    waiting: list[set[int]] = [set() for _ in clients]  # at the beginning of which windows
+    for request in ran:
+        assert request.scheduled_s is not None
+        first, end = (math.ceil((t - origin_s) / window_s) for t in (request.arrival_s, request.scheduled_s))
+        waiting[clients[request.client]].update(range(first, end))
+    return [{window for window in windows if window + 1 in windows} for windows in waiting]
 
 
 def max_min_shares(caps: Floats, total: float) -> Floats:

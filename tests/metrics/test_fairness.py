@@ -96,6 +96,13 @@ def test_outputs_weigh_twice_and_count_when_they_are_delivered() -> None:
     assert fairness(requests)["unfair_service_fraction"] == pytest.approx(2 / 5)
 
 
+def test_quiet_weeks_cost_and_change_nothing() -> None:
+    later_s = 60 * 86_400.0
+    order = "aaaabbbbbb"
+    later = [request(client, later_s, later_s + i, later_s + i + 1.0) for i, client in enumerate(order)]
+    assert fairness([*serve(order), *later]) == pytest.approx(fairness(serve(order)))
+
+
 def test_undefined_without_competition() -> None:
     undefined = {"fairness_index": None, "unfair_service_fraction": None}
     assert fairness([]) == undefined

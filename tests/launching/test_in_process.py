@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from hydra.core.global_hydra import GlobalHydra
 
 from framework.cli.run import main
 from framework.execution.reuse import load_once, reusing_weights
@@ -33,6 +34,7 @@ def test_only_the_last_weights_are_kept_and_only_inside() -> None:
 
 
 def test_cells_share_weights_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    GlobalHydra.instance().clear()
     monkeypatch.setattr(sys, "argv", ["run.py"])
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     overrides = ["experiment=smoke", "workload.num_requests=2", "record.outputs=true", "engine.num_blocks=64"]

@@ -41,15 +41,16 @@ LIMIT_S = 10.0
 
 
 def children() -> set[int]:
-    """Live processes that this one started, zombies excluded."""
+    """Live workers that this process started, zombies excluded: libraries have helpers of their own."""
     found = set()
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
                 state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
+                is_worker = b"framework.parallel.worker" in (entry / "cmdline").read_bytes()
             except OSError:
                 continue
-            if int(parent) == os.getpid() and state != "Z":
+            if int(parent) == os.getpid() and state != "Z" and is_worker:
                 found.add(int(entry.name))
     return found
 

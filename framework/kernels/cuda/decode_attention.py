@@ -51,7 +51,7 @@ def _plan_kernel(
     tl.store(range_row_ptr + index, range_row, mask=index < RANGES)
 
 
-@triton.jit(do_not_specialize=["num_rows"])
+@triton.jit(do_not_specialize=["num_rows", "stride_table"])  # the table of an eager step has any width
 def _decode_kernel(
     out_ptr, partial_ptr, lse_ptr, counter_ptr, q_ptr, k_cache_ptr, v_cache_ptr, table_ptr, seq_len_ptr,
     tile_start_ptr, range_row_ptr, scale_log2, num_rows, stride_q_token, stride_q_head, stride_table,

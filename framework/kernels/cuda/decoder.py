@@ -42,6 +42,13 @@ class FusedDecoder:
         self._skinny_rows = min(self._split_rows, skinny.MAX_ROWS)
         self._alone_rows = min(self._split_rows, FUSED_ROWS) if self._group.size == 1 else 0
 
+    @property
+    def step_sizes(self) -> tuple[int, ...]:
+        """The smallest step of each set of kernels."""
+        if not self._split_rows:
+            return (1,)
+        return 1, 2, self._skinny_rows + 1, split.MIN_ROWS + 1, self._split_rows + 1
+
     def forward(
         self,
         token_ids_T: Tensor,

@@ -55,7 +55,11 @@ def _attend_tiles(
     return total, weight_sum, best
 
 
-@triton.jit
+# A slice of a step's rows begins anywhere and a block table has any width: one kernel for all of them, or a run stops
+# for a second whenever it meets a new case.
+@triton.jit(
+    do_not_specialize=["stride_table"], do_not_specialize_on_alignment=["table_ptr", "query_start_ptr", "seq_len_ptr"]
+)
 def _prefill_kernel(
     out_ptr, q_ptr, k_cache_ptr, v_cache_ptr, table_ptr, query_start_ptr, seq_len_ptr, scale_log2,
     stride_q_token, stride_q_head, stride_out_token, stride_table, stride_block, stride_offset, stride_head,

@@ -18,7 +18,7 @@ from framework.kernels.cuda.pdl import launch_options, let_next_start, wait_for_
 
 MAX_ROWS = 128
 """Above it a library's matrix product is faster; see experiments/gpu_speed."""
-_MIN_ROWS = 64
+MIN_ROWS = 64
 """What Hopper's matrix instruction takes; with fewer, Triton falls back to an older one, which is slower"""
 
 
@@ -107,7 +107,7 @@ def split_linear(
     k_part = triton.cdiv(triton.cdiv(num_inputs, parts), tile.block_k) * tile.block_k
     _split_linear_kernel[(triton.cdiv(num_outputs, tile.block_n), parts)](
         out, x_RK, weight_NK, num_rows, num_outputs,
-        K=num_inputs, K_PART=k_part, ROWS=max(_MIN_ROWS, triton.next_power_of_2(num_rows)), BLOCK_N=tile.block_n,
+        K=num_inputs, K_PART=k_part, ROWS=max(MIN_ROWS, triton.next_power_of_2(num_rows)), BLOCK_N=tile.block_n,
         BLOCK_K=tile.block_k, EVEN=num_outputs % tile.block_n == 0 and num_inputs == parts * k_part, GATED=gated,
         PRECISION="ieee" if x_RK.dtype == torch.float32 else "tf32", num_warps=tile.num_warps,
         num_stages=tile.num_stages, **launch_options(),

@@ -1,0 +1,33 @@
+"""What a run meets was compiled before it began: a kernel compiled on the way is a second in somebody's latency."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from framework.interfaces.sampling_params import SamplingParams
+from framework.llm import LLM
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
+
+
+@pytest.mark.parametrize("graph", ["full", "eager"])
+def test_nothing_is_compiled_in_a_run(graph: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    triton = pytest.importorskip("triton")
+    compiled: list[str] = []
+
+    def hook(**kwargs: Any) -> bool:
+        compiled.append(str(kwargs["repr"]))
+        return False
+
+    with LLM("tiny", attention="triton", sampler="gumbel", graph=graph, max_num_seqs=9, max_model_len=512) as llm:
+        monkeypatch.setattr(triton.knobs.runtime, "jit_cache_hook", hook)
+        # Steps of every size, with decode rows in front of chunks, and block tables from one column on.
+        lengths = (1, 2, 9, 16, 17, 40, 90, 300)
+        prompts = [[(3 * i + j) % 500 for j in range(length)] for i, length in enumerate(lengths)]
+        for first in range(len(prompts)):
+            params = [SamplingParams(max_tokens=3 + i, ignore_eos=True) for i in range(len(prompts) - first)]
+            llm.generate(prompts[first:], params)
+    assert not compiled

@@ -83,7 +83,7 @@ def intervals(table: pd.DataFrame, metric: str) -> list[str]:
 def draw(parts: list[tuple[str, pd.DataFrame]]) -> Figure:
     figure = Figure(figsize=(4 * len(parts), 4.6), layout="constrained")
     axes = figure.subplots(1, len(parts))
-    policies = sorted(parts[0][1].index)
+    policies = ["belady", *sorted(set(parts[0][1].index) - {"belady"})]
     for one, (title, pivot) in zip(axes, parts, strict=True):
         for i, policy in enumerate(policies):
             line = pivot.loc[policy].dropna()
@@ -94,12 +94,12 @@ def draw(parts: list[tuple[str, pd.DataFrame]]) -> Figure:
                 line.to_numpy(),
                 style,
                 label=policy,
-                color="black" if policy == "belady" else PALETTE[i % 12],
+                color="black" if policy == "belady" else PALETTE[(i - 1) % 12],
                 linewidth=width,
                 marker="o",
                 markersize=3,
             )
-        one.set(xscale="log", xlabel="KV blocks of 512 tokens")
+        one.set(xscale="log", xlim=(900, 110_000), xlabel="KV blocks of 512 tokens")
         one.set_title(title, fontsize=9)
         one.grid(visible=True, color="#e4e7eb")
     axes[-1].set_yscale("log")

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 MIN_TEMPERATURE = 1e-5
 """Below it a row is greedy, as in vLLM: the quotient would overflow long before a second token had a chance."""
+_ALIGN = 4
+"""Each tensor begins at a multiple of 16 bytes: Triton compiles a kernel again for a pointer that does not."""
 
 
 @dataclass(slots=True)
@@ -54,10 +56,13 @@ class RowTemperatures:
 
         draws = [p.temperature >= MIN_TEMPERATURE for p in params]
         divisors = [p.temperature if drawn else 1.0 for p, drawn in zip(params, draws, strict=True)]
-        both = torch.tensor([divisors, draws], dtype=torch.float32, pin_memory=device.type == "cuda")
-        both = both.to(device, non_blocking=True)
+        num_rows = len(params)
+        padding = [1.0] * (-num_rows % _ALIGN)
+        values = [[*divisors, *padding], [*draws, *padding]]
+        both = torch.tensor(values, dtype=torch.float32, pin_memory=device.type == "cuda")
+        divisor_R, noise_weight_R = both.to(device, non_blocking=True)[:, :num_rows]
         if out is None:
-            return cls(both[0], both[1])
-        out.divisor_R.copy_(both[0])
-        out.noise_weight_R.copy_(both[1])
+            return cls(divisor_R, noise_weight_R)
+        out.divisor_R.copy_(divisor_R)
+        out.noise_weight_R.copy_(noise_weight_R)
         return out

@@ -245,6 +245,9 @@ class PagedDecode:
         self._partial = torch.empty(scratch * self._head_pad, dtype=torch.float32, device=device)
         self._lse = torch.empty(scratch * 2, dtype=torch.float32, device=device)
         self._counter = torch.zeros(max_num_rows * num_kv_heads, dtype=torch.int32, device=device)
+        if max_num_rows > _FEW_ROWS:  # compiled now: eager steps would meet it in the middle of a run
+            lengths_R = torch.zeros(max_num_rows, dtype=torch.int32, device=device)
+            self.plan(lengths_R, lengths_R.unsqueeze(1))
 
     def plan(self, seq_lens_R: Tensor, block_table_RB: Tensor) -> DecodePlan:
         """Cut the step's contexts ([R] int32 lengths, [R, B] int32 tables) into ranges. Device work alone.

@@ -7,8 +7,10 @@ import itertools
 import pytest
 import torch
 
+from framework.interfaces.sampling_params import SamplingParams
 from framework.kernels.cuda.gumbel import gumbel_argmax, gumbel_best
 from plugins.samplers.selection import gumbel_argmax as plain_gumbel_argmax
+from plugins.samplers.temperature import RowTemperatures
 
 
 @pytest.mark.parametrize("vocab_size", [37, 1024, 2500])
@@ -39,3 +41,13 @@ def test_the_best_of_all_shares_is_the_draw_of_the_whole(device: str, cuts: list
     scores, tokens = (torch.stack(parts) for parts in zip(*shares, strict=True))
     assert tokens.gather(0, scores.argmax(0, keepdim=True))[0].tolist() == whole.tolist()
     assert len(set(scores.argmax(0).tolist())) > 1
+
+
+@pytest.mark.parametrize("num_rows", range(1, 10))
+def test_temperatures_begin_where_no_kernel_is_compiled_anew(device: str, num_rows: int) -> None:
+    params = [SamplingParams(temperature=float(row)) for row in range(num_rows)]
+    rows = RowTemperatures.of(params, torch.device(device), None)
+    assert rows.divisor_R.data_ptr() % 16 == rows.noise_weight_R.data_ptr() % 16 == 0
+    refilled = RowTemperatures.of(params[::-1], torch.device(device), rows)
+    assert refilled.divisor_R.tolist() == [*map(float, range(num_rows - 1, 0, -1)), 1.0]
+    assert refilled.noise_weight_R.tolist() == [1.0] * (num_rows - 1) + [0.0]

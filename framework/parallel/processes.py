@@ -83,4 +83,6 @@ def start_worker(rank: int, ring: RingWriter, num_threads: int) -> WorkerProcess
         raise
     finally:
         theirs.close()
-    return WorkerProcess(rank, process, Channel(mine), crash_fd)
+    channel = Channel(mine)
+    channel.name = f"process {process.pid}"  # until it says so itself, with its host
+    return WorkerProcess(rank, process, channel, crash_fd)

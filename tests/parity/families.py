@@ -67,3 +67,17 @@ def greedy_tokens(folder: Path | str, prompts: list[list[int]], max_tokens: int)
                 ids = torch.tensor([[tokens[-1]]])
             outputs.append(tokens)
     return outputs
+
+
+def greedy_after(folder: Path | str, prompts: list[list[int]], answers: list[list[int]]) -> list[list[int]]:
+    """What `transformers` finds most likely after each prompt and each beginning of its answer, in one pass a prompt.
+
+    It equals `answers` if and only if those are the greedy tokens, which `greedy_tokens` takes a pass each for.
+    """
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    outputs = []
+    with torch.inference_mode():
+        for prompt, answer in zip(prompts, answers, strict=True):
+            logits_TV = model(input_ids=torch.tensor([prompt + answer[:-1]])).logits[0]
+            outputs.append(logits_TV[len(prompt) - 1 :].argmax(-1).tolist())
+    return outputs

@@ -14,6 +14,7 @@ import triton.language as tl
 from torch import Tensor
 
 from framework.kernels.cuda.fp8 import query_for_cache
+from framework.kernels.cuda.interpreter import interpreted
 
 
 @triton.jit
@@ -121,6 +122,8 @@ class PrefillTile:
 
 def choose_tile(dtype: torch.dtype, kv_dtype: torch.dtype) -> PrefillTile:
     """By measurement on an H200, see experiments/gpu_speed; float32 has to fit on chip."""
+    if interpreted():  # whose time goes by the number of tiles
+        return PrefillTile(64, 64, 4, 2)
     if max(dtype.itemsize, kv_dtype.itemsize) > 2:
         return PrefillTile(32, 32, 4, 2)
     return PrefillTile(64, 64, 4, 3) if kv_dtype.itemsize == 2 else PrefillTile(128, 128, 8, 2)

@@ -160,9 +160,12 @@ def _costs(config: ModelConfig, dtype: torch.dtype, kv_dtype: torch.dtype) -> Mo
 
 def _warm_up(engine: Engine) -> None:
     """One short request, so that lazily built kernels and buffers are in no number; it leaves no trace."""
+    num_prompt = max(1, min(8, engine.intake.max_model_len - 2))
     engine.add_request(
-        prompt_token_ids=[0] * min(8, engine.intake.max_model_len - 2),
-        params=SamplingParams(temperature=0, max_tokens=2, ignore_eos=True),
+        prompt_token_ids=[0] * num_prompt,
+        params=SamplingParams(
+            temperature=0, max_tokens=min(2, engine.intake.max_model_len - num_prompt), ignore_eos=True
+        ),
     )
     while engine.has_work:
         engine.step()

@@ -81,6 +81,7 @@ class LLM:
         self._built: BuiltEngine = build_engine(self.cfg)
         self.engine, self.tokenizer = self._built.engine, self._built.tokenizer
         self._news: dict[int, list[RequestOutput]] = {}
+        self._closed = False
 
     @property
     def effective(self) -> dict[str, object]:
@@ -110,7 +111,8 @@ class LLM:
         Raises:
             ValueError: as `generate`, and if the model has no chat template.
         """
-        batch: list[Any] = [conversations] if isinstance(conversations[0], Mapping) else list(conversations)
+        is_one = len(conversations) > 0 and isinstance(conversations[0], Mapping)
+        batch: list[Any] = [conversations] if is_one else list(conversations)
         encoded: list[tuple[str | None, list[int]]] = [
             (None, self._require_tokenizer().apply_chat_template(messages)) for messages in batch
         ]
@@ -141,6 +143,7 @@ class LLM:
 
     def close(self) -> None:
         """Give back threads and memory. Idempotent."""
+        self._closed = True
         self.engine.close()
 
     def __enter__(self) -> LLM:
@@ -173,6 +176,8 @@ class LLM:
         return outputs
 
     def _add(self, ids: list[int], params: SamplingParams) -> int:
+        if self._closed:
+            raise ValueError("this LLM was closed; build another one, or close it later")
         request_id = self.engine.add_request(prompt_token_ids=ids, params=params, want_text=self.tokenizer is not None)
         self._news[request_id] = []
         return request_id

@@ -154,6 +154,19 @@ def test_a_policy_that_needs_the_future_is_refused() -> None:
         LLM("tiny", eviction="belady")
 
 
+def test_the_shortest_length_that_is_allowed_and_the_end() -> None:
+    llm = LLM("tiny", max_model_len=2)
+    output = llm.generate([[5]], GREEDY)[0].outputs[0]
+    assert (len(output.token_ids), output.finish_reason) == (1, "length")
+    llm.close()
+    with pytest.raises(ValueError, match="this LLM was closed; build another one"):
+        llm.generate([[5]], GREEDY)
+
+
+def test_nothing_asked_is_nothing_answered(llm: LLM) -> None:
+    assert llm.generate([]) == llm.chat([]) == []
+
+
 def test_twice_in_one_process_and_no_thread_left() -> None:
     before = threading.active_count()
     results = []

@@ -1,4 +1,4 @@
-"""Sealed plans as bytes. A decode step that goes on with the rows of the step before is some forty bytes."""
+"""Sealed plans as bytes. A decode step that goes on with the rows of the step before is 17 bytes."""
 
 from __future__ import annotations
 

@@ -10,6 +10,8 @@ from torch import Tensor
 
 _NUM_BUFFERS = 4
 """With two steps in flight and two sends a step, a buffer is free again by the time its turn comes."""
+_BUFFER_NUMBERS = 1 << 16
+"""Three numbers a token of a large prefill step: pinned memory that grows in a run stops the device"""
 _ALIGN = 2
 """Every tensor begins at a multiple of 16 bytes: Triton compiles a kernel again for a pointer that does not."""
 
@@ -23,7 +25,9 @@ class Staging:
         self._events: list[torch.cuda.Event] = []
         self._turn = 0
         if device.type == "cuda":
-            self._buffers = [torch.empty(1 << 12, dtype=torch.int64, pin_memory=True) for _ in range(_NUM_BUFFERS)]
+            self._buffers = [
+                torch.empty(_BUFFER_NUMBERS, dtype=torch.int64, pin_memory=True) for _ in range(_NUM_BUFFERS)
+            ]
             self._events = [torch.cuda.Event() for _ in range(_NUM_BUFFERS)]
 
     def send(self, arrays: Sequence[np.ndarray]) -> list[Tensor]:

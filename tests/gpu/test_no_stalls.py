@@ -13,8 +13,14 @@ from framework.llm import LLM
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 
 
-@pytest.mark.parametrize("graph", ["full", "bucketed", "piecewise", "eager"])
-def test_nothing_is_compiled_in_a_run(graph: str, monkeypatch: pytest.MonkeyPatch) -> None:
+SPLIT = {"name": "split", "prefill": "triton", "decode": "triton"}
+
+
+@pytest.mark.parametrize(
+    ("graph", "attention"),
+    [("full", "triton"), ("bucketed", "triton"), ("piecewise", "triton"), ("eager", "triton"), ("eager", SPLIT)],
+)
+def test_nothing_is_compiled_in_a_run(graph: str, attention: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     triton = pytest.importorskip("triton")
     compiled: list[str] = []
 
@@ -22,7 +28,7 @@ def test_nothing_is_compiled_in_a_run(graph: str, monkeypatch: pytest.MonkeyPatc
         compiled.append(str(kwargs["repr"]))
         return False
 
-    with LLM("tiny", attention="triton", sampler="gumbel", graph=graph, max_num_seqs=20, max_model_len=512) as llm:
+    with LLM("tiny", attention=attention, sampler="gumbel", graph=graph, max_num_seqs=20, max_model_len=512) as llm:
         monkeypatch.setattr(triton.knobs.runtime, "jit_cache_hook", hook)
         # Steps of every size, with decode rows in front of chunks, and block tables from one column on.
         lengths = (*range(1, 13), 16, 17, 40, 90, 300)  # more decode rows than 16: another plan of attention

@@ -122,7 +122,7 @@ def rotate_and_write(
     return qkv_TX[:, : num_heads * head_size].unflatten(1, (num_heads, head_size))
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=["slot_ptr"])  # `attention=split` hands over a slice of the step's
 def _write_kernel(
     k_ptr, v_ptr, slot_ptr, k_cache_ptr, v_cache_ptr, stride_k_token, stride_v_token, stride_k_head, stride_v_head,
     stride_block, stride_offset, stride_head,

@@ -23,7 +23,8 @@ def choose_attention(cfg: DictConfig, spec: AttentionSpec) -> tuple[AttentionBac
     if cfg.name != "auto":
         reason = ATTENTIONS.get(cfg.name).unsupported_reason(spec)
         if reason is not None:
-            raise IncompatibleError(f"attention={cfg.name}: {reason}")
+            asked = f"attention={cfg.name}"
+            raise IncompatibleError(reason if reason.startswith(asked) else f"{asked}: {reason}")
         return ATTENTIONS.build(cfg, spec), cfg.name, {}
     passed_over: dict[str, str] = {}
     for name in _PREFERENCE[spec.device.type]:

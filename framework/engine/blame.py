@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from framework.errors import PluginError
 from framework.interfaces.attention import AttentionBackend
+from framework.interfaces.cost_model import CostModel
 from framework.interfaces.eviction import EvictionPolicy
 from framework.interfaces.graph import GraphStrategy
 from framework.interfaces.router import Router
@@ -21,6 +22,7 @@ _KINDS = {
     Sampler: "sampler",
     GraphStrategy: "graph strategy",
     Router: "router",
+    CostModel: "cost model",
 }
 
 

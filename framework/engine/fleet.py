@@ -82,9 +82,9 @@ class Fleet:
             replica.settle(now_s)
         with blaming():
             index = self.router.route(built, first.cache.prompt_path(built), self.replicas)
-        if not 0 <= index < len(self.replicas):
+        if index not in range(len(self.replicas)):
             raise PluginError(
-                f"router {type(self.router).__name__} sent request {request_id} to replica {index}; there are "
+                f"router {type(self.router).__name__} sent request {request_id} to replica {index!r}; there are "
                 f"0 to {len(self.replicas) - 1}"
             )
         replica = self._owners[request_id] = self.replicas[index]

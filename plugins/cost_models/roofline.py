@@ -50,6 +50,9 @@ class Roofline(CostModel):
         for name, value in (("bandwidth_share", bandwidth_share), ("matrix_share", matrix_share)):
             if not 0 < value <= 1:
                 raise ValueError(f"cost_model.{name}={value} must be in (0, 1]")
+        for name, value in (("host_s", host_s), ("host_row_s", host_row_s)):
+            if not 0 <= value < float("inf"):
+                raise ValueError(f"cost_model.{name}={value} must be a finite number of seconds, at least 0")
         hardware, model, tp = deployment.hardware, deployment.model, deployment.tp
         item, kv_item = _ITEM_BYTES[deployment.dtype], _ITEM_BYTES[deployment.kv_dtype]
         self.host_s, self.host_row_s = host_s, host_row_s

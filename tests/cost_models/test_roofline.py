@@ -100,6 +100,8 @@ def test_large_decode_steps_are_within_15_percent_of_an_h200(model: str) -> None
     ("name", "parameters", "message"),
     [
         ("roofline", {"matrix_share": 1.5}, r"cost_model.matrix_share=1.5 must be in \(0, 1\]"),
+        ("roofline", {"host_s": -1.0}, "cost_model.host_s=-1.0 must be a finite number of seconds, at least 0"),
+        ("roofline", {"host_row_s": float("nan")}, "cost_model.host_row_s=nan must be a finite number"),
         ("constant", {"step_s": -1.0}, "cost_model.step_s=-1.0 must be a finite number"),
         ("constant", {"step_s": 0.0, "token_s": 0.0}, "no time would pass"),
     ],

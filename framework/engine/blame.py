@@ -43,7 +43,7 @@ def blame(error: Exception) -> PluginError | None:
         plugin = frame.f_locals.get("self")
         kind = next((name for base, name in _KINDS.items() if isinstance(plugin, base)), None)
         if kind is not None:
-            if isinstance(error, PluginError) and type(plugin).__name__ in str(error):
+            if isinstance(error, PluginError) and (error.is_named or type(plugin).__name__ in str(error)):
                 return None
             place = f"{frame.f_code.co_filename}:{line}"
             return PluginError(f"{kind} {type(plugin).__name__} ({place}): {type(error).__name__}: {error}")

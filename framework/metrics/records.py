@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True, kw_only=True)
 class StepRecord:
-    """One executed step. Counts of events (`evictions`, `preemptions`, `cache_*`) are those since the step before it was
+    """One executed step. Counts of events (`evictions`, `preemptions`, `cache_*`) are those since the step before was
     planned, plans that came to nothing included."""
 
     step: int

@@ -87,6 +87,12 @@ def test_azure_lines_across_midnight_and_with_windows_line_ends(tmp_path: Path) 
         assert all(keys(r) == [] for r in requests)
 
 
+def test_azure_times_count_from_the_first_line_that_can_be_used(tmp_path: Path) -> None:
+    header, first, second = AZURE_LINES.split("\n")[:3]
+    path = write(tmp_path, f"{header}\n2099-01-01 00:00:00,x,4\n{first}\n{second}\n")
+    assert [r.arrival_s for r in draw("azure", path, on_bad_line="skip")] == pytest.approx([0, 4.314579], abs=1e-9)
+
+
 def test_burstgpt_columns_are_found_by_name(tmp_path: Path) -> None:
     a, b = draw("burstgpt", write(tmp_path, BURST_LINES))
     assert (a.num_prompt_tokens, a.params.max_tokens, a.arrival_s) == (472, 18, 0)
@@ -116,6 +122,9 @@ BAD = [
     ("mooncake", json.dumps(line_of(0, 5, [-1])), "hash_ids=-1 must be at least 0"),
     ("mooncake", json.dumps(line_of(0, 5, [2**63])), "must be below"),
     ("mooncake", json.dumps(line_of(0, 4000, list(range(8)), output=97)), "4000 prompt and 97 output tokens are 4097"),
+    ("mooncake", json.dumps(line_of(10**400, 1, [1])), "... must be a finite number"),
+    ("mooncake", "[" * 100_000, "nested too deeply"),
+    ("azure", "2023-11-16 18:15:46,+-3,4", "ContextTokens='+-3' must be an integer"),
     ("azure", "yesterday,3,4", "TIMESTAMP='yesterday' must be a date and time"),
     ("azure", "2023-11-16 18:15:46,3", "has 2 columns where the header has 3"),
     ("azure", "2023-11-16 18:15:46,3.5,4", "ContextTokens='3.5' must be an integer"),

@@ -54,6 +54,6 @@ def _shipped(deployment: Deployment) -> Path:
         names = ", ".join(sorted(file.stem for file in _SHIPPED.glob("*.json"))) or "none"
         raise ValueError(
             f"no profile for {path.stem} is shipped (there is {names}); make one: "
-            f"{StepProfile.command(hardware, model, deployment.tp)}, then set cost_model.path; or cost_model=roofline"
+            f"{StepProfile.command_for(deployment)}, then set cost_model.path; or cost_model=roofline"
         )
     return path

@@ -34,7 +34,11 @@ def test_reading_gives_what_was_written(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"tp": 2}, r"tp is 1, not 2.*executor.tp=2"),
-        ({"dtype": "float16"}, "dtype is bfloat16, not float16"),
+        (
+            {"dtype": "float16", "kv_dtype": "float16"},
+            "dtype is bfloat16, not float16.*executor.device=cuda executor.dtype=float16, on h200",
+        ),
+        ({"kv_dtype": "float8_e4m3fn"}, "kv_dtype is bfloat16.*executor.device=cuda executor.kv_dtype=fp8, on h200"),
         ({"model_name": "other", "model": dataclasses.replace(deployment().model, num_layers=9)}, "model=other"),
         ({"hardware": deployment("a100").hardware}, "hardware is h200, not a100.*on a100"),
     ],

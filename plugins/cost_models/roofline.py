@@ -68,7 +68,8 @@ class Roofline(CostModel):
         # Written and read once each: normed input, queries, attention output, both residual updates, gate, up, product.
         values = 8 * model.hidden_size + 3 * model.num_heads * model.head_size // tp + 5 * model.intermediate_size // tp
         self._activation_token_s = layers * 2 * values * item * self._byte_s
-        self._kv_token_s = model.kv_values_per_token * kv_item * self._byte_s / tp
+        kv_ranks = min(tp, model.num_kv_heads)  # beyond that many, ranks hold the same heads
+        self._kv_token_s = model.kv_values_per_token * kv_item * self._byte_s / kv_ranks
         self._pair_s = 4 * layers * model.num_heads * model.head_size * self._flop_s / tp
         self._num_kernels = layers * _LAYER_KERNELS + _OTHER_KERNELS
         self._reduce_s = self._reduce_token_s = 0.0

@@ -87,6 +87,15 @@ def test_azure_lines_across_midnight_and_with_windows_line_ends(tmp_path: Path) 
         assert all(keys(r) == [] for r in requests)
 
 
+def test_more_requests_than_a_file_has_are_refused(tmp_path: Path) -> None:
+    path = write(tmp_path, [line_of(t, 5, [t]) for t in (1000, 3000, 2000)])
+    assert len(draw("mooncake", path, num_requests=2)) == 2
+    with pytest.raises(ValueError, match=r"num_requests=3, but .* has 2 requests .*=null, 1 bad .*loop=true"):
+        draw("mooncake", path, num_requests=3, on_bad_line="skip")
+    with pytest.raises(ValueError, match=r"num_requests=2, but .* has 1 requests within workload\.limit=1"):
+        draw("mooncake", path, num_requests=2, limit=1)
+
+
 def test_azure_times_count_from_the_first_line_that_can_be_used(tmp_path: Path) -> None:
     header, first, second = AZURE_LINES.split("\n")[:3]
     path = write(tmp_path, f"{header}\n2099-01-01 00:00:00,x,4\n{first}\n{second}\n")
@@ -240,7 +249,6 @@ def test_loop_repeats_lengths_and_times_with_keys_of_its_own(tmp_path: Path) -> 
     assert len(set.union(*passes)) == 9
     assert workload.effective["passes"] == 3
     assert len(draw("mooncake", path, num_requests=2)) == 2
-    assert len(draw("mooncake", path, num_requests=99)) == 4
 
 
 @pytest.mark.parametrize(("arrival", "cv"), [("poisson", 1.0), ("gamma", 3.0)])

@@ -112,11 +112,6 @@ class Fleet:
         output = replica.engine.abort(request_id)
         return None if output is None else self._take(replica, [output])[0]
 
-    def reset(self) -> None:
-        """As `Engine.reset`, for every replica."""
-        for replica in self.replicas:
-            replica.engine.reset()
-
     def close(self) -> None:
         for replica in self.replicas:
             replica.engine.close()

@@ -71,6 +71,14 @@ def test_graphs_that_were_not_measured_are_refused() -> None:
         StepProfile.read(SHIPPED).cost(step)
 
 
+def test_a_graph_that_is_captured_first_takes_longer() -> None:
+    model = COST_MODELS.build({"name": "profiled"}, deployment())
+    step = decode(8, 400)
+    extra_s = model.cost(step._replace(captures=True)).host_s - model.cost(step).host_s
+    assert extra_s == pytest.approx(deployment().hardware.capture_s)
+    assert extra_s > 0
+
+
 def test_tables_are_linear_between_what_was_measured() -> None:
     table = DecodeTable(rows=[2, 4], kv_tokens=[[100, 300], [200, 600]], seconds=[[1.0, 2.0], [2.0, 4.0]])
     assert table.seconds_of(2, 200) == 1.5

@@ -54,7 +54,10 @@ class CsvColumns:
 
 
 def _split(line: str) -> list[str]:
-    return next(csv.reader((line,)), [])
+    try:
+        return next(csv.reader((line,)), [])
+    except csv.Error as error:  # such as a field of more than 131,072 characters
+        raise ValueError(f"not CSV ({error}); expected values between commas") from error
 
 
 def whole(name: str, value: object, at_least: int) -> int:

@@ -134,6 +134,7 @@ BAD = [
     ("mooncake", json.dumps(line_of(10**400, 1, [1])), "... must be a finite number"),
     ("mooncake", "[" * 100_000, "nested too deeply"),
     ("azure", "2023-11-16 18:15:46,+-3,4", "ContextTokens='+-3' must be an integer"),
+    ("azure", "3" * 200_000 + ",3,4", "not CSV (field larger than field limit"),
     ("azure", "yesterday,3,4", "TIMESTAMP='yesterday' must be a date and time"),
     ("azure", "2023-11-16 18:15:46,3", "has 2 columns where the header has 3"),
     ("azure", "2023-11-16 18:15:46,3.5,4", "ContextTokens='3.5' must be an integer"),

@@ -49,9 +49,5 @@ class VirtualClock:
         if time_s > self.time_s:
             self.time_s = time_s
 
-    def advance(self, duration_s: float) -> None:
-        """Let `duration_s` pass, at least 0."""
-        self.time_s += duration_s
-
     def restart(self) -> None:
         self.time_s = 0.0

@@ -2,7 +2,14 @@
 
 
 class PluginError(RuntimeError):
-    """A plugin broke a rule of its interface. The message names the plugin, the rule and the request or block."""
+    """A plugin broke a rule of its interface. The message names the plugin, the rule and the request or block.
+
+    `is_named`: the message says which plugin it was, so that the one whose call led there is not blamed for it.
+    """
+
+    def __init__(self, message: str, *, is_named: bool = False) -> None:
+        super().__init__(message)
+        self.is_named = is_named
 
 
 class StuckError(PluginError):

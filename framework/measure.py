@@ -89,8 +89,8 @@ def measure_again(built: BuiltEngine, cfg: DictConfig) -> Record:
     For studies whose cells differ in workload, seed and policies only: building an engine for each takes longer than
     some of them run. All else of `cfg` must be what `built` was built from.
     """
-    built.engine.reset()
     used = built.single_engine
+    used.reset()
     used.intake.seed = cfg.engine.seed
     engine = Engine(
         SCHEDULERS.build(cfg.scheduler),

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 _CONTEXTS = (64, 512, 1024, 2048, 4096)
 _EAGER_ROWS = (1, 8, 32, 64, 128, 256)
+_MOST_DRAWS = 1000
+"""For a step that fits; 1 to 3 of them do where limits are those of an engine that serves."""
 _SPREAD = (0.5, 0.75, 1.0, 1.25, 1.5)
 """Contexts of the rows of one step, relative to their mean: requests in a batch are never equally long."""
 
@@ -46,10 +48,22 @@ def eager_row_counts(max_num_seqs: int) -> list[int]:
 def mixed_points(
     num_points: int, *, max_num_seqs: int, max_num_batched_tokens: int, max_model_len: int, capacity_tokens: int
 ) -> list[Point]:
-    """Prompts and chunks, alone and beside decode rows: sizes drawn log-uniformly, the same ones every time."""
+    """Prompts and chunks, alone and beside decode rows: sizes drawn log-uniformly, the same ones every time.
+
+    Raises:
+        ValueError: limits within which hardly any such step fits.
+    """
     rng = random.Random(20261124)
     points: list[Point] = []
+    num_drawn = 0
     while len(points) < num_points:
+        num_drawn += 1
+        if num_drawn > _MOST_DRAWS * num_points:
+            raise ValueError(
+                f"only {len(points)} of calibrate.num_points={num_points} steps fit "
+                f"engine.max_model_len={max_model_len}, max_num_batched_tokens={max_num_batched_tokens} and the "
+                f"{capacity_tokens} tokens that the KV cache has for them; raise what is small: 512 each do for one row"
+            )
         num_decode = 0 if len(points) % 3 == 0 else _log_uniform(rng, 1, max_num_seqs - 1)
         most = max_num_batched_tokens - num_decode
         total = _log_uniform(rng, min(8, most), most)

@@ -32,13 +32,20 @@ def calibrate(
         environment: of the record: revision and versions, kept in the profile.
 
     Raises:
-        ValueError: the KV cache is too small for any designed step.
+        ValueError: hardly any designed step fits the limits of the engine.
     """
     started = time.perf_counter()
     options, engine = cfg.calibrate, built.single_engine
     strategy: GraphStrategy = GRAPHS.build(cfg.graph)
     capacity_tokens = (
         engine.executor.num_blocks * cfg.engine.block_size - cfg.engine.max_num_seqs * cfg.engine.block_size
+    )
+    chunks = mixed_points(
+        options.num_points,
+        max_num_seqs=cfg.engine.max_num_seqs,
+        max_num_batched_tokens=cfg.engine.max_num_batched_tokens,
+        max_model_len=built.max_model_len,
+        capacity_tokens=capacity_tokens,
     )
     bench = Bench(
         engine.executor,
@@ -68,13 +75,7 @@ def calibrate(
     for rows in decode_points(eager_row_counts(cfg.engine.max_num_seqs), built.max_model_len, capacity_tokens):
         rows[0] = Row(rows[0].start, samples=False)  # a row that samples nothing keeps the step out of graphs
         mixed.append(bench.measure(rows, options.repeats))
-    for rows in mixed_points(
-        options.num_points,
-        max_num_seqs=cfg.engine.max_num_seqs,
-        max_num_batched_tokens=cfg.engine.max_num_batched_tokens,
-        max_model_len=built.max_model_len,
-        capacity_tokens=capacity_tokens,
-    ):
+    for rows in chunks:
         mixed.append(bench.measure(rows, options.repeats, skip=1))
     eager_points = [point for point in mixed if point.shape.scope is None]
     if pieces:

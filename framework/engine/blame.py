@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from framework.errors import PluginError
 from framework.interfaces.attention import AttentionBackend
+from framework.interfaces.cost_model import CostModel
 from framework.interfaces.eviction import EvictionPolicy
 from framework.interfaces.graph import GraphStrategy
 from framework.interfaces.router import Router
@@ -21,6 +22,7 @@ _KINDS = {
     Sampler: "sampler",
     GraphStrategy: "graph strategy",
     Router: "router",
+    CostModel: "cost model",
 }
 
 
@@ -41,7 +43,7 @@ def blame(error: Exception) -> PluginError | None:
         plugin = frame.f_locals.get("self")
         kind = next((name for base, name in _KINDS.items() if isinstance(plugin, base)), None)
         if kind is not None:
-            if isinstance(error, PluginError) and type(plugin).__name__ in str(error):
+            if isinstance(error, PluginError) and (error.is_named or type(plugin).__name__ in str(error)):
                 return None
             place = f"{frame.f_code.co_filename}:{line}"
             return PluginError(f"{kind} {type(plugin).__name__} ({place}): {type(error).__name__}: {error}")

@@ -68,6 +68,7 @@ class Engine:
         self._live: dict[int, Request] = {}
         self._next_id = 0
         self._num_steps = 0
+        self._recorded, self._recorded_preemptions = CacheCounters(), 0  # what records of steps hold so far
         overridden = type(scheduler).on_tokens is not Scheduler.on_tokens
         self._on_tokens = scheduler.on_tokens if overridden else None
 
@@ -163,6 +164,7 @@ class Engine:
         assert not self.has_work
         with blaming():
             self.cache.reset()
+        self._recorded = CacheCounters()
         self._num_steps = self._next_id = 0
         self.clock.restart()
 
@@ -174,21 +176,18 @@ class Engine:
         while True:
             started = time.perf_counter()
             self.queue.now_s = self.cache.now_s = self.clock.now_s()
-            before = CacheCounters(
-                self.cache.counters.hit_blocks, self.cache.counters.lookup_blocks, self.cache.counters.evictions
-            )
+            num_preempted = self.plan.num_preempted
             self.plan.begin()
             self.scheduler.schedule(self.queue, self._plan_view)
             if self.plan.requests:
                 break
             if self._flights:
                 return False
-            if (
-                not self.plan.num_preempted
-            ):  # else plan again; those that only preempt come to an end, see `LivelockGuard`
+            if self.plan.num_preempted == num_preempted:
                 raise self._stuck()
+            # Only preempted: plan again. That comes to an end, see `LivelockGuard`.
         batch, requests = self.plan.seal(self._num_steps)
-        record = self._record(batch, before)
+        record = self._record(batch)
         self._num_steps += 1
         self._flights.append(_Flight(batch, requests, record))
         record.plan_s = time.perf_counter() - started
@@ -278,10 +277,10 @@ class Engine:
             token_times_s=request.token_times_s,
         )
 
-    def _record(self, batch: StepBatch, before: CacheCounters) -> StepRecord:
-        cache, counters = self.cache, self.cache.counters
+    def _record(self, batch: StepBatch) -> StepRecord:
+        cache, counters, before = self.cache, self.cache.counters, self._recorded
         unheld = cache.num_cached_unheld
-        return StepRecord(
+        record = StepRecord(
             step=batch.step,
             submit_s=self.queue.now_s,
             finish_s=0.0,
@@ -298,10 +297,13 @@ class Engine:
             blocks_cached=unheld,
             blocks_free=cache.num_free - unheld,
             evictions=counters.evictions - before.evictions,
-            preemptions=self.plan.num_preempted,
+            preemptions=self.plan.num_preempted - self._recorded_preemptions,
             cache_hit_blocks=counters.hit_blocks - before.hit_blocks,
             cache_lookup_blocks=counters.lookup_blocks - before.lookup_blocks,
         )
+        self._recorded = CacheCounters(counters.hit_blocks, counters.lookup_blocks, counters.evictions)
+        self._recorded_preemptions = self.plan.num_preempted
+        return record
 
     def _stuck(self) -> StuckError:
         return StuckError(

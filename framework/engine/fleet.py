@@ -82,9 +82,9 @@ class Fleet:
             replica.settle(now_s)
         with blaming():
             index = self.router.route(built, first.cache.prompt_path(built), self.replicas)
-        if not 0 <= index < len(self.replicas):
+        if index not in range(len(self.replicas)):
             raise PluginError(
-                f"router {type(self.router).__name__} sent request {request_id} to replica {index}; there are "
+                f"router {type(self.router).__name__} sent request {request_id} to replica {index!r}; there are "
                 f"0 to {len(self.replicas) - 1}"
             )
         replica = self._owners[request_id] = self.replicas[index]
@@ -111,11 +111,6 @@ class Fleet:
             return None
         output = replica.engine.abort(request_id)
         return None if output is None else self._take(replica, [output])[0]
-
-    def reset(self) -> None:
-        """As `Engine.reset`, for every replica."""
-        for replica in self.replicas:
-            replica.engine.reset()
 
     def close(self) -> None:
         for replica in self.replicas:

@@ -249,6 +249,7 @@ class KVCache:
         if block is None or block is not victim or block.ref or block.children or block.hash is None:
             raise PluginError(
                 f"eviction policy {type(self.policy).__name__} returned {victim!r} as a victim; the rule is: a cached "
-                f"block that no request holds and that has no cached child, added and not yet removed"
+                f"block that no request holds and that has no cached child, added and not yet removed",
+                is_named=True,
             )
         return block

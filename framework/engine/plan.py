@@ -48,6 +48,7 @@ class Plan:
         self.requests: list[Request] = []
         self.counts: list[int] = []
         self.num_preempted = 0
+        """Since start"""
 
     @property
     def slots_left(self) -> int:
@@ -60,7 +61,7 @@ class Plan:
     def begin(self) -> None:
         """Forget the last plan; the budgets are full again."""
         self._serial += 1
-        self.tokens_left, self.num_preempted = self._budget_tokens, 0
+        self.tokens_left = self._budget_tokens
         self.requests, self.counts = [], []
 
     def add(self, request: Request, max_tokens: int | None = None) -> Verdict:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from math import inf
 
 from framework.clock import VirtualClock
+from framework.errors import PluginError
 from framework.execution.executor import Executor, StepBatch, StepResult
 from framework.execution.shadow_memory import ShadowMemory
 from framework.interfaces.cost_model import CostModel, StepShape
@@ -40,7 +42,7 @@ class SimulatedExecutor(Executor):
         self.num_blocks = num_blocks
         self.clock = clock or VirtualClock()
         self.graphs = _Graphs(strategy, limits)
-        self._cost = cost_model.cost
+        self._cost_model, self._cost = cost_model, cost_model.cost
         self._vocab_size = vocab_size
         self._request_ids = [-1] * limits.max_num_seqs
         self._pending: deque[tuple[float, StepResult]] = deque()
@@ -58,6 +60,11 @@ class SimulatedExecutor(Executor):
         self._last_slots = batch.slots
         step = step_shape(batch, key, graphs.scope if key is not None else None, graphs.captured_now, new_rows)
         device_s, host_s, launch_s = self._cost(step)
+        if not (0 <= device_s < inf and 0 <= host_s < inf and 0 <= launch_s < inf):  # NaN would stop the clock for good
+            raise PluginError(
+                f"cost model {type(self._cost_model).__name__}: step {batch.step} costs device_s={device_s}, "
+                f"host_s={host_s}, launch_s={launch_s}; each must be a finite number of seconds, at least 0"
+            )
         clock.time_s += host_s
         begin_s = max(clock.time_s, self._device_free_s) if self._pending else clock.time_s
         clock.time_s += launch_s

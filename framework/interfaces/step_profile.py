@@ -139,7 +139,8 @@ class StepProfile:
         if step.scope.value != self.graph_scope:
             raise ValueError(
                 f"this profile knows graphs of scope {self.graph_scope or 'none'}, not {step.scope.value}; calibrate "
-                f"again with that graph strategy: {self.command(self.hardware, self.model_name, self.tp)} graph=..."
+                f"again with a graph strategy of that scope (graph=...): "
+                f"{self.command(self.hardware, self.model_name, self.tp, self.dtype, self.kv_dtype)}"
             )
         if self.decode is not None:
             host_s += self.graph_launch.seconds_of(step)
@@ -171,16 +172,25 @@ class StepProfile:
         }
         wrong = [f"{key} is {mine[key]}, not {asked[key]}" for key in mine if mine[key] != asked[key]]
         if wrong:
-            command = self.command(deployment.hardware.name, deployment.model_name, deployment.tp)
+            command = self.command_for(deployment)
             raise ValueError(
                 f"{where} is a profile of something else: {'; '.join(wrong)}. Make the right one: {command}"
             )
 
+    @classmethod
+    def command_for(cls, deployment: Deployment) -> str:
+        """What measures a profile of `deployment`."""
+        name, dtypes = deployment.hardware.name, (deployment.dtype, deployment.kv_dtype)
+        return cls.command(name, deployment.model_name, deployment.tp, *dtypes)
+
     @staticmethod
-    def command(hardware: str, model_name: str, tp: int) -> str:
+    def command(hardware: str, model_name: str, tp: int, dtype: str, kv_dtype: str) -> str:
         """What measures a profile."""
         device = "cpu" if hardware == "cpu" else "cuda"
         more = f" executor.tp={tp}" if tp > 1 else ""
+        more += f" executor.dtype={dtype}" if dtype != "bfloat16" else ""
+        if kv_dtype != dtype:
+            more += f" executor.kv_dtype={'fp8' if kv_dtype == 'float8_e4m3fn' else kv_dtype}"
         return (
             f"python run.py experiment=calibrate model={model_name} model.weights=random executor.device={device}"
             f"{more}, on {hardware}"

@@ -42,7 +42,7 @@ def fairness(requests: Sequence[RequestRecord], window_s: float = 1.0) -> dict[s
         return undefined
     origin_s = min(r.arrival_s for r in ran)
     backlogged_at = _backlogged(ran, clients, origin_s, window_s)
-    contended = np.array(sorted(set().union(*backlogged_at)), dtype=np.int64)
+    contended = np.unique(np.concatenate(backlogged_at))
     given = np.zeros((len(clients), len(contended)))
     for request in ran:
         assert request.scheduled_s is not None
@@ -56,7 +56,7 @@ def fairness(requests: Sequence[RequestRecord], window_s: float = 1.0) -> dict[s
     contended, given = contended[something], given[:, something]
     if not contended.size:
         return undefined
-    backlogged = np.array([[int(window) in windows for window in contended] for windows in backlogged_at])
+    backlogged = np.stack([np.isin(contended, windows, assume_unique=True) for windows in backlogged_at])
     caps = np.where(backlogged, np.inf, given)
     fair = np.stack([max_min_shares(caps[:, w], float(given[:, w].sum())) for w in range(len(contended))], axis=1)
     beyond = np.clip(given - fair, 0, None).sum() / given.sum()
@@ -70,14 +70,27 @@ def fairness(requests: Sequence[RequestRecord], window_s: float = 1.0) -> dict[s
 
 def _backlogged(
     ran: Sequence[RequestRecord], clients: dict[str, int], origin_s: float, window_s: float
-) -> list[set[int]]:
-    """Of each client the windows, by number, at both ends of which it has a request waiting."""
-    waiting: list[set[int]] = [set() for _ in clients]  # at the beginning of which windows
+) -> list[NDArray[np.int64]]:
+    """Of each client the windows, by number and ascending, at both ends of which it has a request waiting."""
+    waits: list[list[tuple[int, int]]] = [[] for _ in clients]  # at the beginnings of windows first to end - 1
     for request in ran:
         assert request.scheduled_s is not None
         first, end = (math.ceil((t - origin_s) / window_s) for t in (request.arrival_s, request.scheduled_s))
-        waiting[clients[request.client]].update(range(first, end))
-    return [{window for window in windows if window + 1 in windows} for windows in waiting]
+        if first < end:
+            waits[clients[request.client]].append((first, end))
+    return [_inside(own) for own in waits]
+
+
+def _inside(spans: list[tuple[int, int]]) -> NDArray[np.int64]:
+    """The numbers n such that n and n + 1 lie in spans, each from its first number to before its end."""
+    inside = [np.zeros(0, dtype=np.int64)]
+    begin = end = -1
+    for first, last in sorted(spans):  # each number once, however many requests wait for however long
+        if first > end:
+            inside.append(np.arange(begin, end - 1))
+            begin = first
+        end = max(end, last)
+    return np.concatenate([*inside, np.arange(begin, end - 1)])
 
 
 def max_min_shares(caps: Floats, total: float) -> Floats:

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True, kw_only=True)
 class StepRecord:
-    """One executed step. Counts of events (`evictions`, `preemptions`, `cache_*`) are those of this step alone."""
+    """One executed step. Counts of events (`evictions`, `preemptions`, `cache_*`) are those since the step before was
+    planned, plans that came to nothing included."""
 
     step: int
     submit_s: float

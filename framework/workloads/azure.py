@@ -29,11 +29,11 @@ class Azure(TraceWorkload):
             nonlocal start
             stamp, prompt, output = columns.values(line)
             time = _time(stamp)
-            start = start or time  # seconds since the epoch would leave a float too few digits
+            prompt_tokens = whole_text("ContextTokens", prompt, 1)
+            output_tokens = whole_text("GeneratedTokens", output, 1)
+            start = start or time  # of the first good line; since the epoch, a float would have too few digits
             return TraceRow(
-                time_s=(time - start).total_seconds(),
-                prompt_tokens=whole_text("ContextTokens", prompt, 1),
-                output_tokens=whole_text("GeneratedTokens", output, 1),
+                time_s=(time - start).total_seconds(), prompt_tokens=prompt_tokens, output_tokens=output_tokens
             )
 
         return row

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,6 +29,8 @@ def request_from_line(line: str, where: str, defaults: Mapping[str, object]) -> 
         row = json.loads(line)
     except json.JSONDecodeError as error:
         raise ValueError(f"{where}: not JSON ({error.msg} at column {error.colno}); expected an object") from error
+    except (RecursionError, ValueError) as error:  # nested too deeply, or a number of thousands of digits
+        raise ValueError(f"{where}: not JSON that can be read ({error}); expected an object") from error
     if not isinstance(row, dict):
         raise ValueError(f'{where}: expected an object such as {{"prompt": "..."}}, not {type(row).__name__}')
     if unknown := [key for key in row if key not in PROMPT_KEYS + REQUEST_KEYS + PARAM_KEYS]:
@@ -97,7 +100,7 @@ def _is_int(value: object) -> bool:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def _short(value: object, limit: int = 60) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-import math
+import re
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,6 +20,8 @@ def json_object(line: str, required: Sequence[str], optional: Sequence[str] = ()
         row = json.loads(line)
     except json.JSONDecodeError as error:
         raise ValueError(f"not JSON ({error.msg} at column {error.colno}); expected an object") from error
+    except RecursionError as error:
+        raise ValueError("not JSON that can be read (nested too deeply); expected an object") from error
     if not isinstance(row, dict):
         raise ValueError(f"expected an object with {', '.join(required)}, not {type(row).__name__}")
     if missing := [key for key in required if key not in row]:
@@ -51,7 +54,10 @@ class CsvColumns:
 
 
 def _split(line: str) -> list[str]:
-    return next(csv.reader((line,)), [])
+    try:
+        return next(csv.reader((line,)), [])
+    except csv.Error as error:  # such as a field of more than 131,072 characters
+        raise ValueError(f"not CSV ({error}); expected values between commas") from error
 
 
 def whole(name: str, value: object, at_least: int) -> int:
@@ -65,7 +71,7 @@ def whole(name: str, value: object, at_least: int) -> int:
 
 def whole_text(name: str, said: str, at_least: int) -> int:
     """The integer that `said` spells, of at least that."""
-    if not said.lstrip("+-").isdecimal():
+    if not re.fullmatch(r"[+-]?\d{1,18}", said):
         raise ValueError(f"{name}={said!r} must be an integer")
     return whole(name, int(said), at_least)
 
@@ -79,7 +85,7 @@ def text(name: str, value: object) -> str:
 
 def seconds(name: str, value: object) -> float:
     """`value`, a finite number of at least 0."""
-    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+    if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) <= sys.float_info.max:
         raise ValueError(f"{name}={short(value)} must be a finite number")
     if value < 0:
         raise ValueError(f"{name}={value} must be at least 0")

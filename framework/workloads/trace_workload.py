@@ -48,7 +48,7 @@ class TraceWorkload(Workload):
         """
         Args:
             path: the file.
-            num_requests: how many in all; None for as many as the file has.
+            num_requests: how many in all, an error where the file has fewer; None for as many as it has.
             limit: use the first this many requests of the file; None for all.
             loop: start over at the end of the file until `num_requests` are drawn. Prompts of another pass have keys of
                 their own, so that they share prefixes among themselves as the file says, and none with earlier passes.
@@ -109,7 +109,14 @@ class TraceWorkload(Workload):
             max_model_len=context.max_model_len,
         )
         rows = read.rows
-        count = len(rows) if self.num_requests is None or not self.loop else self.num_requests
+        count = len(rows) if self.num_requests is None else self.num_requests
+        if count > len(rows) and not self.loop:
+            skipped = f", {read.num_skipped} bad lines left out" if read.num_skipped else ""
+            raise ValueError(
+                f"workload.num_requests={count}, but {self.path} has {len(rows)} requests within "
+                f"workload.limit={'null' if self.limit is None else self.limit}{skipped}; lower it, or set "
+                f"workload.loop=true to start over at the end"
+            )
         self.effective = {
             "trace_sha256": read.sha256,
             "trace_requests": len(rows),

@@ -16,6 +16,7 @@ class Profiled(CostModel):
     """Interpolates the step times of a calibration (`python run.py experiment=calibrate`) of this device, model and tp.
 
     The idea of simulating from profiled operators is Vidur's (MLSys 2024); whole steps are what this engine measures.
+    Capturing a graph while requests wait is no part of a profile: it takes what the hardware preset says.
     """
 
     def __init__(self, deployment: Deployment, *, path: str | None = None) -> None:
@@ -27,10 +28,12 @@ class Profiled(CostModel):
         self.profile = StepProfile.read(Path(path).expanduser() if path is not None else _shipped(deployment))
         self.profile.check(deployment, path or "the shipped profile")
         self._path = path
-        self.cost = self.profile.cost  # type: ignore[method-assign]  # once a step: no call in between
 
     def cost(self, step: StepShape) -> StepCost:
-        return self.profile.cost(step)
+        cost = self.profile.cost(step)
+        if step.captures:
+            cost = cost._replace(host_s=cost.host_s + self.deployment.hardware.capture_s)
+        return cost
 
     def effective(self) -> dict[str, object]:
         return {
@@ -54,6 +57,6 @@ def _shipped(deployment: Deployment) -> Path:
         names = ", ".join(sorted(file.stem for file in _SHIPPED.glob("*.json"))) or "none"
         raise ValueError(
             f"no profile for {path.stem} is shipped (there is {names}); make one: "
-            f"{StepProfile.command(hardware, model, deployment.tp)}, then set cost_model.path; or cost_model=roofline"
+            f"{StepProfile.command_for(deployment)}, then set cost_model.path; or cost_model=roofline"
         )
     return path

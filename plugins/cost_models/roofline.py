@@ -50,6 +50,9 @@ class Roofline(CostModel):
         for name, value in (("bandwidth_share", bandwidth_share), ("matrix_share", matrix_share)):
             if not 0 < value <= 1:
                 raise ValueError(f"cost_model.{name}={value} must be in (0, 1]")
+        for name, value in (("host_s", host_s), ("host_row_s", host_row_s)):
+            if not 0 <= value < float("inf"):
+                raise ValueError(f"cost_model.{name}={value} must be a finite number of seconds, at least 0")
         hardware, model, tp = deployment.hardware, deployment.model, deployment.tp
         item, kv_item = _ITEM_BYTES[deployment.dtype], _ITEM_BYTES[deployment.kv_dtype]
         self.host_s, self.host_row_s = host_s, host_row_s
@@ -65,7 +68,8 @@ class Roofline(CostModel):
         # Written and read once each: normed input, queries, attention output, both residual updates, gate, up, product.
         values = 8 * model.hidden_size + 3 * model.num_heads * model.head_size // tp + 5 * model.intermediate_size // tp
         self._activation_token_s = layers * 2 * values * item * self._byte_s
-        self._kv_token_s = model.kv_values_per_token * kv_item * self._byte_s / tp
+        kv_ranks = min(tp, model.num_kv_heads)  # beyond that many, ranks hold the same heads
+        self._kv_token_s = model.kv_values_per_token * kv_item * self._byte_s / kv_ranks
         self._pair_s = 4 * layers * model.num_heads * model.head_size * self._flop_s / tp
         self._num_kernels = layers * _LAYER_KERNELS + _OTHER_KERNELS
         self._reduce_s = self._reduce_token_s = 0.0

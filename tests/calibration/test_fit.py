@@ -50,6 +50,13 @@ def launch_s(shape: StepShape) -> float:
     return 8e-3 + 2e-6 * shape.num_rows + (1e-3 if mixed else 0.0)
 
 
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("changed", [{"max_model_len": 40}, {"max_num_batched_tokens": 1}, {"capacity_tokens": 60}])
+def test_limits_that_no_step_fits_are_refused(changed: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match=r"only 0 of calibrate\.num_points=6 steps fit engine\.max_model_len=.* raise"):
+        mixed_points(6, **LIMITS | changed)
+
+
 def test_designed_steps_fit_the_engine() -> None:
     for rows in mixed_points(60, **LIMITS):
         assert len(rows) <= 64

@@ -34,7 +34,11 @@ def test_reading_gives_what_was_written(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"tp": 2}, r"tp is 1, not 2.*executor.tp=2"),
-        ({"dtype": "float16"}, "dtype is bfloat16, not float16"),
+        (
+            {"dtype": "float16", "kv_dtype": "float16"},
+            "dtype is bfloat16, not float16.*executor.device=cuda executor.dtype=float16, on h200",
+        ),
+        ({"kv_dtype": "float8_e4m3fn"}, "kv_dtype is bfloat16.*executor.device=cuda executor.kv_dtype=fp8, on h200"),
         ({"model_name": "other", "model": dataclasses.replace(deployment().model, num_layers=9)}, "model=other"),
         ({"hardware": deployment("a100").hardware}, "hardware is h200, not a100.*on a100"),
     ],
@@ -65,6 +69,14 @@ def test_graphs_that_were_not_measured_are_refused() -> None:
     step = decode(8, 400)._replace(scope=GraphScope.FORWARD)
     with pytest.raises(ValueError, match="knows graphs of scope step, not forward; calibrate again"):
         StepProfile.read(SHIPPED).cost(step)
+
+
+def test_a_graph_that_is_captured_first_takes_longer() -> None:
+    model = COST_MODELS.build({"name": "profiled"}, deployment())
+    step = decode(8, 400)
+    extra_s = model.cost(step._replace(captures=True)).host_s - model.cost(step).host_s
+    assert extra_s == pytest.approx(deployment().hardware.capture_s)
+    assert extra_s > 0
 
 
 def test_tables_are_linear_between_what_was_measured() -> None:

@@ -73,6 +73,16 @@ def test_tensor_parallel_ranks_share_work_and_pay_for_reductions() -> None:
     assert slowed.cost(prefill(8192)).device_s - four == pytest.approx(2 * 36 * (1e-3 - 1e-5))
 
 
+def test_ranks_beyond_the_kv_heads_read_the_same_heads() -> None:
+    def read_s(tp: int) -> float:
+        roof = roofline(tp=tp)
+        return roof.cost(decode(8, 900_000)).device_s - roof.cost(decode(8, 100_000)).device_s
+
+    assert deployment().model.num_kv_heads == 8
+    assert read_s(8) == pytest.approx(read_s(1) / 8)
+    assert read_s(16) == pytest.approx(read_s(8))
+
+
 def test_devices_are_ordered_as_their_bandwidths() -> None:
     times = [roofline(name).cost(decode(8, 8000)).device_s for name in ("h200", "h100", "a100", "rtx4090", "l40s")]
     assert times == sorted(times)
@@ -100,6 +110,8 @@ def test_large_decode_steps_are_within_15_percent_of_an_h200(model: str) -> None
     ("name", "parameters", "message"),
     [
         ("roofline", {"matrix_share": 1.5}, r"cost_model.matrix_share=1.5 must be in \(0, 1\]"),
+        ("roofline", {"host_s": -1.0}, "cost_model.host_s=-1.0 must be a finite number of seconds, at least 0"),
+        ("roofline", {"host_row_s": float("nan")}, "cost_model.host_row_s=nan must be a finite number"),
         ("constant", {"step_s": -1.0}, "cost_model.step_s=-1.0 must be a finite number"),
         ("constant", {"step_s": 0.0, "token_s": 0.0}, "no time would pass"),
     ],

@@ -51,5 +51,5 @@ def test_schedulers(scheduler: Scheduler, message: str) -> None:
 
 
 def test_eviction_policy() -> None:
-    with pytest.raises(PluginError, match="eviction policy Stubborn returned Block"):
+    with pytest.raises(PluginError, match=r"^eviction policy Stubborn returned Block"):
         run(SCHEDULERS.get("chunked_prefill")(), Stubborn())

@@ -162,6 +162,8 @@ def test_a_refused_request_reaches_no_router_and_takes_an_id() -> None:
 def test_a_router_that_names_no_replica_is_named() -> None:
     with pytest.raises(PluginError, match="router Spy sent request 0 to replica 2; there are 0 to 1"):
         run(Fleet([engine(), engine()], Spy([2])), [timed(0, 9, 2)])
+    with pytest.raises(PluginError, match="router Spy sent request 0 to replica None; there are 0 to 1"):
+        run(Fleet([engine(), engine()], Spy([None])), [timed(0, 9, 2)])  # type: ignore[list-item]
 
     class Broken(Router):
         def route(self, *_: Any) -> int:

@@ -6,6 +6,8 @@ from array import array
 
 import pytest
 
+from framework.engine.blame import blaming
+from framework.errors import PluginError
 from framework.execution.executor import Admission, StepBatch
 from framework.execution.shadow_memory import ShadowMemory
 from framework.execution.simulated import SimulatedExecutor
@@ -104,6 +106,25 @@ def test_a_graph_that_made_room_is_captured_again() -> None:
         simulated.submit(decode(step, rows))
         simulated.collect()
     assert [shape.captures for shape in model.asked] == [True, False, True, True]
+
+
+@pytest.mark.parametrize("cost", [StepCost(float("nan"), 0.0), StepCost(1.0, -0.5), StepCost(1.0, 0.0, float("inf"))])
+def test_a_cost_that_is_no_time_is_refused_by_name(cost: StepCost) -> None:
+    simulated, _ = executor(cost)
+    with pytest.raises(PluginError, match=r"cost model Fixed: step 7 costs device_s=.* finite number of seconds, at"):
+        simulated.submit(decode(7, 1))
+
+
+def test_a_cost_model_that_raises_is_named() -> None:
+    class Lost(CostModel):
+        def cost(self, step: StepShape) -> StepCost:
+            raise KeyError("lost")
+
+    simulated = SimulatedExecutor(
+        Lost(DEPLOYMENT), GRAPHS.build({"name": "eager"}), LIMITS, num_blocks=64, vocab_size=100
+    )
+    with pytest.raises(PluginError, match=r"cost model Lost .*KeyError: 'lost'"), blaming():
+        simulated.submit(decode(0, 1))
 
 
 def test_verify_notices_a_block_that_holds_something_else() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from typing import Any
 
 import numpy as np
@@ -101,6 +102,14 @@ def test_quiet_weeks_cost_and_change_nothing() -> None:
     order = "aaaabbbbbb"
     later = [request(client, later_s, later_s + i, later_s + i + 1.0) for i, client in enumerate(order)]
     assert fairness([*serve(order), *later]) == pytest.approx(fairness(serve(order)))
+
+
+def test_long_waits_cost_and_change_nothing() -> None:
+    """A long queue: what its requests wait for is counted once, not once for each of them."""
+    began_s = time.process_time()
+    metrics = fairness([request("ab"[i % 2], 0.0, 50.0 * i, 50.0 * i + 1) for i in range(2000)])
+    assert time.process_time() - began_s < 3  # a second where a request a window is one operation: 1e8 of these
+    assert metrics["fairness_index"] == pytest.approx(1)
 
 
 def test_undefined_without_competition() -> None:

@@ -113,12 +113,12 @@ def test_the_victim_is_the_one_asked_for(name: str) -> None:
     "name", ["chunked_prefill", "fair", "highest_response_ratio", "longest_prefix", "priority", "shortest_first"]
 )
 def test_nobody_is_admitted_into_blocks_that_a_preemption_freed(name: str) -> None:
-    num_preempting_steps = 0
+    num_preempting_steps = num_preempted = 0
 
     def check(engine: Engine, admitted: list[int]) -> None:
-        nonlocal num_preempting_steps
-        if engine.plan.num_preempted:
-            num_preempting_steps += 1
+        nonlocal num_preempting_steps, num_preempted
+        if engine.plan.num_preempted > num_preempted:
+            num_preempting_steps, num_preempted = num_preempting_steps + 1, engine.plan.num_preempted
             assert admitted == []
 
     jobs = [Job(prompt_tokens=24, max_tokens=40)] * 3 + [Job(prompt_tokens=1, max_tokens=8, arrival_s=0.05)] * 30

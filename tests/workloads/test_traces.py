@@ -87,6 +87,21 @@ def test_azure_lines_across_midnight_and_with_windows_line_ends(tmp_path: Path) 
         assert all(keys(r) == [] for r in requests)
 
 
+def test_more_requests_than_a_file_has_are_refused(tmp_path: Path) -> None:
+    path = write(tmp_path, [line_of(t, 5, [t]) for t in (1000, 3000, 2000)])
+    assert len(draw("mooncake", path, num_requests=2)) == 2
+    with pytest.raises(ValueError, match=r"num_requests=3, but .* has 2 requests .*=null, 1 bad .*loop=true"):
+        draw("mooncake", path, num_requests=3, on_bad_line="skip")
+    with pytest.raises(ValueError, match=r"num_requests=2, but .* has 1 requests within workload\.limit=1"):
+        draw("mooncake", path, num_requests=2, limit=1)
+
+
+def test_azure_times_count_from_the_first_line_that_can_be_used(tmp_path: Path) -> None:
+    header, first, second = AZURE_LINES.split("\n")[:3]
+    path = write(tmp_path, f"{header}\n2099-01-01 00:00:00,x,4\n{first}\n{second}\n")
+    assert [r.arrival_s for r in draw("azure", path, on_bad_line="skip")] == pytest.approx([0, 4.314579], abs=1e-9)
+
+
 def test_burstgpt_columns_are_found_by_name(tmp_path: Path) -> None:
     a, b = draw("burstgpt", write(tmp_path, BURST_LINES))
     assert (a.num_prompt_tokens, a.params.max_tokens, a.arrival_s) == (472, 18, 0)
@@ -116,6 +131,10 @@ BAD = [
     ("mooncake", json.dumps(line_of(0, 5, [-1])), "hash_ids=-1 must be at least 0"),
     ("mooncake", json.dumps(line_of(0, 5, [2**63])), "must be below"),
     ("mooncake", json.dumps(line_of(0, 4000, list(range(8)), output=97)), "4000 prompt and 97 output tokens are 4097"),
+    ("mooncake", json.dumps(line_of(10**400, 1, [1])), "... must be a finite number"),
+    ("mooncake", "[" * 100_000, "nested too deeply"),
+    ("azure", "2023-11-16 18:15:46,+-3,4", "ContextTokens='+-3' must be an integer"),
+    ("azure", "3" * 200_000 + ",3,4", "not CSV (field larger than field limit"),
     ("azure", "yesterday,3,4", "TIMESTAMP='yesterday' must be a date and time"),
     ("azure", "2023-11-16 18:15:46,3", "has 2 columns where the header has 3"),
     ("azure", "2023-11-16 18:15:46,3.5,4", "ContextTokens='3.5' must be an integer"),
@@ -231,7 +250,6 @@ def test_loop_repeats_lengths_and_times_with_keys_of_its_own(tmp_path: Path) -> 
     assert len(set.union(*passes)) == 9
     assert workload.effective["passes"] == 3
     assert len(draw("mooncake", path, num_requests=2)) == 2
-    assert len(draw("mooncake", path, num_requests=99)) == 4
 
 
 @pytest.mark.parametrize(("arrival", "cv"), [("poisson", 1.0), ("gamma", 3.0)])

@@ -186,6 +186,8 @@ def test_jsonl_reads_every_kind_of_prompt_in_arrival_order(tmp_path: Path) -> No
     [
         ("{", "not JSON"),
         ("[1]", "expected an object such as"),
+        ("[" * 100_000, "not JSON that can be read"),
+        ('{"prompt": "a", "arrival_s": 1' + "0" * 400 + "}", "expected a finite number"),
         ("{}", "no prompt; expected one of prompt, messages, prompt_token_ids"),
         ('{"prompt": null}', "no prompt"),
         ('{"prompt": "a", "max_token": 3}', "unknown key 'max_token'; expected some of .*max_tokens"),

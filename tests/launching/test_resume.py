@@ -32,6 +32,10 @@ def test_only_what_did_not_complete_runs_again(sweep: Run, tmp_path: Path) -> No
     assert [name for name in second if second[name] == first[name]] == ["0"]
     assert [cell["reused"] for cell in cells(tmp_path / "s")] == [True, False]
 
+    done = sweep("resume=s", "hydra.launcher.timeout_s=50", "hydra.launcher.order=given")
+    assert done.returncode == 0, done.stderr
+    assert "2 cells: 2 completed (2 of them earlier)" in done.stdout, "keys of Hydra's own choose no other cells"
+
     done = sweep("resume=s", "model.name=fine,failing,loud")
     assert done.returncode == 0, done.stderr
     assert "3 cells: 3 completed (2 of them earlier)" in done.stdout

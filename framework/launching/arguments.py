@@ -20,8 +20,8 @@ EXPERIMENTS = ROOT / "conf" / "experiment"
 def expand(arguments: Sequence[str]) -> list[str]:
     """`arguments` as Hydra takes them.
 
-    - `resume=DIR`: the sweep goes on in DIR. Alone, or with keys of Hydra only (`hydra.launcher.timeout_s=60`), it takes
-      the overrides that the sweep was started with.
+    - `resume=DIR`: the sweep goes on in DIR. Alone, or with keys of Hydra's own (`hydra.launcher.timeout_s=60`), it
+      takes the overrides that the sweep was started with.
     - `smoke=true`: the overrides under `study.smoke` of the chosen experiment's file, which make it small.
     - In a sweep, `scheduler.limit=3` becomes an axis of one value: Hydra would otherwise apply it to the default one
       first, and refuse it if that scheduler has no such key, whatever `scheduler=a,b` says.

@@ -54,10 +54,6 @@ class GridSweeper(Sweeper):
             ValueError: the folder holds another sweep's records, or an axis is an interval or has no value.
         """
         cells = [(overrides, self._compose(overrides)) for overrides in self._grid(arguments)]  # makes no folder yet
-        if not cells:
-            raise ValueError(
-                f"{' '.join(arguments)}: an axis has no value, so the sweep has no cell; range(5) has five"
-            )
         illegal = [config for _, config in cells if isinstance(config, Exception)]
         if len(illegal) == len(cells):
             raise illegal[0]
@@ -106,6 +102,8 @@ class GridSweeper(Sweeper):
                     "hydra/sweeper=search to let Optuna choose"
                 )
         (grid,) = BasicSweeper.split_arguments(parsed, None)
+        if not grid:
+            raise ValueError(f"{' '.join(axes)}: an axis has no value, so the sweep has no cell; range(5) has five")
         if not self.arms:
             return grid
         return [_merged(cell, [*arm, f"study.arm={name}"]) for name, arm in self.arms.items() for cell in grid]
@@ -136,7 +134,7 @@ def _sort_out(
         about = {"overrides": own} if isinstance(config, Exception) else config
         if earlier.completed(about) is not None:
             continue
-        folder = earlier.folder_for(about)
+        folder = earlier.folder_for(about, own)
         if isinstance(config, Exception):
             status, reason = settle(sweep.folder / folder, about, "", explain(config), "skipped")
             sweep.cells.append(Cell(folder=folder, overrides=own, status=status, reason=reason))

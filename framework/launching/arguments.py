@@ -27,7 +27,7 @@ def expand(arguments: Sequence[str]) -> list[str]:
       first, and refuse it if that scheduler has no such key, whatever `scheduler=a,b` says.
 
     Raises:
-        ValueError: there is nothing to resume, or the experiment has no small form.
+        ValueError: there is nothing to resume, or it is a search, or the experiment has no small form.
     """
     rest, words = [], {}
     for text in arguments:
@@ -72,7 +72,21 @@ def _resume(folder: Path, rest: list[str]) -> list[str]:
             raise ValueError(f"resume={folder}: it has no sweep.json; give the overrides of the sweep as well")
         given = {_key(text) for text in rest}
         rest = [*(text for text in sweep.arguments if _key(text) not in given), *rest]
+    if _is_search(rest):
+        raise ValueError(
+            f"resume={folder}: a search cannot be resumed, since what Optuna knew ended with it; start it again, in a "
+            "new folder"
+        )
     return [*rest, f"hydra.sweep.dir='{folder}'", "hydra.sweeper.resume=true"]
+
+
+def _is_search(rest: Sequence[str]) -> bool:
+    """Whether another sweeper than the grid is chosen, here or by the experiment."""
+    chosen = {_key(text): text.partition("=")[2] for text in rest}
+    if "hydra/sweeper" in chosen:
+        return chosen["hydra/sweeper"] != "grid"
+    path = EXPERIMENTS / f"{chosen.get('experiment')}.yaml"
+    return path.is_file() and "override /hydra/sweeper:" in path.read_text(encoding="utf-8")
 
 
 def _key(override: str) -> str:

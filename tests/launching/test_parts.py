@@ -40,6 +40,13 @@ def test_a_search_without_its_objectives_runs_no_cell(direction: object, tmp_pat
     assert not (tmp_path / "s").exists()
 
 
+@pytest.mark.parametrize("choice", ["hydra/sweeper=search", "experiment=search_tradeoff"])
+def test_a_search_cannot_be_resumed_as_a_grid_is(choice: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="a search cannot be resumed"):
+        expand(["-m", f"resume={tmp_path}", "seed=1", choice])
+    expand(["-m", f"resume={tmp_path}", "experiment=ablation"])
+
+
 def test_max_parallel_limits_cells_with_and_without_gpus() -> None:
     leases = Leases(["0", "1"], 2)
     assert leases.take(0) == []

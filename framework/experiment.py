@@ -33,7 +33,8 @@ def run_cell(cfg: DictConfig, cell: CellInfo | None = None) -> Status:
         cell: What the record and the tracker say about it; None takes it from the running Hydra app.
 
     Raises:
-        KeyboardInterrupt: after Ctrl-C, with the record written as `interrupted`; a second one kills the process.
+        KeyboardInterrupt: after Ctrl-C or SIGTERM, with the record written as `interrupted`; a second one kills the
+            process.
     """
     from framework.launching.resume_key import resume_key
     from framework.tracking import Record, RecordWriter, publish
@@ -63,8 +64,8 @@ def run_cell(cfg: DictConfig, cell: CellInfo | None = None) -> Status:
                     _measure(cfg, workload, record, tracker)
             except IncompatibleError as error:
                 record.status, record.reason = "skipped", str(error)
-            except KeyboardInterrupt:
-                record.status, record.reason = "interrupted", "Ctrl-C"
+            except KeyboardInterrupt as error:
+                record.status, record.reason = "interrupted", str(error) or "Ctrl-C"
             except Exception as error:  # noqa: BLE001 (recorded and printed; a sweep goes on)
                 record.status, record.reason = "failed", _one_line(error)
                 record.traceback = traceback.format_exc()
@@ -168,21 +169,27 @@ def _build(cfg: DictConfig) -> BuiltEngine:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """The first Ctrl-C inside raises KeyboardInterrupt, so that the record gets written; the second one kills."""
+    """The first Ctrl-C or SIGTERM inside raises KeyboardInterrupt, so that the record gets written; the next one kills.
+
+    A SIGTERM that somebody handles already (a launcher, submitit) stays theirs.
+    """
     if threading.current_thread() is not threading.main_thread():  # signals belong to the main thread
         yield
         return
 
     def first(number: int, frame: object) -> None:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        for each in previous:
+            signal.signal(each, signal.SIG_DFL)
         print("interrupted: writing the record (Ctrl-C again kills)", file=sys.stderr, flush=True)
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt("" if number == signal.SIGINT else signal.Signals(number).name)
 
-    previous = signal.signal(signal.SIGINT, first)
+    ours = [signal.SIGINT, *([signal.SIGTERM] if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL else [])]
+    previous = {each: signal.signal(each, first) for each in ours}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, previous)
+        for each, handler in previous.items():
+            signal.signal(each, handler)
 
 
 def _report(record: Record, folder: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from framework.launching.sweep_file import Sweep
 from tests.analysis.records import write_sweep
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -51,7 +52,9 @@ def test_command(command: str, folder: Path) -> None:
         if word.startswith("multirun/"):
             write_sweep(folder / word)  # what an earlier command would have left there
         if word.startswith("resume="):
-            (folder / word.removeprefix("resume=")).mkdir(parents=True)  # a sweep that completed nothing
+            started = folder / word.removeprefix("resume=")  # a sweep that completed nothing
+            started.mkdir(parents=True)
+            Sweep(folder=started, arguments=["executor=simulated", "workload=synthetic", "tracker=files"]).write()
     if words[0] == "make":
         if shutil.which("make") is None:
             pytest.skip("make is not installed")
@@ -68,6 +71,16 @@ def test_python_block(block: str, folder: Path) -> None:
     done = execute([sys.executable, "-c", block], folder)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "Paris" in done.stdout
+
+
+def test_a_folder_that_a_command_reads_was_made_by_one_before_it() -> None:
+    made: set[str] = set()
+    for command in commands():
+        for word in shlex.split(command):
+            name = word.removeprefix("resume=")
+            assert not name.startswith("multirun/") or name in made, command
+            if word.startswith("hydra.sweep.dir="):
+                made.add(word.partition("=")[2])
 
 
 def test_the_readme_has_commands() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from framework.tracking.record import REQUESTS, STEPS, SUMMARY
+from framework.tracking.record import REQUESTS, STEPS, SUMMARY, SUPERSEDED
 
 Value = str | int | float | bool | None
 _TRACES_OF_A_CELL = {SUMMARY, REQUESTS, STEPS, ".hydra"}
@@ -144,7 +144,8 @@ def natural(value: Any) -> list[Any]:
 def _candidates(root: Path) -> Iterator[Path]:
     found = []
     for folder, subfolders, files in os.walk(root):
-        if _TRACES_OF_A_CELL.intersection(files) or ".hydra" in subfolders:
+        traces = _TRACES_OF_A_CELL.intersection(files) or ".hydra" in subfolders
+        if traces and (SUMMARY in files or SUPERSEDED not in files):
             found.append(Path(folder))
         subfolders[:] = [name for name in subfolders if not name.startswith(".") and name != "wandb"]
     return iter(sorted(found, key=lambda path: [natural(part) for part in path.parts]))

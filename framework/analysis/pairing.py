@@ -53,8 +53,10 @@ def compare_cells(
     everything, damaged = find(folders)
     cells = [cell for cell in everything if cell.status == "completed"]
     if not cells:
-        reasons = "".join(f"\n  {cell.folder}: {cell.status}: {cell.reason}" for cell in everything[:10])
-        raise ValueError(f"none of the {len(everything)} records is completed:{reasons}")
+        reasons = [f"{cell.folder}: {cell.status}: {cell.reason}" for cell in everything[:10]]
+        reasons += [f"{one.folder}: damaged: {one.why}" for one in damaged[:10]]
+        found = f"{len(everything)} records" + (f" ({len(damaged)} more are damaged)" if damaged else "")
+        raise ValueError(f"none of the {found} is completed:" + "".join(f"\n  {line}" for line in reasons))
     differing = differing_keys(cells)
     keys = list(dict.fromkeys(known_key(k, cells) for k in by)) or [k for k in differing if not is_seed(k)]
     groups = make_groups(cells, keys)

@@ -32,7 +32,7 @@ def main(arguments: Sequence[str]) -> int:
 
     Returns:
         0 when every cell completed or was skipped, 1 when one failed, 2 for a configuration that does not compose, 130
-        after Ctrl-C.
+        after Ctrl-C or SIGTERM.
     """
     if (rank := world_rank()) is not None:  # one of torchrun's
         from framework.parallel.torchrun import dismiss, serve

@@ -13,19 +13,21 @@ from framework.launching.sweep_file import read_sweep
 from framework.registry import REGISTRIES
 
 _KEY_OF_A_PLUGIN = re.compile(rf"({'|'.join((*REGISTRIES, 'executor'))})\.[\w.]+=")
+_HYDRAS_OWN = re.compile(r"[+~]*hydra[./]")
 EXPERIMENTS = ROOT / "conf" / "experiment"
 
 
 def expand(arguments: Sequence[str]) -> list[str]:
     """`arguments` as Hydra takes them.
 
-    - `resume=DIR`: the sweep goes on in DIR. Alone, it takes the overrides that the sweep was started with.
+    - `resume=DIR`: the sweep goes on in DIR. Alone, or with keys of Hydra's own (`hydra.launcher.timeout_s=60`), it
+      takes the overrides that the sweep was started with.
     - `smoke=true`: the overrides under `study.smoke` of the chosen experiment's file, which make it small.
     - In a sweep, `scheduler.limit=3` becomes an axis of one value: Hydra would otherwise apply it to the default one
       first, and refuse it if that scheduler has no such key, whatever `scheduler=a,b` says.
 
     Raises:
-        ValueError: there is nothing to resume, or the experiment has no small form.
+        ValueError: there is nothing to resume, or it is a search, or the experiment has no small form.
     """
     rest, words = [], {}
     for text in arguments:
@@ -64,12 +66,31 @@ def _resume(folder: Path, rest: list[str]) -> list[str]:
         raise ValueError(f"resume={folder} is the folder of the sweep; leave hydra.sweep.dir out")
     if not folder.is_dir():
         raise ValueError(f"resume={folder}: no such folder")
-    if not any("=" in text for text in rest):
+    if not any("=" in text and not _HYDRAS_OWN.match(text) for text in rest):
         sweep = read_sweep(folder)
         if sweep is None:
             raise ValueError(f"resume={folder}: it has no sweep.json; give the overrides of the sweep as well")
-        rest = [*rest, *sweep.arguments]
+        given = {_key(text) for text in rest}
+        rest = [*(text for text in sweep.arguments if _key(text) not in given), *rest]
+    if _is_search(rest):
+        raise ValueError(
+            f"resume={folder}: a search cannot be resumed, since what Optuna knew ended with it; start it again, in a "
+            "new folder"
+        )
     return [*rest, f"hydra.sweep.dir='{folder}'", "hydra.sweeper.resume=true"]
+
+
+def _is_search(rest: Sequence[str]) -> bool:
+    """Whether another sweeper than the grid is chosen, here or by the experiment."""
+    chosen = {_key(text): text.partition("=")[2] for text in rest}
+    if "hydra/sweeper" in chosen:
+        return chosen["hydra/sweeper"] != "grid"
+    path = EXPERIMENTS / f"{chosen.get('experiment')}.yaml"
+    return path.is_file() and "override /hydra/sweeper:" in path.read_text(encoding="utf-8")
+
+
+def _key(override: str) -> str:
+    return override.partition("=")[0].lstrip("+~")
 
 
 def _smoke(value: str, rest: Sequence[str]) -> list[str]:

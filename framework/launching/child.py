@@ -89,7 +89,7 @@ def _main(run: Callable[[], object], folder: Path, gpus: list[str], parent: int)
 def _interrupt_once(number: int, frame: object) -> None:
     # Linux announces a parent's death once for each of its threads, and a second Ctrl-C would kill.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise KeyboardInterrupt
+    raise KeyboardInterrupt("SIGTERM")
 
 
 def _die_with(parent: int) -> None:

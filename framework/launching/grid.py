@@ -51,7 +51,7 @@ class GridSweeper(Sweeper):
         """Run every cell, and return what the launcher says of them.
 
         Raises:
-            ValueError: the folder holds another sweep's records.
+            ValueError: the folder holds another sweep's records, or an axis is an interval or has no value.
         """
         cells = [(overrides, self._compose(overrides)) for overrides in self._grid(arguments)]  # makes no folder yet
         illegal = [config for _, config in cells if isinstance(config, Exception)]
@@ -94,7 +94,16 @@ class GridSweeper(Sweeper):
     def _grid(self, arguments: list[str]) -> list[list[str]]:
         axes = [f"{key}={values}" for key, values in self.params.items()] + arguments
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        (grid,) = BasicSweeper.split_arguments(parser.parse_overrides(axes), None)
+        parsed = parser.parse_overrides(axes)
+        for override in parsed:
+            if override.is_interval_sweep():
+                raise ValueError(
+                    f"{override.input_line}: a grid has no intervals; list values, such as range(8,65,8), or set "
+                    "hydra/sweeper=search to let Optuna choose"
+                )
+        (grid,) = BasicSweeper.split_arguments(parsed, None)
+        if not grid:
+            raise ValueError(f"{' '.join(axes)}: an axis has no value, so the sweep has no cell; range(5) has five")
         if not self.arms:
             return grid
         return [_merged(cell, [*arm, f"study.arm={name}"]) for name, arm in self.arms.items() for cell in grid]
@@ -125,7 +134,7 @@ def _sort_out(
         about = {"overrides": own} if isinstance(config, Exception) else config
         if earlier.completed(about) is not None:
             continue
-        folder = earlier.folder_for(about)
+        folder = earlier.folder_for(about, own)
         if isinstance(config, Exception):
             status, reason = settle(sweep.folder / folder, about, "", explain(config), "skipped")
             sweep.cells.append(Cell(folder=folder, overrides=own, status=status, reason=reason))

@@ -56,7 +56,12 @@ class Setting:
         )
 
     def open_sweep(self) -> Sweep:
-        """The sweep as the sweeper or an earlier batch left it, or a new one."""
+        """The sweep as the sweeper or an earlier batch left it, or a new one.
+
+        Raises:
+            ValueError: a search has no objective for each of its directions, or the folder is another sweep's.
+        """
+        _check_objective(self.config)
         claim(self.sweep_folder)
         return read_sweep(self.sweep_folder) or new_sweep(self.config)
 
@@ -79,6 +84,21 @@ class Setting:
         except ValueError as error:
             done.status, done.return_value = JobStatus.FAILED, error
         return done
+
+
+def _check_objective(config: DictConfig) -> None:
+    """Of a search; without the check every cell would run before the search has nothing to choose by."""
+    direction = config.hydra.sweeper.get("direction")
+    if direction is None:
+        return
+    directions = list(direction) if OmegaConf.is_list(direction) else [direction]
+    names = list(config.objective or ())
+    if len(names) != len(directions):
+        ways = ", ".join(getattr(way, "name", str(way)) for way in directions)
+        raise ValueError(
+            f"objective=[{','.join(names)}]: this search has {len(directions)} direction(s) ({ways}); name as many "
+            "metrics, such as objective=[output_tokens_per_s]"
+        )
 
 
 def new_sweep(config: DictConfig) -> Sweep:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
+from framework.analysis.cells import read_cell
 from framework.launching.ending import read_summary
 from framework.launching.resume_key import config_key, resume_key
-from framework.launching.sweep_file import Cell
-from framework.tracking.record import SUMMARY
-
-SUPERSEDED = "superseded.json"
+from framework.launching.sweep_file import Cell, read_sweep
+from framework.tracking.record import SUMMARY, SUPERSEDED
 
 
 def own_overrides(folder: Path) -> list[str]:
@@ -29,6 +28,9 @@ class Earlier:
         self.folder = folder
         self._completed: dict[str, str] = {}
         self._latest: dict[str, tuple[str, str]] = {}
+        begun = read_sweep(folder)
+        self._begun = {tuple(cell.overrides): cell.folder for cell in begun.cells} if begun else {}
+        """Where the cells without a whole record were to run."""
         self.cells: dict[str, Cell] = {}
         """By folder, what is not run again."""
         for path in sorted(folder.rglob(SUMMARY)):
@@ -36,21 +38,29 @@ class Earlier:
             if summary is None:
                 continue
             where, status = str(path.parent.relative_to(folder)), str(summary["status"])
+            try:
+                read_cell(path.parent)
+            except ValueError as error:
+                print(f"{path.parent}: {error}; it counts as not completed")
+                status = "damaged"
             if status == "completed" and summary.get("resume_key"):
                 self._completed[summary["resume_key"]] = where
             about = Cell(folder=where, overrides=own_overrides(path.parent), status=status, reused=True)
             about.reason = str(summary["reason"])
             self.cells[where] = about
+            self._begun = {own: place for own, place in self._begun.items() if place != where}
             self._latest[config_key(summary.get("requested") or {})] = (where, status)
-        numbers = [int(path.name) for path in folder.iterdir() if path.name.isdigit()] if folder.is_dir() else []
+        names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+        numbers = [int(name) for name in (*names, *self._begun.values()) if name.isdigit()]
         self._next = max(numbers, default=-1) + 1
 
     def completed(self, config: Mapping[str, Any]) -> str | None:
         """Folder of the completed record of this very cell: same configuration, same code; None if there is none."""
         return self._completed.get(resume_key(config)) if self._completed else None
 
-    def folder_for(self, config: Mapping[str, Any]) -> str:
-        """The folder in which the cell runs: that of its record which did not complete, else the next number.
+    def folder_for(self, config: Mapping[str, Any], overrides: Sequence[str] = ()) -> str:
+        """The folder in which the cell runs: that of its record which did not complete, or, if it left none, the one
+        that `sweep.json` names for its overrides; else the next number.
 
         A completed record of the same configuration by other code stays where it is, as `superseded.json`, so that the
         sweep has one record of the cell.
@@ -62,5 +72,7 @@ class Earlier:
         if where:
             (self.folder / where / SUMMARY).rename(self.folder / where / SUPERSEDED)
             print(f"{self.folder / where}: completed by other code; its summary is now {SUPERSEDED}")
+        elif begun := self._begun.pop(tuple(overrides), ""):
+            return begun
         self._next += 1
         return str(self._next - 1)

@@ -82,4 +82,4 @@ def read_sweep(folder: Path) -> Sweep | None:
     except FileNotFoundError:
         return None
     except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} cannot be read: {error!r}; another version wrote it?") from error
+        raise ValueError(f"{path} cannot be read: {error!r}; move it away to do without it") from error

@@ -21,6 +21,8 @@ from framework.tracking.timeline import write_timeline
 
 Status = Literal["completed", "failed", "skipped", "interrupted"]
 SUMMARY, REQUESTS, STEPS = "summary.json", "requests.parquet", "steps.parquet"
+SUPERSEDED = "superseded.json"
+"""A summary that a sweep has put aside, since other code made it: what lies beside it is no record any more."""
 OUTPUTS, ERROR, TIMELINE = "outputs.jsonl", "error.txt", "timeline.json"
 _IN_SUMMARY = (
     "status",

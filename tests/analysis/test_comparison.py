@@ -257,6 +257,10 @@ def test_bad_questions(tmp_path: Path) -> None:
     write_cell(tmp_path / "failed", status="failed", reason="boom")
     with pytest.raises(ValueError, match="none of the 1 records is completed"):
         analysis.compare([str(tmp_path / "failed")])
+    (tmp_path / "failed" / "half").mkdir()
+    (tmp_path / "failed" / "half" / "summary.json").write_text('{"status": "comp')
+    with pytest.raises(ValueError, match=r"\(1 more are damaged\)(?s:.*)half: damaged: summary.json cannot be"):
+        analysis.compare([str(tmp_path / "failed")])
 
 
 def test_load_is_a_row_a_cell(tmp_path: Path) -> None:

@@ -109,6 +109,15 @@ def test_first_ctrl_c_writes_the_record(tmp_path: Path) -> None:
     assert 2 <= record["metrics"]["requests_completed"] <= 3
 
 
+def test_the_first_sigterm_writes_the_record_too(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(INTERRUPTING.replace("getppid(), signal.SIGINT", "getpid(), signal.SIGTERM"))
+    arguments = ["plugins=[mine.py]", "scheduler=interrupting", "experiment=smoke", "engine.max_num_seqs=1"]
+    done = run(tmp_path, *arguments, "executor=simulated", "workload.num_requests=50")
+    assert done.returncode == 130, done.stderr
+    (record,) = records(tmp_path)
+    assert (record["status"], record["reason"]) == ("interrupted", "SIGTERM")
+
+
 def test_second_ctrl_c_kills(tmp_path: Path) -> None:
     code = """
 import os, signal

@@ -54,6 +54,11 @@ def test_the_default_configuration_composes() -> None:
     }
 
 
+def test_a_mistyped_experiment_is_not_the_default_cell() -> None:
+    with pytest.raises(ValueError, match="Could not find 'experiment/ablatoin'"):
+        compose(["experiment=ablatoin"])
+
+
 def test_the_seed_of_the_engine_follows_the_run() -> None:
     assert compose(["seed=7"]).engine.seed == 7
     assert compose(["seed=7", "engine.seed=3"]).engine.seed == 3

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.launching.conftest import Run, cells, summary
 
 
@@ -23,6 +25,20 @@ def test_a_key_that_no_cell_has_ends_the_sweep_before_it_begins(sweep: Run, tmp_
     done = sweep("model.name=fine", "scheduler=chunked_prefill,mlfq", "scheduler.nonsense=3")
     assert done.returncode == 2
     assert "unknown key 'scheduler.nonsense'" in done.stderr
+    assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize(
+    ("axis", "message"),
+    [
+        ("seed=range(0)", "seed=range(0): an axis has no value"),
+        ("seed=interval(0,9)", "seed=interval(0,9): a grid has no intervals; list values"),
+    ],
+)
+def test_axes_without_values(sweep: Run, tmp_path: Path, axis: str, message: str) -> None:
+    done = sweep(axis)
+    assert done.returncode == 2
+    assert message in done.stderr
     assert not (tmp_path / "s").exists()
 
 

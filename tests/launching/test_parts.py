@@ -5,13 +5,16 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
+from omegaconf import OmegaConf
 from rich.console import Console
 
 from framework.launching.arguments import expand
 from framework.launching.ending import objectives
 from framework.launching.gpus import Leases, gpus_wanted, visible_gpus
+from framework.launching.jobs import Setting
 from framework.launching.live import SweepTable
 from framework.launching.order import run_order
 from framework.launching.sweep_file import Cell, Sweep, read_sweep
@@ -26,6 +29,22 @@ def test_leases_are_exclusive_and_come_back() -> None:
     assert leases.take(1) == ["0"]
     assert leases.take(0) == [], "a cell without a GPU may run beside"
     assert leases.take(0) is None, "one at a time"
+
+
+@pytest.mark.parametrize("direction", ["maximize", ["maximize", "minimize"]])
+def test_a_search_without_its_objectives_runs_no_cell(direction: object, tmp_path: Path) -> None:
+    hydra = {"sweeper": {"direction": direction}, "sweep": {"dir": str(tmp_path / "s")}}
+    config = OmegaConf.create({"hydra": hydra, "objective": []})
+    with pytest.raises(ValueError, match=r"objective=\[\]: this search has [12] direction.*name as many metrics"):
+        Setting(Mock(), Mock(), config).open_sweep()
+    assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize("choice", ["hydra/sweeper=search", "experiment=search_tradeoff"])
+def test_a_search_cannot_be_resumed_as_a_grid_is(choice: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="a search cannot be resumed"):
+        expand(["-m", f"resume={tmp_path}", "seed=1", choice])
+    expand(["-m", f"resume={tmp_path}", "experiment=ablation"])
 
 
 def test_max_parallel_limits_cells_with_and_without_gpus() -> None:

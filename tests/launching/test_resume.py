@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from framework.analysis.cells import find
 from framework.discovery import discover
 from framework.launching.folder import claim
 from framework.launching.resume import Earlier
 from framework.launching.resume_key import resume_key
 from framework.registry import GRAPHS, SCHEDULERS
+from framework.tracking.record import Record, RecordWriter, Status
 from tests.launching.conftest import COMMAND, ROOT, Run, cells, summary
 
 
@@ -32,11 +33,28 @@ def test_only_what_did_not_complete_runs_again(sweep: Run, tmp_path: Path) -> No
     assert [name for name in second if second[name] == first[name]] == ["0"]
     assert [cell["reused"] for cell in cells(tmp_path / "s")] == [True, False]
 
+    done = sweep("resume=s", "hydra.launcher.timeout_s=50", "hydra.launcher.order=given")
+    assert done.returncode == 0, done.stderr
+    assert "2 cells: 2 completed (2 of them earlier)" in done.stdout, "keys of Hydra's own choose no other cells"
+
     done = sweep("resume=s", "model.name=fine,failing,loud")
     assert done.returncode == 0, done.stderr
     assert "3 cells: 3 completed (2 of them earlier)" in done.stdout
     assert {path.parent.name for path in tmp_path.rglob("summary.json")} == set("012")
     assert len({summary(tmp_path / "s" / name)["resume_key"] for name in "012"}) == 3
+
+
+def test_a_cell_with_a_broken_record_runs_again_where_it_was(sweep: Run, tmp_path: Path) -> None:
+    assert sweep("model.name=fine", "seed=range(4)").returncode == 0
+    (tmp_path / "s" / "0" / "requests.parquet").write_bytes(b"PAR1 and no more")
+    (tmp_path / "s" / "1" / "summary.json").write_text('{"status": "comp')
+    (tmp_path / "s" / "2" / "summary.json").unlink()
+    done = sweep("resume=s")
+    assert done.returncode == 0, done.stderr
+    assert "4 cells: 4 completed (1 of them earlier)" in done.stdout
+    assert "requests.parquet is damaged" in done.stdout
+    assert [summary(tmp_path / "s" / name)["requested"]["seed"] for name in "0123"] == [0, 1, 2, 3]
+    assert not (tmp_path / "s" / "4").exists()
 
 
 def test_what_cannot_be_resumed(sweep: Run, tmp_path: Path) -> None:
@@ -90,10 +108,9 @@ def test_the_key_is_that_of_configuration_and_code(tmp_path: Path, monkeypatch: 
 
 
 def test_a_result_of_other_code_is_kept_aside(tmp_path: Path) -> None:
-    def write(name: str, status: str, key: str, config: dict) -> None:
-        (tmp_path / name).mkdir()
-        text = json.dumps({"status": status, "reason": "", "resume_key": key, "requested": config})
-        (tmp_path / name / "summary.json").write_text(text)
+    def write(name: str, status: Status, key: str, config: dict) -> None:
+        record = Record(status=status, cell_id="", resume_key=key, requested=config, metrics={"steps": 1})
+        RecordWriter(tmp_path / name).write(record)
 
     write("0", "completed", "old", CONFIG)
     write("1", "failed", "old", {**CONFIG, "seed": 2})
@@ -105,5 +122,6 @@ def test_a_result_of_other_code_is_kept_aside(tmp_path: Path) -> None:
     assert earlier.folder_for(CONFIG) == "4"
     assert (tmp_path / "0" / "superseded.json").exists()
     assert not (tmp_path / "0" / "summary.json").exists()
+    assert [one.folder.name for one in find([tmp_path])[1]] == ["3"], "what was put aside is not damaged"
     assert earlier.folder_for({**CONFIG, "seed": 2}) == "1"
     assert earlier.folder_for({**CONFIG, "seed": 4}) == "5"

@@ -35,7 +35,7 @@ def test_params_for_each_prompt(llm: LLM) -> None:
 
 
 def test_a_bad_request_does_not_stop_the_others(llm: LLM) -> None:
-    good, long, empty, out_of_range = llm.generate(["ok", [1] * 64, [], [512]], GREEDY)
+    good, long, empty, out_of_range, fraction = llm.generate(["ok", [1] * 64, [], [512], [1, 2.5]], GREEDY)
     assert good.error is None
     assert len(good.outputs[0].token_ids) == 8
     assert "64 tokens" in str(long.error)
@@ -43,6 +43,7 @@ def test_a_bad_request_does_not_stop_the_others(llm: LLM) -> None:
     assert "empty" in str(empty.error)
     assert "512" in str(out_of_range.error)
     assert "0 to 511" in str(out_of_range.error)
+    assert "prompt token id 2.5 is no integer" in str(fraction.error)
 
 
 def test_if_all_are_bad_the_reason_is_raised(llm: LLM) -> None:

@@ -106,6 +106,11 @@ class Intake:
         given_ids = prompt_token_ids if isinstance(prompt_token_ids, list) else list(prompt_token_ids)
         try:
             token_ids = array("i", given_ids)
+        except TypeError as error:
+            bad = next(token for token in given_ids if not hasattr(token, "__index__"))
+            raise ValueError(
+                f"prompt token id {bad!r} is no integer; pass ids from 0 to {self.vocab_size - 1}"
+            ) from error
         except OverflowError:
             low, high = min(given_ids), max(given_ids)
         else:

@@ -90,17 +90,17 @@ def _import_extra(item: str) -> None:
         _try_import(item, (item,), lambda: importlib.import_module(item))
         files = []
     for file in files:
-        _import_file(file.resolve(), lambda file=file: _load(file.resolve()))  # type: ignore[misc]
+        _import_file(file.resolve(), lambda file=file: _load(file.resolve()), named=file == path)  # type: ignore[misc]
     for source in (item, *(str(file.resolve()) for file in files)):
         if source in _broken:
             raise ValueError(f"plugins=[{item}]: {_broken[source].message()}")
     _extra.add(item)
 
 
-def _import_file(path: Path, load: Callable[[], object]) -> None:
-    """Import `path` if it registers something; helpers beside plugins are left to those that import them."""
+def _import_file(path: Path, load: Callable[[], object], *, named: bool = False) -> None:
+    """Import `path` if it registers something, or was `named`; helpers beside plugins are left to who imports them."""
     names = _REGISTRATION.findall(path.read_text(encoding="utf-8"))
-    if names:
+    if names or named:
         _try_import(str(path), (path.stem, *names), load)
 
 

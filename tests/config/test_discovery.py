@@ -100,6 +100,15 @@ def test_listed_folders_and_repeated_files(tmp_path: Path) -> None:
     assert SCHEDULERS.entry("found_in_folder").file == str(tmp_path / "a.py")
 
 
+def test_a_named_file_is_imported_however_it_registers(tmp_path: Path) -> None:
+    source = GOOD.replace(
+        '@SCHEDULERS.register("{name}")', 'def publish(): return SCHEDULERS.register("in_passing")\n@publish()'
+    )
+    (tmp_path / "indirect.py").write_text(source)
+    discovery.discover([str(tmp_path / "indirect.py")])
+    assert "in_passing" in SCHEDULERS.names()
+
+
 def test_entry_points_are_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "installed_plugin.py").write_text(GOOD.format(name="found_by_entry_point"))
     install(tmp_path, "mine = installed_plugin\nworse = no_such_module_at_all\n", monkeypatch)

@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from framework.config.schema import ModelConfig
+from framework.kernels.cuda import decoder, skinny, split_linear
 from framework.kernels.cuda.decoder import FusedDecoder
 from framework.loading.load import load_model
 from framework.models.decoder import DecoderLM
@@ -54,3 +55,47 @@ def test_hidden_states_and_cache(model: DecoderLM, num_tokens: int, split_rows: 
         assert cache[:, 0, num_tokens:].isnan().all()
     logits = fused.compute_logits(got)
     torch.testing.assert_close(logits, model.compute_logits(want), rtol=1e-4, atol=1e-4)
+
+
+@torch.inference_mode()
+def test_a_step_of_each_size_runs_every_kernel(model: DecoderLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start-up runs `step_sizes`, so that a run compiles nothing. Stand-ins say what would have been launched."""
+    launched: set[tuple[object, ...]] = set()
+
+    def skinny_stand_in(x: Tensor, weight: Tensor, *, gated: bool = False, **options: object) -> Tensor:
+        rows, outputs = len(x), len(weight) // (2 if gated else 1)
+        tile = skinny.choose_tile(rows, x.shape[1], outputs, gated)
+        launched.add(("skinny", tuple(weight.shape), gated, tuple(sorted(options)), rows == 1, tile))
+        return x.new_zeros(rows, outputs)
+
+    def split_stand_in(x: Tensor, weight: Tensor, *, gated: bool = False, in_parts: bool = False) -> Tensor:
+        rows, outputs = len(x), len(weight) // (2 if gated else 1)
+        tile = split_linear.choose_tile(rows, x.shape[1], in_parts, torch.bfloat16)
+        padded = max(split_linear.MIN_ROWS, 1 << (rows - 1).bit_length())
+        launched.add(("split", tuple(weight.shape), gated, in_parts, padded, tile))
+        return x.new_zeros(*((tile.num_parts,) if in_parts else ()), rows, outputs)
+
+    def norm_stand_in(x: Tensor, weight: Tensor, eps: float, residual: Tensor | None = None) -> Tensor:
+        launched.add(("norm", x.dim() == 3 and len(x), residual is not None))
+        return x.new_zeros(*x.shape[-2:])
+
+    monkeypatch.setattr(decoder, "skinny_linear", skinny_stand_in)
+    monkeypatch.setattr(decoder, "split_linear", split_stand_in)
+    monkeypatch.setattr(decoder, "rms_norm", norm_stand_in)
+    monkeypatch.setattr(decoder, "silu_and_mul", lambda x: x[:, : x.shape[1] // 2])
+    size = model.config.num_heads * model.config.head_size
+    monkeypatch.setattr(
+        decoder, "rotate_and_write", lambda qkv, *rest: qkv[:, :size].unflatten(1, (-1, model.config.head_size))
+    )
+    fused = FusedDecoder(model)
+    caches: list[Tensor] = [torch.empty(0)] * model.config.num_layers
+
+    def launches(count: int) -> set[tuple[object, ...]]:
+        launched.clear()
+        ids = torch.zeros(count, dtype=torch.int32, device=model.embed_tokens.weight.device)
+        fused.compute_logits(fused.forward(ids, ids.long(), ids.long(), caches, stand_in))
+        return set(launched)
+
+    at_start = set().union(*(launches(count) for count in fused.step_sizes))
+    for count in (*range(1, 140), 500):
+        assert launches(count) <= at_start, f"a step of {count} tokens"

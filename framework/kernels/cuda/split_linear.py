@@ -14,12 +14,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from framework.kernels.cuda import skinny
 from framework.kernels.cuda.pdl import launch_options, let_next_start, wait_for_previous
 
 MAX_ROWS = 128
 """Above it a library's matrix product is faster; see experiments/gpu_speed."""
-_LARGE_WEIGHT, _MAX_ROWS_LARGE = 1 << 24, 64
-"""Entries of a weight from which on that is so earlier: every program reads all of the rows' inputs."""
+_LARGE_WEIGHT = 1 << 24
+"""Entries of a weight from which on the library is faster with any number of rows that is no case for `skinny`"""
 MIN_ROWS = 64
 """What Hopper's matrix instruction takes; with fewer, Triton falls back to an older one, which is slower"""
 
@@ -65,7 +66,7 @@ def _split_linear_kernel(
 
 def max_rows(weight_NK: Tensor) -> int:
     """Up to so many rows a product with `weight_NK` is faster here than a library's."""
-    return min(MAX_ROWS, _MAX_ROWS_LARGE) if weight_NK.numel() >= _LARGE_WEIGHT else MAX_ROWS
+    return min(MAX_ROWS, skinny.MAX_ROWS) if weight_NK.numel() >= _LARGE_WEIGHT else MAX_ROWS
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,10 +43,12 @@ def fit_linear(points: Sequence[Measured], sizes: Sequence[int] = (), table: Dec
     knots = list(sizes) or [knot for knot in _KNOTS if knot < largest] + [largest]
     matrix = np.array([[*_hats(knots, point.shape.padded_tokens), *_work(point.shape, table)] for point in points])
     solution = _robust(matrix, np.array([point.run_s for point in points]))
+    knot_s = solution[: len(knots)]
+    if not sizes:  # a knot without points near it takes the one's before; among sizes, larger ones may be faster
+        knot_s = np.maximum.accumulate(knot_s)
     return LinearTerms(
         knots=knots,
-        # More tokens never take less time; a knot without points near it takes the one's before.
-        knot_s=np.maximum.accumulate(solution[: len(knots)]).tolist(),
+        knot_s=knot_s.tolist(),
         **dict(zip(_WORK, solution[len(knots) :].tolist(), strict=True)),
     )
 

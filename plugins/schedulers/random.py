@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from framework.interfaces.scheduler import Queue, RequestView, Scheduler, StepPlan, Verdict
 from framework.registry import SCHEDULERS
 
-
 _MAX_LOST = 20
 """Preemptions by lot of one request: with long prompts and small steps nobody might ever get further otherwise."""
 
@@ -14,7 +13,7 @@ _MAX_LOST = 20
 @SCHEDULERS.register("random")
 class RandomOrder(Scheduler):
     """Random order, chunk sizes, pauses and preemptions; deterministic for a seed. When luck plans nothing, the oldest
-    request runs, if need be alone, so that with moderate probabilities every request ends (with .99 and .9 some do not).
+    request runs, if need be alone, so that every request ends, unless probabilities are extreme (.99 and .9).
 
     Args:
         seed: of every choice.

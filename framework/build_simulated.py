@@ -98,7 +98,7 @@ def build_replica(
     """One engine with policies of its own."""
     engine = cfg.engine
     limits = GraphLimits(
-        max_num_seqs=engine.max_num_seqs, max_num_batched_tokens=engine.max_num_batched_tokens, mixed_supported=False
+        max_num_seqs=engine.max_num_seqs, max_num_batched_tokens=engine.max_num_batched_tokens, mixed_supported=True
     )
     executor = SimulatedExecutor(
         cost_model,

@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from framework.kernels.cuda.decode_attention import DecodeTile, PagedDecode
 from framework.kernels.cuda.gumbel import gumbel_argmax
-from framework.kernels.cuda.prefill_attention import PrefillTile, paged_prefill
+from framework.kernels.cuda.prefill_attention import PrefillTile, paged_prefill, plan_prefill
 from framework.kernels.cuda.skinny import SkinnyTile, skinny_linear
 from framework.kernels.cuda.split_linear import SplitTile, split_linear
 
@@ -170,11 +170,11 @@ def _prefill(rows: int, new: int, before: int, dtype: torch.dtype) -> None:
     flops = 4 * 128 * 16 * rows * (new * before + new * (new + 1) // 2)
     results = []
     for cut in ((128, 64, 8, 3), (128, 128, 8, 2), (128, 128, 8, 3), (64, 64, 4, 3), (64, 128, 4, 3)):
-        tile = PrefillTile(*cut)
+        plan = plan_prefill(
+            starts, lens, table, starts.diff(), num_tokens=rows * new, group=2, tile=PrefillTile(*cut), max_num_rows=256
+        )
         try:
-            us = graph_us(
-                lambda i, t=tile: paged_prefill(q, cache, starts, lens, table, new, 128**-0.5, out, tile=t), 3
-            )
+            us = graph_us(lambda i, plan=plan: paged_prefill(q, cache, plan, 128**-0.5, out), 3)
         except triton.runtime.errors.OutOfResources:
             continue
         results.append((us, *cut))

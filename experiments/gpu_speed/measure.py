@@ -27,6 +27,7 @@ from framework.interfaces.sampling_params import SamplingParams
 from framework.kernels.cuda import decode_attention, decoder, pdl, skinny, split_linear
 from framework.llm import LLM
 from framework.metrics.recorder import Recorder
+from framework.metrics.summary import summarize
 from framework.registry import WORKLOADS
 from framework.workloads.base import WorkloadContext
 from framework.workloads.drive import drive
@@ -95,6 +96,36 @@ def at_once(llm: LLM, rows: int, prompt: int, output: int, seed: int) -> dict[st
         "ms_a_step": round(statistics.mean(gaps), 4),
         "ms_a_step_p50": round(statistics.median(gaps), 4),
         "gpu_ms_a_step": round(1e3 * statistics.mean(s.run_s for s in decode), 4),
+    }
+
+
+def arrivals(llm: LLM, rate_per_s: float, seconds: float = 5.0) -> dict[str, Any]:
+    """Short chats (64 to 512 tokens in, 16 to 256 out) that come one by one: latencies, and steps with prompts in them."""
+    spec = {
+        "name": "synthetic",
+        "num_requests": int(rate_per_s * seconds),
+        "arrival": "poisson",
+        "rate_per_s": rate_per_s,
+    }
+    spec |= {"prompt_tokens_min": 64, "prompt_tokens_max": 512, "output_tokens_min": 16, "output_tokens_max": 256}
+    for seed in (1, 2):  # the first time is not counted
+        context = WorkloadContext(tokenizer=None, vocab_size=151936, max_model_len=4096, seed=seed, eos_token_ids=())
+        requests = prepare(WORKLOADS.build({**spec, "temperature": 0.6, "seed": seed}), context)
+        recorder = Recorder(keep_outputs=False)
+        llm.engine.reset()
+        gc.collect()
+        gc.freeze()
+        drive(llm.engine, requests, [recorder])
+    metrics = summarize(recorder.requests, recorder.steps)
+    chunked = [s for s in recorder.steps if s.num_prefill_tokens]
+    names = ("output_tokens_per_s", "ttft_s/mean", "ttft_s/p99", "tpot_s/mean", "tpot_s/p99")
+    return {
+        **{name: round(metrics[name] or 0, 5) for name in names},
+        "steps": len(recorder.steps),
+        "steps_with_prompts": len(chunked),
+        "their_run_ms_p50": round(1e3 * statistics.median(s.run_s for s in chunked), 3),
+        "their_run_ms_max": round(1e3 * max(s.run_s for s in chunked), 3),
+        "in_graphs": sum(s.graph_key != "eager" for s in chunked),
     }
 
 
@@ -220,6 +251,9 @@ def main() -> None:
         for what in args.what:
             if what == "nano_bench":
                 attempt(args.out, what, lambda: nano_bench(llm, args.repeats))
+            elif what == "arrivals":
+                for rate in (30.0, 90.0):
+                    attempt(args.out, f"arrivals {rate:.0f}/s", lambda r=rate: arrivals(llm, r))
             elif what in ("decode", "few"):
                 few = ((1, 128, 512), (2, 128, 256), (8, 128, 256), (16, 128, 256))
                 for rows, prompt, output in (

@@ -28,18 +28,8 @@ def main() -> None:
         source = next(args.folder.glob(f"*-{old.model_name}.json.gz"))
         with gzip.open(source, "rt") as file:
             points = [_point(*values) for values in json.load(file)["points"]]
-        scope = GraphScope(old.graph_scope) if old.graph_scope else None
-        graphs = [point for point in points if point.shape.scope is not None]
         names = ("hardware", "device_name", "model_name", "model", "dtype", "kv_dtype", "tp")
-        new = fit_profile(
-            [point for point in graphs if not point.shape.new_rows],
-            [point for point in graphs if point.shape.new_rows],
-            [point for point in points if point.shape.scope is None],
-            old.host,
-            scope,
-            old.measured,
-            {name: getattr(old, name) for name in names},
-        )
+        new = fit_profile(points, old.host, old.measured, {name: getattr(old, name) for name in names})
         (args.out / path.name).write_text(new.to_json())
         for error in new.errors:
             print(path.name, dataclasses.asdict(error))

@@ -21,7 +21,7 @@ LOADS = (0.5, 0.8, 0.95)
 ENGINE = {
     "cuda": [
         "sampler=gumbel",
-        "graph=full",
+        "graph=mixed",
         "engine.block_size=256",
         "engine.max_num_seqs=256",
         "engine.max_num_batched_tokens=8192",

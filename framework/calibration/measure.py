@@ -10,9 +10,10 @@ from dataclasses import dataclass, replace
 
 from framework.calibration.design import Point
 from framework.execution.executor import Admission, Executor, StepBatch, StepResult
+from framework.execution.select_graph import select_graph
 from framework.execution.simulated import step_shape
 from framework.interfaces.cost_model import StepShape
-from framework.interfaces.graph import GraphKey, GraphScope
+from framework.interfaces.graph import GraphStrategy
 from framework.interfaces.sampling_params import SamplingParams
 
 
@@ -31,14 +32,16 @@ class Bench:
     """Puts designed steps together: each row gets a slot and blocks of its own, so that no step reads memory twice."""
 
     def __init__(
-        self, executor: Executor, *, block_size: int, vocab_size: int, scope: GraphScope, params: SamplingParams
+        self, executor: Executor, strategy: GraphStrategy, *, block_size: int, vocab_size: int, params: SamplingParams
     ) -> None:
-        self._executor, self._block_size, self._vocab_size, self._scope = executor, block_size, vocab_size, scope
+        self._executor, self._block_size, self._vocab_size, self._strategy = executor, block_size, vocab_size, strategy
         self._rng = random.Random(0)
         self._params = params
         self._step = 0
 
-    def measure(self, point: Point, repeats: int, skip: int = 2, *, new_rows: bool = False) -> Measured:
+    def measure(
+        self, point: Point, repeats: int, skip: int = 2, *, new_rows: bool = False, eager: bool = False
+    ) -> Measured:
         """Median times of `repeats` steps in a row after `skip` that are not counted.
 
         Steps of decode rows alone go on from token to token, with the same rows or, for `new_rows`, in another order
@@ -51,6 +54,7 @@ class Bench:
         shape: StepShape | None = None
         for index in range(total):
             batch = self._batch(point, index if moves else 0, turned=index % 2 == 1 and new_rows and moves)
+            batch.eager = eager
             if index == 0 or not moves:
                 self._admit(batch, point, total if moves else 1, chunks_only=index > 0)
             started = time.perf_counter()
@@ -59,11 +63,11 @@ class Bench:
             if index:
                 results.append(self._executor.collect())
             if index == skip + repeats // 2:
-                shape = step_shape(batch, new_rows=new_rows or not moves)
+                shape = self._shape(batch, new_rows=new_rows or not moves)
         results.append(self._executor.collect())
         assert shape is not None
         return Measured(
-            shape=self._with_graph(shape, results[-1]),
+            shape=shape,
             run_s=statistics.median(result.run_s for result in results[skip:]),
             submit_s=statistics.median(submits[skip:]),
         )
@@ -96,10 +100,6 @@ class Bench:
                 batch.new_blocks.append((slot, 0, list(range(next_block, next_block + num_blocks))))
             next_block += num_blocks
 
-    def _with_graph(self, shape: StepShape, result: StepResult) -> StepShape:
-        if result.graph_key == "eager":
-            return shape
-        padded = shape.num_tokens + result.num_padding_tokens
-        rows = shape.num_rows if self._scope is GraphScope.PIECES else padded
-        key = GraphKey(padded, rows)
-        return shape._replace(scope=self._scope, padded_tokens=key.num_tokens, padded_rows=key.num_rows)
+    def _shape(self, batch: StepBatch, *, new_rows: bool) -> StepShape:
+        key = select_graph(self._strategy, batch)
+        return step_shape(batch, key, None if key is None else self._strategy.scope, new_rows=new_rows)

@@ -15,10 +15,11 @@ from framework.calibration.fit import fit_decode, fit_eager, fit_host, fit_linea
 from framework.calibration.host import accepted_params, measure_host
 from framework.calibration.measure import Bench, Measured
 from framework.execution.hardware import HARDWARE
+from framework.interfaces.attention import GraphSupport
 from framework.interfaces.graph import GraphLimits, GraphScope, GraphStrategy
 from framework.interfaces.step_profile import HostTerms, StepProfile
 from framework.models.shape import model_shape
-from framework.registry import GRAPHS
+from framework.registry import ATTENTIONS, GRAPHS
 
 _NO_TIME = HostTerms(step_s=0.0, row_s=0.0)
 
@@ -47,39 +48,34 @@ def calibrate(
         max_model_len=built.max_model_len,
         capacity_tokens=capacity_tokens,
     )
-    bench = Bench(
-        engine.executor,
-        block_size=cfg.engine.block_size,
-        vocab_size=built.model_config.vocab_size,
-        scope=strategy.scope,
-        params=accepted_params(engine),
-    )
-    engine.executor.fill_cache()
-    graph_points: list[Measured] = []
-    changed_points: list[Measured] = []
     keys = strategy.keys(
         GraphLimits(
             max_num_seqs=cfg.engine.max_num_seqs,
             max_num_batched_tokens=cfg.engine.max_num_batched_tokens,
-            mixed_supported=False,
+            mixed_supported=ATTENTIONS.get(str(built.effective["attention"])).graph_support >= GraphSupport.MIXED,
         )
     )
-    pieces = strategy.scope is GraphScope.PIECES and bool(keys)
-    if keys and not pieces:
-        sizes = sorted(key.num_rows for key in keys)
+    bench = Bench(
+        engine.executor,
+        strategy,
+        block_size=cfg.engine.block_size,
+        vocab_size=built.model_config.vocab_size,
+        params=accepted_params(engine),
+    )
+    engine.executor.fill_cache()
+    points: list[Measured] = []
+    pieces = strategy.scope is GraphScope.PIECES
+    if sizes := sorted(key.num_rows for key in keys if not pieces and not key.mixed):
         for point in decode_points(sizes, built.max_model_len, capacity_tokens):
-            graph_points.append(bench.measure(point, options.repeats))
+            points.append(bench.measure(point, options.repeats))
         for size in sizes[:: max(1, len(sizes) // 6)]:
-            changed_points.append(bench.measure([Row(64)] * size, options.repeats, new_rows=True))
-    mixed = []
+            points.append(bench.measure([Row(64)] * size, options.repeats, new_rows=True))
     for rows in decode_points(eager_row_counts(cfg.engine.max_num_seqs), built.max_model_len, capacity_tokens):
-        rows[0] = Row(rows[0].start, samples=False)  # a row that samples nothing keeps the step out of graphs
-        mixed.append(bench.measure(rows, options.repeats))
-    for rows in chunks:
-        mixed.append(bench.measure(rows, options.repeats, skip=1))
-    eager_points = [point for point in mixed if point.shape.scope is None]
-    if pieces:
-        graph_points = [point for point in mixed if point.shape.scope is not None]
+        points.append(bench.measure(rows, options.repeats, eager=not pieces))
+    for index, rows in enumerate(chunks):
+        points.append(bench.measure(rows, options.repeats, skip=1))
+        if points[-1].shape.scope is not None and index % 2:  # for simulations of strategies that do not capture it
+            points.append(bench.measure(rows, options.repeats, skip=1, eager=True))
     host = fit_host(measure_host(engine, vocab_size=built.model_config.vocab_size))
     measured = {
         "date": datetime.now(UTC).date().isoformat(),
@@ -102,43 +98,39 @@ def calibrate(
         "kv_dtype": str(built.effective["kv_dtype"]),
         "tp": int(cfg.executor.tp),
     }
-    profile = fit_profile(
-        graph_points, changed_points, eager_points, host, strategy.scope if keys else None, measured, identity
-    )
-    return profile, graph_points + changed_points + eager_points
+    return fit_profile(points, host, measured, identity), points
 
 
 def fit_profile(
-    graph_points: list[Measured],
-    changed_points: list[Measured],
-    eager_points: list[Measured],
-    host: HostTerms,
-    scope: GraphScope | None,
-    measured: dict[str, str],
-    identity: dict[str, object],
+    points: Sequence[Measured], host: HostTerms, measured: dict[str, str], identity: dict[str, object]
 ) -> StepProfile:
     """The profile of measured steps, with the errors of its fits."""
+    eager_points = [point for point in points if point.shape.scope is None]
+    graph_points = [point for point in points if point.shape.scope is not None]
+    scope = graph_points[0].shape.scope if graph_points else None
     eager, eager_launch = fit_eager(eager_points)
     errors = []
-    table = pieces = None
+    table = pieces = mixed = mixed_launch = None
     graph_launch = new_rows = _NO_TIME
-    if graph_points:
-        graph_launch = fit_host([(point.shape, point.submit_s) for point in graph_points])
-    if changed_points:
-        launch = graph_launch
-        extra = [(p.shape, max(1e-6, p.submit_s - launch.seconds_of(p.shape))) for p in changed_points]
-        new_rows = fit_host(extra)
-    if graph_points:
-        if scope is GraphScope.PIECES:
-            pieces = fit_linear(graph_points)
-            errors.append(held_out("pieces", graph_points, _pieces_time))
-        else:
-            table = fit_decode(graph_points)
-            errors.append(held_out("decode graphs", graph_points, _decode_time))
+    if scope is GraphScope.PIECES:
+        pieces, graph_launch = fit_linear(graph_points), _launch(graph_points)
+        errors.append(held_out("pieces", graph_points, _linear_time))
+    else:
+        if decode_rows := [p for p in graph_points if not p.shape.mixed_graph and not p.shape.new_rows]:
+            table, graph_launch = fit_decode(decode_rows), _launch(decode_rows)
+            errors.append(held_out("decode graphs", decode_rows, _decode_time))
+        if changed := [p for p in graph_points if not p.shape.mixed_graph and p.shape.new_rows]:
+            launch = graph_launch
+            new_rows = fit_host([(p.shape, max(1e-6, p.submit_s - launch.seconds_of(p.shape))) for p in changed])
+        if chunked := [p for p in graph_points if p.shape.mixed_graph]:
+            mixed, mixed_launch = fit_linear(chunked), _launch(chunked)
+            errors.append(held_out("mixed graphs", chunked, _linear_time))
     errors.append(held_out("eager", eager_points, _eager_time))
     return StepProfile(
-        graph_scope=scope.value if scope is not None and graph_points else "",
+        graph_scope=scope.value if scope is not None else "",
         decode=table,
+        mixed=mixed,
+        mixed_launch=mixed_launch,
         pieces=pieces,
         eager=eager,
         eager_launch=eager_launch,
@@ -162,7 +154,11 @@ def hardware_name(device_name: str) -> str:
 Predict = Callable[[Measured], float]
 
 
-def _pieces_time(points: Sequence[Measured]) -> Predict:
+def _launch(points: Sequence[Measured]) -> HostTerms:
+    return fit_host([(point.shape, point.submit_s) for point in points])
+
+
+def _linear_time(points: Sequence[Measured]) -> Predict:
     terms = fit_linear(points)
     return lambda point: terms.seconds_of(point.shape)
 

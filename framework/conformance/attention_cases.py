@@ -2,7 +2,8 @@
 
 A problem runs in two steps through one backend, so that it fits any cache layout: the first computes each row's
 context (as a prefill chunk of its own), the second the row's new tokens on top. All memory that was not written is NaN,
-and what `BatchLayout` calls undefined is nonsense.
+and what `BatchLayout` calls undefined is nonsense. A backend that can be captured with prompt chunks runs each step a
+second time, laid out as in a graph.
 """
 
 from __future__ import annotations
@@ -14,7 +15,10 @@ import numpy as np
 import torch
 from hypothesis import strategies as st
 
-from framework.interfaces.attention import AttentionBackend, AttentionSpec, BatchLayout
+from framework.interfaces.attention import AttentionBackend, AttentionSpec, BatchLayout, GraphSupport
+
+_PADDING_ROWS = 2
+"""Of a step laid out as in a graph"""
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,7 @@ class Problem:
             block_size=self.block_size,
             num_layers=2,
             scale=1.3 * self.head_size**-0.5,  # not the usual one, so that ignoring it shows
-            max_num_seqs=len(self.rows),
+            max_num_seqs=len(self.rows) + _PADDING_ROWS,
             max_num_batched_tokens=sum(map(sum, self.rows)) + self.num_padding,
             max_model_len=max(map(sum, self.rows)),
         )
@@ -116,20 +120,32 @@ def check(build: Callable[[AttentionSpec], AttentionBackend], problem: Problem) 
     for parts in (contexts, news):
         if not parts:
             continue
-        batch = layout(problem, tables, parts)
         q_TNH, k_TMH, v_TMH = (_step_tensor(problem, x, parts) for x in (q, k, v))
-        out_TNH = backend.forward(1, q_TNH, k_TMH, v_TMH, cache, backend.plan(batch))
-        assert out_TNH.shape == q_TNH.shape, f"shape {tuple(out_TNH.shape)}, not {tuple(q_TNH.shape)}"
-        assert out_TNH.dtype == problem.dtype, f"{out_TNH.dtype}, not {problem.dtype}"
-        _compare(problem, out_TNH, q, k, v, parts)
+        for captured in (False, True)[: 1 + (backend.graph_support >= GraphSupport.MIXED)]:
+            batch = layout(problem, tables, parts, captured=captured)
+            out_TNH = backend.forward(1, q_TNH, k_TMH, v_TMH, cache, backend.plan(batch))
+            assert out_TNH.shape == q_TNH.shape, f"shape {tuple(out_TNH.shape)}, not {tuple(q_TNH.shape)}"
+            assert out_TNH.dtype == problem.dtype, f"{out_TNH.dtype}, not {problem.dtype}"
+            _compare(problem, out_TNH, q, k, v, parts)
 
 
-def layout(problem: Problem, tables: Sequence[torch.Tensor], parts: Sequence[tuple[int, int, int]]) -> BatchLayout:
-    """The step that computes tokens `start:stop` of each (row, start, stop) of `parts`."""
+def layout(
+    problem: Problem,
+    tables: Sequence[torch.Tensor],
+    parts: Sequence[tuple[int, int, int]],
+    *,
+    captured: bool = False,
+) -> BatchLayout:
+    """The step that computes tokens `start:stop` of each (row, start, stop) of `parts`.
+
+    Args:
+        captured: as in a graph that replays for any rows, of which some are padding.
+    """
     size, device = problem.block_size, problem.target.device
     starts, slots, positions = [0], list[int](), list[int]()
     junk = torch.iinfo(torch.int32).max
-    table_RB = torch.full((len(parts), max(map(len, tables)) + 2), junk, dtype=torch.int32)
+    num_rows = len(parts) + (_PADDING_ROWS if captured else 0)
+    table_RB = torch.full((num_rows, max(map(len, tables)) + 2), junk, dtype=torch.int32)
     for index, (row, start, stop) in enumerate(parts):
         num_blocks = -(-stop // size)
         table_RB[index, :num_blocks] = tables[row][:num_blocks]
@@ -137,17 +153,21 @@ def layout(problem: Problem, tables: Sequence[torch.Tensor], parts: Sequence[tup
         slots += [int(tables[row][position // size]) * size + position % size for position in range(start, stop)]
         positions += range(start, stop)
     lengths = [stop for _, _, stop in parts]
+    num_tokens = starts[-1]
+    if captured:
+        starts, lengths = starts + [num_tokens] * _PADDING_ROWS, lengths + [0] * _PADDING_ROWS
     return BatchLayout(
-        num_rows=len(parts),
-        num_tokens=starts[-1],
-        num_decode_rows=sum(stop - start == 1 for _, start, stop in parts),
+        num_rows=num_rows,
+        num_tokens=num_tokens + (problem.num_padding if captured else 0),
+        num_decode_rows=0 if captured else sum(stop - start == 1 for _, start, stop in parts),
         query_start_R1=torch.tensor(starts, dtype=torch.int32, device=device),
         seq_lens_R=torch.tensor(lengths, dtype=torch.int32, device=device),
         block_table_RB=table_RB.to(device),
         slot_mapping_T=torch.tensor(slots + [-1] * problem.num_padding, device=device),
         positions_T=torch.tensor(positions + [0] * problem.num_padding, device=device),
-        query_start_host=starts,
-        seq_lens_host=lengths,
+        query_start_host=[] if captured else starts,
+        seq_lens_host=[] if captured else lengths,
+        kinds_vary=captured,
     )
 
 

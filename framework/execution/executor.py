@@ -46,6 +46,8 @@ class StepBatch:
     """Requests that take a slot with this step; applied before `new_blocks`."""
     new_blocks: list[tuple[int, int, list[int]]] = field(default_factory=list)
     """(slot, index of the first, block ids) to append to block tables before the step runs."""
+    eager: bool = False
+    """Run it outside graphs whatever the strategy says; for calibration."""
 
 
 @dataclass(slots=True)

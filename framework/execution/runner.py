@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from framework.errors import PluginError
-from framework.execution.decode_graphs import DecodeGraphs, DecodeOutputs
 from framework.execution.device_state import DeviceState
 from framework.execution.executor import StepBatch
 from framework.execution.logprobs import DeviceLogprobs
@@ -19,9 +18,11 @@ from framework.execution.network import Network
 from framework.execution.pending import PendingStep, Readback
 from framework.execution.pick import pick_tokens, whole_rows
 from framework.execution.piece_graphs import PieceGraphs
+from framework.execution.select_graph import graph_name, select_graph
+from framework.execution.step_graphs import StepGraphs
 from framework.execution.step_inputs import StepInputs
 from framework.interfaces.attention import AttentionBackend
-from framework.interfaces.graph import BatchShape, GraphKey, GraphScope, GraphStrategy
+from framework.interfaces.graph import GraphKey, GraphStrategy
 from framework.interfaces.sampler import Sampler, TokenHistory
 from framework.interfaces.sampling_params import SamplingParams
 
@@ -35,7 +36,7 @@ class Runner:
         attention: AttentionBackend,
         sampler: Sampler,
         state: DeviceState,
-        graphs: DecodeGraphs | PieceGraphs | None,
+        graphs: StepGraphs | PieceGraphs | None,
         strategy: GraphStrategy,
     ) -> None:
         self.network, self.attention, self.sampler, self.state = network, attention, sampler, state
@@ -57,13 +58,13 @@ class Runner:
             self._params[admission.slot] = admission.params
         if batch.admissions:
             self._sampled_slots = []  # a slot may be another request's now
-            if isinstance(self.graphs, DecodeGraphs):
+            if isinstance(self.graphs, StepGraphs):
                 self.graphs.rows.invalidate()
-        key = self._select(batch)
+        key = None if self.graphs is None else select_graph(self._strategy, batch)
         if key is None:
             tokens_P, logprobs = self._run_eager(batch, None)
-        elif isinstance(self.graphs, DecodeGraphs):
-            tokens_P, logprobs = self._run_decode(self.graphs, batch, key)
+        elif isinstance(self.graphs, StepGraphs):
+            tokens_P, logprobs = self._replay(self.graphs, batch, key)
         else:
             tokens_P, logprobs = self._run_eager(batch, key)
         readback.end(tokens_P)
@@ -73,18 +74,9 @@ class Runner:
             check=self._check_range,
             release=self._readbacks.append,
             logprobs=logprobs,
-            graph_key=_name(self._strategy.scope, key),
+            graph_key=graph_name(self._strategy.scope, key),
             num_padding_tokens=key.num_tokens - batch.num_tokens if key else 0,
         )
-
-    def _select(self, batch: StepBatch) -> GraphKey | None:
-        if self.graphs is None:
-            return None
-        if isinstance(self.graphs, DecodeGraphs) and not (
-            batch.num_decode_rows == len(batch.slots) and all(batch.samples)
-        ):
-            return None
-        return self._strategy.select(BatchShape(num_rows=len(batch.slots), num_tokens=batch.num_tokens))
 
     def _run_eager(self, batch: StepBatch, key: GraphKey | None) -> tuple[Tensor | None, DeviceLogprobs | None]:
         inputs = StepInputs.of(batch, self.state)
@@ -105,25 +97,29 @@ class Runner:
         self.state.token_ids_SL[slot_P, position_P] = tokens_P.int()
         return tokens_P, logprobs
 
-    def _run_decode(
-        self, graphs: DecodeGraphs, batch: StepBatch, key: GraphKey
-    ) -> tuple[Tensor, DeviceLogprobs | None]:
-        params = [self._params[slot] for slot in batch.slots]
-        outputs: DecodeOutputs = graphs.replay(batch, key, params)
-        num_rows = len(batch.slots)
-        if outputs.tokens_R is not None:
-            assert outputs.logits_RV is not None
-            tokens_R = outputs.tokens_R[:num_rows]
+    def _replay(
+        self, graphs: StepGraphs, batch: StepBatch, key: GraphKey
+    ) -> tuple[Tensor | None, DeviceLogprobs | None]:
+        slots = batch.slots
+        if not all(batch.samples):
+            slots = [slot for slot, samples in zip(slots, batch.samples, strict=True) if samples]
+        params = [self._params[slot] for slot in slots]
+        outputs = graphs.replay(batch, key, params)
+        num_rows = len(slots)
+        if not num_rows:
+            return None, None
+        if outputs.tokens_P is not None:
+            assert outputs.logits_PV is not None
+            tokens_P = outputs.tokens_P[:num_rows]
             num_top = [one.logprobs for one in params]
-            logits_RV = outputs.logits_RV[:num_rows]
-            return tokens_R, DeviceLogprobs.of(logits_RV, tokens_R, num_top, whole_rows(self._head))
-        slot_R, position_R = graphs.rows.slot_R[:num_rows], graphs.rows.position_R[:num_rows]
-        hidden_RD = outputs.hidden_RD[:num_rows]
-        tokens_R, logprobs = self._sample(
-            hidden_RD, batch.slots, slot_R, position_R + 1, max_position=max(batch.starts) + 1
-        )
-        graphs.feed_back(num_rows, tokens_R)
-        return tokens_R, logprobs
+            logits_PV = outputs.logits_PV[:num_rows]
+            return tokens_P, DeviceLogprobs.of(logits_PV, tokens_P, num_top, whole_rows(self._head))
+        slot_P, position_P = graphs.sampled(key, num_rows)
+        max_position = max(start + num for start, num in zip(batch.starts, batch.row_tokens, strict=True))
+        hidden_PD = outputs.hidden_PD[:num_rows]
+        tokens_P, logprobs = self._sample(hidden_PD, slots, slot_P, position_P + 1, max_position=max_position)
+        graphs.feed_back(key, tokens_P)
+        return tokens_P, logprobs
 
     def _sample(
         self, hidden_PD: Tensor, slots: list[int], slot_P: Tensor, position_P: Tensor, *, max_position: int
@@ -159,9 +155,3 @@ class Runner:
             raise PluginError(
                 f"sampler {type(self.sampler).__name__} sampled token id {bad}; the vocabulary has {self._vocab_size}"
             )
-
-
-def _name(scope: GraphScope, key: GraphKey | None) -> str:
-    if key is None:
-        return "eager"
-    return f"{scope.value}:{key.num_tokens}"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 
 from framework.errors import IncompatibleError
-from framework.execution.decode_graphs import DecodeGraphs
 from framework.execution.device_state import DeviceState
 from framework.execution.network import Network
 from framework.execution.piece_graphs import PieceGraphs
+from framework.execution.step_graphs import StepGraphs
 from framework.interfaces.attention import AttentionBackend, AttentionSpec, GraphSupport
 from framework.interfaces.graph import GraphLimits, GraphScope, GraphStrategy
 from framework.interfaces.sampler import Sampler
@@ -38,6 +38,11 @@ def check_graphs(
             f"graph={name}: {type(attention).__name__} cannot run inside a graph; choose graph=piecewise or eager, or "
             f"attention=triton"
         )
+    if strategy.needs_mixed and attention.graph_support < GraphSupport.MIXED:
+        raise IncompatibleError(
+            f"graph={name}: {type(attention).__name__} cannot run inside a graph with prompt chunks in it; choose "
+            f"graph=full or piecewise, or attention=triton"
+        )
     if strategy.scope is GraphScope.STEP and not sampler.graph_safe:
         raise IncompatibleError(
             f"graph={name}: {type(sampler).__name__} cannot be captured; choose sampler=gumbel or greedy, or "
@@ -52,7 +57,7 @@ def build_graphs(
     sampler: Sampler,
     state: DeviceState,
     spec: AttentionSpec,
-) -> DecodeGraphs | PieceGraphs | None:
+) -> StepGraphs | PieceGraphs | None:
     """Capture what the strategy lists; None for a strategy that captures nothing, now or later.
 
     Raises:
@@ -66,13 +71,20 @@ def build_graphs(
         mixed_supported=attention.graph_support >= GraphSupport.MIXED,
     )
     keys = strategy.keys(limits)
-    graphs: DecodeGraphs | PieceGraphs
+    graphs: StepGraphs | PieceGraphs
     if strategy.scope is GraphScope.PIECES:
         largest = max((key.num_tokens for key in keys), default=spec.max_num_batched_tokens)
         graphs = PieceGraphs(network, state, largest, max_graphs=strategy.max_graphs)
     else:
-        graphs = DecodeGraphs(
-            network, attention, sampler, state, strategy.scope, spec.max_num_seqs, max_graphs=strategy.max_graphs
+        graphs = StepGraphs(
+            network,
+            attention,
+            sampler,
+            state,
+            strategy.scope,
+            max_rows=spec.max_num_seqs,
+            max_tokens=spec.max_num_batched_tokens,
+            max_graphs=strategy.max_graphs,
         )
     for key in keys:
         graphs.capture(key)

@@ -8,9 +8,10 @@ from math import inf
 from framework.clock import VirtualClock
 from framework.errors import PluginError
 from framework.execution.executor import Executor, StepBatch, StepResult
+from framework.execution.select_graph import graph_name, select_graph
 from framework.execution.shadow_memory import ShadowMemory
 from framework.interfaces.cost_model import CostModel, StepShape
-from framework.interfaces.graph import BatchShape, GraphKey, GraphLimits, GraphScope, GraphStrategy
+from framework.interfaces.graph import GraphKey, GraphLimits, GraphScope, GraphStrategy
 
 
 class SimulatedExecutor(Executor):
@@ -73,7 +74,7 @@ class SimulatedExecutor(Executor):
             batch.step,
             self._sample(batch, step.num_sampled),
             None,
-            _name(graphs.scope, key),
+            graph_name(graphs.scope, key),
             step.padded_tokens - step.num_tokens,
             end_s - begin_s,
         )
@@ -161,10 +162,7 @@ class _Graphs:
     def select(self, batch: StepBatch) -> GraphKey | None:
         """The key that replays `batch`, chosen as on a GPU; `captured_now` says whether it had to be captured first."""
         self.captured_now = False
-        num_rows = len(batch.slots)
-        if self.scope is not GraphScope.PIECES and not (batch.num_decode_rows == num_rows and all(batch.samples)):
-            return None
-        key = self._strategy.select(BatchShape(num_rows=num_rows, num_tokens=batch.num_tokens))
+        key = select_graph(self._strategy, batch)
         if key is None:
             return None
         if key not in self._held:
@@ -176,7 +174,3 @@ class _Graphs:
         elif self._strategy.max_graphs is not None:
             self._held.move_to_end(key)
         return key
-
-
-def _name(scope: GraphScope, key: GraphKey | None) -> str:
-    return "eager" if key is None else f"{scope.value}:{key.num_tokens}"

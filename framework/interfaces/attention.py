@@ -48,13 +48,15 @@ class BatchLayout:
     `seq_lens_R[r]` tokens; earlier ones are in the cache. Decode rows (one token) come first.
 
     The device tensors are buffers that the runner may reuse in the next step. `*_host` are plain lists of the same
-    values, so that planning needs no device synchronisation. In a captured batch of decode rows the lists are empty:
-    lengths change from replay to replay, on the device alone. Rows that pad such a batch have length 0 and slot -1.
+    values, so that planning needs no device synchronisation. In a captured batch the lists are empty: lengths change
+    from replay to replay, on the device alone. Rows that pad such a batch come last; they have length 0 and no tokens
+    (where all are decode rows: one token, of slot -1).
     """
 
     num_rows: int
     num_tokens: int
     num_decode_rows: int
+    """0 if `kinds_vary`"""
     query_start_R1: Tensor
     """[R+1] int32"""
     seq_lens_R: Tensor
@@ -67,6 +69,9 @@ class BatchLayout:
     """[T] int64"""
     query_start_host: list[int]
     seq_lens_host: list[int]
+    kinds_vary: bool = False
+    """Captured with prompt chunks: how many rows are decode rows, those up to the first that has not one token, differs
+    from replay to replay too. For backends with `GraphSupport.MIXED` only."""
 
 
 class AttentionBackend(ABC):
@@ -96,7 +101,7 @@ class AttentionBackend(ABC):
     def plan(self, batch: BatchLayout) -> Any:
         """Prepare what `forward` needs, once a step.
 
-        A backend that supports graphs plans a batch of decode rows by device work alone: it is captured with the step.
+        A backend that supports graphs plans such a batch by device work alone: it is captured with the step.
         """
 
     @abstractmethod

@@ -95,11 +95,16 @@ class StepShape(NamedTuple):
     padded_tokens: int
     """Tokens of the graph; `num_tokens` when eager."""
     padded_rows: int
-    """Rows of the graph; `num_rows` when eager or when the graph has no rows."""
+    """Rows of the graph, sampled or not; `num_rows` when eager or when the graph has no rows."""
     captures: bool = False
     """Whether the graph is captured first."""
     new_rows: bool = False
     """Whether its rows are not those of the step before: the host has more to prepare."""
+
+    @property
+    def mixed_graph(self) -> bool:
+        """Whether one graph replays all of a step with prompt chunks."""
+        return self.scope is not None and self.scope is not GraphScope.PIECES and self.padded_tokens > self.padded_rows
 
 
 class StepCost(NamedTuple):

@@ -11,9 +11,9 @@ class GraphScope(enum.Enum):
     """How much of a step one replay covers."""
 
     FORWARD = "forward"
-    """Input gather and model, of decode rows; head and sampling are launched one by one."""
+    """Input gather and model; head and sampling are launched one by one."""
     STEP = "step"
-    """Input gather, model, head, sampling and feeding the token back, of decode rows."""
+    """Input gather, model, head, sampling and feeding the token back."""
     PIECES = "pieces"
     """Everything between two attention calls, of any batch: keys have tokens and no rows (`num_rows=0`)."""
 
@@ -42,16 +42,25 @@ class BatchShape:
 
 @dataclass(slots=True, frozen=True, order=True)
 class GraphKey:
-    """The padded shape of a captured graph; a key with as many tokens as rows holds decode rows only."""
+    """The padded shape of a captured graph; a key with as many tokens as rows holds decode rows only.
+
+    One with more tokens than rows holds any batch that fits it, prompt chunks included (`mixed`).
+    """
 
     num_tokens: int
     num_rows: int
+
+    @property
+    def mixed(self) -> bool:
+        return self.num_tokens > self.num_rows > 0
 
 
 class GraphStrategy(ABC):
     """Chooses graph shapes. Capturing, memory pools and padding are the framework's."""
 
     scope: GraphScope = GraphScope.FORWARD
+    needs_mixed: bool = False
+    """Whether to refuse an attention backend that cannot be captured with prefill chunks (`limits.mixed_supported`)."""
     max_graphs: int | None = None
     """Graphs kept at once; the one not replayed for longest makes room. None keeps all."""
 

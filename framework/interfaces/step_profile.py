@@ -114,6 +114,10 @@ class StepProfile:
     """Of steps that replay a graph of decode rows"""
     pieces: LinearTerms | None
     """Of steps that replay graphs between attention calls"""
+    mixed: LinearTerms | None = None
+    """Of steps with prompt chunks that replay one graph"""
+    mixed_launch: HostTerms | None = None
+    """How long the host is busy with the launch of such a step; the device waits, unless it is at an earlier one."""
     eager: LinearTerms
     eager_launch: HostTerms
     """How long the host is busy launching an eager step."""
@@ -142,6 +146,13 @@ class StepProfile:
                 f"again with a graph strategy of that scope (graph=...): "
                 f"{self.command(self.hardware, self.model_name, self.tp, self.dtype, self.kv_dtype)}"
             )
+        if step.mixed_graph:
+            if self.mixed is None or self.mixed_launch is None:
+                raise ValueError(
+                    f"this profile knows no graphs with prompt chunks; choose graph=full, or calibrate again with "
+                    f"graph=mixed: {self.command(self.hardware, self.model_name, self.tp, self.dtype, self.kv_dtype)}"
+                )
+            return StepCost(self.mixed.seconds_of(step), host_s + self.mixed_launch.seconds_of(step))
         if self.decode is not None:
             host_s += self.graph_launch.seconds_of(step)
             if step.new_rows:
@@ -209,8 +220,9 @@ class StepProfile:
             values = json.loads(path.read_text(encoding="utf-8"))
             if values.pop("format") != FORMAT:
                 raise ValueError(f"{path} is a profile of another version; calibrate again")
-            for name, kind in (("decode", DecodeTable), ("pieces", LinearTerms)):
-                values[name] = kind(**values[name]) if values[name] else None
+            optional = (("decode", DecodeTable), ("pieces", LinearTerms), ("mixed", LinearTerms))
+            for name, kind in (*optional, ("mixed_launch", HostTerms)):
+                values[name] = kind(**values[name]) if values.get(name) else None
             for name in ("eager_launch", "graph_launch", "new_rows", "host"):
                 values[name] = HostTerms(**values[name])
             values["model"], values["eager"] = ModelShape(**values["model"]), LinearTerms(**values["eager"])

@@ -10,7 +10,7 @@ from framework.execution.executor import StepBatch
 
 _HEADER = struct.Struct("<BqII")
 """What follows (flags), step, rows, decode rows."""
-_ROWS, _NEWS = 1, 2
+_ROWS, _NEWS, _EAGER = 1, 2, 4
 
 
 class PlanEncoder:
@@ -29,6 +29,7 @@ class PlanEncoder:
             and all(batch.samples)
         )
         flags = (0 if goes_on else _ROWS) | (_NEWS if batch.admissions or batch.new_blocks else 0)
+        flags |= _EAGER if batch.eager else 0
         parts = [_HEADER.pack(flags, batch.step, len(batch.slots), batch.num_decode_rows)]
         if not goes_on:
             parts.append(array("i", [*batch.row_tokens, *batch.slots, *batch.starts, *batch.samples]).tobytes())
@@ -73,4 +74,5 @@ class PlanDecoder:
             samples=list(map(bool, samples)),
             admissions=admissions,
             new_blocks=new_blocks,
+            eager=bool(flags & _EAGER),
         )

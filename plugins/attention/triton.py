@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from framework.kernels.cuda.decode_attention import DecodePlan
+    from framework.kernels.cuda.prefill_attention import PrefillPlan
 
 _MAX_HEAD_SIZE = 128
 _E4M3_CAPABILITY = (8, 9)
@@ -21,10 +22,11 @@ _E4M3_CAPABILITY = (8, 9)
 class Metadata:
     """Decode rows come first; each kind is None when the step has none of it."""
 
-    batch: BatchLayout
+    slot_mapping_T: Tensor
     decode: DecodePlan | None
-    max_new_tokens: int
-    """Of one prefill chunk; 0 when there is none."""
+    num_decode_rows: int
+    """That `decode` knows; those past the last one have length 0"""
+    prefill: PrefillPlan | None
 
 
 @ATTENTIONS.register("triton")
@@ -33,11 +35,11 @@ class TritonAttention(AttentionBackend):
 
     The cache may be e4m3 (`executor.kv_dtype=fp8`), whose numbers reach up to 448; larger ones become that.
 
-    Decode rows are split by a plan made on the device, so that a captured graph stays balanced while lengths grow. A
-    token's result may depend, in the last bits, on how its batch was split.
+    Rows are cut by plans made on the device, so that a captured graph stays balanced while lengths grow, and replays
+    for any mixture of decode rows and chunks. A token's result may depend, in the last bits, on how its batch was cut.
     """
 
-    graph_support = GraphSupport.DECODE
+    graph_support = GraphSupport.MIXED
     separate_write = True
 
     def __init__(self, spec: AttentionSpec) -> None:
@@ -86,20 +88,60 @@ class TritonAttention(AttentionBackend):
         return (2, num_blocks, self.spec.block_size, self.spec.num_kv_heads, self.spec.head_size)
 
     def plan(self, batch: BatchLayout) -> Metadata:
-        num_decode = batch.num_decode_rows
-        decode = None
-        if num_decode:
-            decode = self._decode.plan(batch.seq_lens_R[:num_decode], batch.block_table_RB[:num_decode])
-        starts = batch.query_start_host
-        new_tokens = [starts[row + 1] - starts[row] for row in range(num_decode, batch.num_rows)]
-        return Metadata(batch, decode, max(new_tokens, default=0))
+        if batch.kinds_vary:
+            return self._plan_any(batch)
+        num_decode, starts_R1 = batch.num_decode_rows, batch.query_start_R1
+        lengths_R, table_RB = batch.seq_lens_R, batch.block_table_RB
+        decode = self._decode.plan(lengths_R[:num_decode], table_RB[:num_decode]) if num_decode else None
+        prefill = None
+        if num_decode < batch.num_rows:
+            starts_R1 = starts_R1[num_decode:]
+            prefill = self._plan_prefill(
+                batch, starts_R1, lengths_R[num_decode:], table_RB[num_decode:], starts_R1.diff(), few_rows=False
+            )
+        return Metadata(batch.slot_mapping_T, decode, num_decode, prefill)
+
+    def _plan_any(self, batch: BatchLayout) -> Metadata:
+        """Both kernels are told of all rows, and each leaves out those of the other."""
+        starts_R1, lengths_R, table_RB = batch.query_start_R1, batch.seq_lens_R, batch.block_table_RB
+        new_R = starts_R1.diff()
+        is_decode_R = (new_R != 1).cumsum(0) == 0  # up to the first row that has not one token
+        decode = self._decode.plan(lengths_R.masked_fill(~is_decode_R, 0), table_RB)
+        new_R = new_R.masked_fill(is_decode_R, 0)
+        prefill = self._plan_prefill(batch, starts_R1, lengths_R, table_RB, new_R, few_rows=True)
+        return Metadata(batch.slot_mapping_T, decode, batch.num_rows, prefill)
+
+    def _plan_prefill(
+        self,
+        batch: BatchLayout,
+        query_start_R1: Tensor,
+        seq_lens_R: Tensor,
+        block_table_RB: Tensor,
+        num_new_R: Tensor,
+        *,
+        few_rows: bool,
+    ) -> PrefillPlan:
+        from framework.kernels.cuda.prefill_attention import choose_tile, plan_prefill
+
+        spec = self.spec
+        return plan_prefill(
+            query_start_R1,
+            seq_lens_R,
+            block_table_RB,
+            num_new_R,
+            num_tokens=batch.num_tokens,
+            group=spec.num_heads // spec.num_kv_heads,
+            tile=choose_tile(spec.dtype, spec.kv_dtype),
+            max_num_rows=spec.max_num_seqs,
+            few_rows=few_rows,
+        )
 
     def forward(
         self, layer: int, q_TNH: Tensor, k_TMH: Tensor, v_TMH: Tensor, kv_cache: Tensor, metadata: Metadata
     ) -> Tensor:
         from framework.kernels.cuda.qkv import write_kv
 
-        write_kv(k_TMH, v_TMH, metadata.batch.slot_mapping_T, kv_cache)
+        write_kv(k_TMH, v_TMH, metadata.slot_mapping_T, kv_cache)
         return self.attend(layer, q_TNH, kv_cache, metadata)
 
     def attend(self, layer: int, q_TNH: Tensor, kv_cache: Tensor, metadata: Metadata) -> Tensor:
@@ -107,20 +149,9 @@ class TritonAttention(AttentionBackend):
 
         from framework.kernels.cuda.prefill_attention import paged_prefill
 
-        batch = metadata.batch
         out_TNH = torch.empty(q_TNH.shape, dtype=q_TNH.dtype, device=q_TNH.device)
-        num_decode = batch.num_decode_rows
         if metadata.decode is not None:
-            self._decode(q_TNH[:num_decode], kv_cache, metadata.decode, out_TNH)
-        if metadata.max_new_tokens:
-            paged_prefill(
-                q_TNH,
-                kv_cache,
-                batch.query_start_R1[num_decode:],
-                batch.seq_lens_R[num_decode:],
-                batch.block_table_RB[num_decode:],
-                metadata.max_new_tokens,
-                self.spec.scale,
-                out_TNH,
-            )
+            self._decode(q_TNH[: metadata.num_decode_rows], kv_cache, metadata.decode, out_TNH)
+        if metadata.prefill is not None:
+            paged_prefill(q_TNH, kv_cache, metadata.prefill, self.spec.scale, out_TNH)
         return out_TNH

@@ -47,10 +47,19 @@ def test_greedy_tokens_are_those_of_the_cpu(on_cpu: list[list[int]], folder: str
 
 
 @pytest.mark.parametrize("kernels", ["fused", "torch"])
-@pytest.mark.parametrize("graph", ["bucketed", "full", "lazy", "piecewise"])
+@pytest.mark.parametrize("graph", ["bucketed", "full", "lazy", "piecewise", "mixed"])
 def test_every_graph_strategy_equals_eager(graph: str, kernels: str) -> None:
     want = tokens(PARAMS, attention="triton", kernels=kernels)
     assert tokens(PARAMS, attention="triton", kernels=kernels, graph=graph) == want
+
+
+def test_steps_with_chunks_replay_graphs() -> None:
+    with LLM(
+        "tiny", max_num_seqs=5, max_num_batched_tokens=64, max_model_len=128, sampler="gumbel", graph="mixed"
+    ) as llm:
+        llm.generate(PROMPTS, PARAMS)
+        graphs: Any = llm.engine.executor._runner.graphs  # type: ignore[attr-defined]
+        assert {key.mixed for key in graphs._prepared_for} == {False, True}
 
 
 @pytest.mark.parametrize("sizes", [[1], [2, 3]])

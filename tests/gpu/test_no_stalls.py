@@ -18,7 +18,14 @@ SPLIT = {"name": "split", "prefill": "triton", "decode": "triton"}
 
 @pytest.mark.parametrize(
     ("graph", "attention"),
-    [("full", "triton"), ("bucketed", "triton"), ("piecewise", "triton"), ("eager", "triton"), ("eager", SPLIT)],
+    [
+        ("mixed", "triton"),
+        ("full", "triton"),
+        ("bucketed", "triton"),
+        ("piecewise", "triton"),
+        ("eager", "triton"),
+        ("eager", SPLIT),
+    ],
 )
 def test_nothing_is_compiled_in_a_run(graph: str, attention: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     triton = pytest.importorskip("triton")

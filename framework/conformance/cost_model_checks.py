@@ -16,9 +16,8 @@ from framework.config.compose import compose
 from framework.conformance import serve as rules
 from framework.conformance.finding import Budget, Check, NotApplicable, Violation
 from framework.conformance.search import search
-from framework.conformance.step_shapes import SCOPES, Batch, batches, simpler_batches, with_more
+from framework.conformance.step_shapes import KINDS, Batch, Kind, batches, kind_name, simpler_batches, with_more
 from framework.interfaces.cost_model import CostModel, Deployment, StepCost
-from framework.interfaces.graph import GraphScope
 
 SECONDS = "every cost is a finite number of seconds, at least 0"
 SAME_COST = "a cost is a function of the step alone"
@@ -76,9 +75,7 @@ def _accepts(build: Callable[[Deployment], CostModel], deployment: Deployment) -
 
 
 class _Subject:
-    """A cost model, the deployments that it knows, and of each the graph scopes, since a profile knows those only that
-    were measured.
-    """
+    """A cost model, the deployments that it knows, and which graphs: a profile has those that were measured."""
 
     def __init__(
         self, build: Callable[[Deployment], CostModel], deployments: Sequence[Deployment], budget: Budget
@@ -88,17 +85,17 @@ class _Subject:
         self.names = ", ".join(f"{d.model_name} on {d.hardware.name}, tp={d.tp}" for d in deployments)
 
     @cached_property
-    def unknown(self) -> set[tuple[int, GraphScope | None]]:
-        """Deployments, by number, and scopes of which even one decode row is refused with ValueError."""
+    def unknown(self) -> set[tuple[int, Kind]]:
+        """Deployments, by number, and kinds of graphs of which even one decode row is refused with ValueError."""
         found = set()
         for number in range(len(self.deployments)):
             model = self._model(number)
-            for scope in SCOPES:
+            for kind in KINDS:
                 try:
-                    model.cost(Batch(contexts=(1,), chunks=(), scope=scope).shape())
+                    model.cost(Batch(contexts=(1,), chunks=(), kind=kind).shape())
                 except ValueError:
-                    found.add((number, scope))
-        if len(found) == len(self.deployments) * len(SCOPES):
+                    found.add((number, kind))
+        if len(found) == len(self.deployments) * len(KINDS):
             raise Violation(SECONDS, f"cost() refuses a step of one decode row in any graph and in none; {self.names}")
         return found
 
@@ -112,8 +109,8 @@ class _Subject:
             costs.append(sum(cost))
 
         self._search(attempt)
-        scopes = sorted({scope.value if scope else "eager" for _, scope in self.unknown})
-        refused = f"; refused by some: {', '.join(scopes)}" if scopes else ""
+        kinds = sorted({kind_name(kind) for _, kind in self.unknown})
+        refused = f"; unknown to some: {', '.join(kinds)}" if kinds else ""
         low, high = (1e3 * edge(costs) for edge in (min, max))
         return f"{len(costs)} random steps, {low:.3g} to {high:.3g} ms; {self.names}{refused}"
 
@@ -167,7 +164,7 @@ class _Subject:
     def quick(self) -> str:
         """In time of this process: a whole trace takes a call a step."""
         model = self.build(self.deployments[0])
-        step = Batch(contexts=(500,) * 32, chunks=(), scope=None).shape()
+        step = Batch(contexts=(500,) * 32, chunks=(), kind=(None, False)).shape()
         started_s = time.process_time()
         for number in range(_NUM_CALLS):
             model.cost(step)
@@ -187,7 +184,7 @@ class _Subject:
 
         def attempt_known(example: Example) -> None:
             nonlocal num_tried
-            if (example[1], example[0].scope) not in unknown:
+            if (example[1], example[0].kind) not in unknown:
                 num_tried += 1
                 attempt(example)
 

@@ -12,7 +12,17 @@ from framework.interfaces.cost_model import StepShape
 from framework.interfaces.graph import GraphScope
 
 MAX_ROWS, MAX_CHUNK_TOKENS, MAX_CONTEXT = 256, 8192, 100_000
-SCOPES = (None, *GraphScope)
+
+Kind = tuple[GraphScope | None, bool]
+KINDS: tuple[Kind, ...] = (
+    (None, False),
+    (GraphScope.FORWARD, False),
+    (GraphScope.FORWARD, True),
+    (GraphScope.STEP, False),
+    (GraphScope.STEP, True),
+    (GraphScope.PIECES, False),
+)
+"""What a graph replays of a step, None for nothing, and whether it is one that holds prompt chunks too."""
 
 
 class Batch(NamedTuple):
@@ -22,7 +32,7 @@ class Batch(NamedTuple):
     """Of each decode row the positions before its token."""
     chunks: tuple[tuple[int, int], ...]
     """Of each prefill chunk the positions before it, and its tokens; all but the last end their prompt."""
-    scope: GraphScope | None
+    kind: Kind
     pad_to: int = 1
     """A graph has a multiple of so many tokens."""
     captures: bool = False
@@ -32,7 +42,13 @@ class Batch(NamedTuple):
         """What a cost model is told of it."""
         num_decode, num_rows = len(self.contexts), len(self.contexts) + len(self.chunks)
         num_tokens = num_decode + sum(num for _, num in self.chunks)
-        padded = -(-num_tokens // self.pad_to) * self.pad_to if self.scope is not None else num_tokens
+        scope, mixed = self.kind
+        padded_tokens, padded_rows = num_tokens, num_rows
+        if scope is not None:
+            padded_tokens = -(-num_tokens // self.pad_to) * self.pad_to
+        if scope in (GraphScope.FORWARD, GraphScope.STEP):
+            padded_rows = -(-num_rows // self.pad_to) * self.pad_to
+            padded_tokens = max(padded_tokens, padded_rows + mixed)
         return StepShape(
             num_tokens=num_tokens,
             num_rows=num_rows,
@@ -41,25 +57,24 @@ class Batch(NamedTuple):
             decode_kv_tokens=sum(self.contexts) + num_decode,
             prefill_kv_tokens=sum(start + num for start, num in self.chunks),
             prefill_pairs=sum(num * start + num * (num + 1) // 2 for start, num in self.chunks),
-            scope=self.scope,
-            padded_tokens=padded,
-            padded_rows=num_rows if self.scope in (None, GraphScope.PIECES) else padded,
+            scope=scope,
+            padded_tokens=padded_tokens,
+            padded_rows=padded_rows,
             captures=self.captures,
             new_rows=self.new_rows,
         )
 
     def describe(self) -> str:
-        graph = f"graph of scope {self.scope.value}" if self.scope is not None else "eager"
-        contexts, chunks = _some(self.contexts), _some(self.chunks)
-        return f"{graph}: decode rows after {contexts} positions, chunks of (start, tokens) {chunks}\n{self.shape()}"
+        rows = f"decode rows after {_some(self.contexts)} positions, chunks of (start, tokens) {_some(self.chunks)}"
+        return f"{kind_name(self.kind)}: {rows}\n{self.shape()}"
 
 
 @st.composite
 def batches(draw: st.DrawFn) -> Batch:
     """Decode steps, chunks, and both, from one short request to full batches. They follow a seed, as traces do."""
     rng = random.Random(draw(st.integers(0, 1 << 30)))
-    scope = draw(st.sampled_from(SCOPES))
-    decodes_only = scope in (GraphScope.FORWARD, GraphScope.STEP)
+    scope, mixed = kind = draw(st.sampled_from(KINDS))
+    decodes_only = scope in (GraphScope.FORWARD, GraphScope.STEP) and not mixed
     num_decode = _up_to(rng, MAX_ROWS) if decodes_only or rng.random() < 0.8 else 0
     num_chunks = 0 if decodes_only else rng.randint(0 if num_decode else 1, 3)
     return Batch(
@@ -68,7 +83,7 @@ def batches(draw: st.DrawFn) -> Batch:
             (_up_to(rng, MAX_CONTEXT) if rng.random() < 0.5 else 0, _up_to(rng, MAX_CHUNK_TOKENS // num_chunks))
             for _ in range(num_chunks)
         ),
-        scope=scope,
+        kind=kind,
         pad_to=rng.choice([1, 8]),
         captures=scope is not None and rng.random() < 0.1,
         new_rows=rng.random() < 0.3,
@@ -106,6 +121,11 @@ def with_more(batch: Batch) -> Iterator[tuple[str, Batch]]:
     if chunks:
         yield "chunks of twice the tokens", batch._replace(chunks=tuple((start, 2 * num) for start, num in chunks))
         yield "each chunk twice", batch._replace(chunks=chunks * 2)
+
+
+def kind_name(kind: Kind) -> str:
+    scope, mixed = kind
+    return "eager" if scope is None else f"{scope.value} graph{' of any rows' if mixed else ''}"
 
 
 def _up_to(rng: random.Random, most: int) -> int:

@@ -134,7 +134,7 @@ class CostModel(ABC):
         be quick.
 
         Raises:
-            ValueError: for a scope of graphs that it cannot know, whatever the step; with a remedy.
+            ValueError: for a kind of graph (scope, with prompt chunks or without) that it does not know; with a remedy.
         """
 
     def effective(self) -> dict[str, object]:

@@ -117,7 +117,9 @@ def test_a_right_cost_model_and_one_for_a_single_scope_of_graphs() -> None:
     for model in (Costs, EagerOnly):
         found = findings(cost_model_checks, model)
         assert {finding.status for finding in found.values()} == {"holds"}, found
-    assert "refused by some: forward, pieces, step" in found[cost_model_checks.SECONDS].detail
+    assert (
+        "unknown to some: graph of scope forward, graph of scope forward for" in found[cost_model_checks.SECONDS].detail
+    )
 
 
 def test_a_cost_model_is_checked_for_what_it_can_be_built_for() -> None:
@@ -137,15 +139,17 @@ def test_a_cost_model_is_checked_for_what_it_can_be_built_for() -> None:
 
 
 def test_the_steps_are_those_of_a_batch() -> None:
-    batch = Batch(contexts=(3, 10), chunks=((0, 4), (8, 2)), scope=GraphScope.PIECES, pad_to=8)
+    batch = Batch(contexts=(3, 10), chunks=((0, 4), (8, 2)), kind=(GraphScope.PIECES, False), pad_to=8)
     shape = batch.shape()
     assert (shape.num_tokens, shape.num_rows, shape.num_decode_rows, shape.num_sampled) == (8, 4, 2, 3)
     assert shape.decode_kv_tokens == 4 + 11
     assert shape.prefill_kv_tokens == 4 + 10
     assert shape.prefill_pairs == (1 + 2 + 3 + 4) + (9 + 10)
     assert (shape.padded_tokens, shape.padded_rows) == (8, 4)
-    step = Batch(contexts=(1,) * 9, chunks=(), scope=GraphScope.STEP, pad_to=8).shape()
-    assert (step.padded_tokens, step.padded_rows, step.num_sampled) == (16, 16, 9)
+    step = Batch(contexts=(1,) * 9, chunks=(), kind=(GraphScope.STEP, False), pad_to=8).shape()
+    assert (step.padded_tokens, step.padded_rows, step.num_sampled, step.mixed_graph) == (16, 16, 9, False)
+    mixed = batch._replace(kind=(GraphScope.STEP, True)).shape()
+    assert (mixed.padded_tokens, mixed.padded_rows, mixed.mixed_graph) == (9, 8, True)
 
 
 class LeastLoaded(Router):

@@ -70,10 +70,10 @@ class Batch(NamedTuple):
 
 
 @st.composite
-def batches(draw: st.DrawFn) -> Batch:
+def batches(draw: st.DrawFn, kind: Kind) -> Batch:
     """Decode steps, chunks, and both, from one short request to full batches. They follow a seed, as traces do."""
     rng = random.Random(draw(st.integers(0, 1 << 30)))
-    scope, mixed = kind = draw(st.sampled_from(KINDS))
+    scope, mixed = kind
     decodes_only = scope in (GraphScope.FORWARD, GraphScope.STEP) and not mixed
     num_decode = _up_to(rng, MAX_ROWS) if decodes_only or rng.random() < 0.8 else 0
     num_chunks = 0 if decodes_only else rng.randint(0 if num_decode else 1, 3)

@@ -72,7 +72,7 @@ def _warn(cells: Sequence[Cell]) -> None:
     partial = [cell for cell in completed if cell.reason]
     if partial:
         which = ", ".join(cell.folder for cell in partial[:10]) + ("" if len(partial) <= 10 else ", ...")
-        _say(f"completed with a warning: {which}; cell {partial[0].folder}: {partial[0].reason}")
+        _say(f"completed, with a reservation: {which}; cell {partial[0].folder}: {partial[0].reason}")
 
 
 def _say(warning: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from itertools import islice
 from typing import overload
 
 from framework.engine.request import Request
@@ -12,17 +11,20 @@ from framework.engine.request import Request
 
 class WaitingQueue(Sequence[Request]):
     """Adding at either end, removing from anywhere and looking at the ends are O(1), so that a policy which admits in
-    an order of its own does not pay for the length of the queue; `queue[i]` takes min(i, n - i) steps.
+    an order of its own does not pay for the length of the queue. Any other place costs a copy of the queue, once until
+    it changes.
 
     As of a deque, iterating over it while it changes is a RuntimeError.
     """
 
     def __init__(self) -> None:
         self._requests: OrderedDict[int, Request] = OrderedDict()  # dict has no front to put a preempted one
+        self._copy: list[Request] | None = None
 
     def append(self, request: Request) -> None:
         assert request.id not in self._requests
         self._requests[request.id] = request
+        self._copy = None
 
     def appendleft(self, request: Request) -> None:
         self.append(request)
@@ -30,6 +32,7 @@ class WaitingQueue(Sequence[Request]):
 
     def remove(self, request: Request) -> None:
         del self._requests[request.id]
+        self._copy = None
 
     def __len__(self) -> int:
         return len(self._requests)
@@ -48,15 +51,9 @@ class WaitingQueue(Sequence[Request]):
     @overload
     def __getitem__(self, index: slice) -> Sequence[Request]: ...
     def __getitem__(self, index: int | slice) -> Request | Sequence[Request]:
-        if index == 0:  # what most policies ask for
-            for request in self._requests.values():
+        if index == 0 or index == -1:
+            for request in self if index == 0 else reversed(self):
                 return request
-        if isinstance(index, slice):
-            return list(self)[index]
-        size = len(self._requests)
-        place = index + size if index < 0 else index
-        if not 0 <= place < size:
-            raise IndexError(f"queue.waiting[{index}]: {size} requests wait")
-        if 2 * place < size:
-            return next(islice(self._requests.values(), place, None))
-        return next(islice(reversed(self._requests.values()), size - 1 - place, None))
+        if self._copy is None:
+            self._copy = list(self)
+        return self._copy[index]

@@ -78,7 +78,7 @@ class Queue(Protocol):
 
     @property
     def waiting(self) -> Sequence[RequestView]:
-        """Arrival order; preempted requests in front. Its ends are quick to look at, places in the middle are not."""
+        """Arrival order; preempted requests in front."""
 
     @property
     def running(self) -> Sequence[RequestView]:

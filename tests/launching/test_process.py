@@ -28,7 +28,7 @@ def test_each_ending_is_recorded_and_the_sweep_goes_on(sweep: Run, tmp_path: Pat
     done = sweep(f"model.name={names}", "hydra.launcher.timeout_s=2", "hydra.launcher.max_parallel=4")
     assert done.returncode == 1, done.stderr
     assert "8 cells: 3 completed, 4 failed, 1 skipped" in done.stdout
-    assert "warning: completed with a warning: 6; cell 6: after its record was complete" in done.stderr
+    assert "warning: completed, with a reservation: 6; cell 6: after its record was complete" in done.stderr
     records = {name: summary(tmp_path / "s" / str(i)) for i, name in enumerate(ENDINGS)}
     assert {name: (record["status"], record["reason"]) for name, record in records.items()} == ENDINGS
     assert len({record["resume_key"] for record in records.values()}) == len(ENDINGS)

@@ -45,10 +45,10 @@ BASE: dict[str, Any] = {
 }
 
 
-def engine(**changes: Any) -> LLM:
+def engine(model: str = "qwen3_0_6b", **changes: Any) -> LLM:
     options = {**BASE, **changes}
     options["overrides"] = [*BASE["overrides"], *changes.get("overrides", [])]
-    return LLM("qwen3_0_6b", **options)
+    return LLM(model, **options)
 
 
 def nano_bench(llm: LLM, repeats: int = 2) -> dict[str, float]:
@@ -221,6 +221,7 @@ def attempt(out: Path, name: str, run: Callable[[], dict[str, Any]]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("what", nargs="+")
+    parser.add_argument("--model", default="qwen3_0_6b")
     parser.add_argument("--out", type=Path, default=Path("gpu_speed.jsonl"))
     parser.add_argument(
         "--set", nargs="*", default=[], help="engine options and overrides, e.g. attention=flash compile.level=ops"
@@ -245,12 +246,15 @@ def main() -> None:
     changes: dict[str, Any] = {key: value for key, value in pairs if "." not in key}
     changes["overrides"] = [f"{key}={value}" for key, value in pairs if "." in key]
     started = time.perf_counter()
-    with engine(**changes) as llm:
+    with engine(args.model, **changes) as llm:
         report(args.out, "effective", {"start_s": round(time.perf_counter() - started, 2), **llm.effective})
         print(torch.cuda.get_device_name(), torch.__version__, subprocess.getoutput("git rev-parse --short HEAD"))
         for what in args.what:
             if what == "nano_bench":
                 attempt(args.out, what, lambda: nano_bench(llm, args.repeats))
+            elif what == "dozens":
+                for rows in (24, 32, 48, 64, 80, 96, 128):
+                    attempt(args.out, f"decode rows={rows} context=128", lambda r=rows: at_once(llm, r, 128, 24, 1))
             elif what == "arrivals":
                 for rate in (30.0, 90.0):
                     attempt(args.out, f"arrivals {rate:.0f}/s", lambda r=rate: arrivals(llm, r))

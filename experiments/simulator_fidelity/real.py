@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from workloads import ENGINE, LOADS, SCHEDULERS_COMPARED, azure, nano_bench, synthetic
+from workloads import ENGINE, LOADS, MODELS, SCHEDULERS_COMPARED, azure, nano_bench, synthetic
 
 from framework.build import build_engine
 from framework.built import BuiltEngine
@@ -108,7 +108,7 @@ def main() -> None:
         begun = time.perf_counter()
         overrides = [
             f"model={model}", "model.weights=random", f"executor.device={args.device}", *ENGINE[args.device],
-            "tracker=files", "workload=synthetic", f"calibrate.num_points={args.points}",
+            *MODELS.get(model, []), "tracker=files", "workload=synthetic", f"calibrate.num_points={args.points}",
         ]  # fmt: skip
         cfg = compose(overrides)
         built = build_engine(cfg)

@@ -37,6 +37,8 @@ ENGINE = {
     ],
 }
 """As a GPU is run for speed; on a CPU, for trying the scripts out, a small copy."""
+MODELS = {"qwen3_0_6b": ["graph.max_tokens=4096"]}
+"""What a model wants beside that: steps of a small one are short, so that launches show in larger ones"""
 
 
 def synthetic(

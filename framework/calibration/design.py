@@ -7,7 +7,8 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-_CONTEXTS = (64, 512, 1024, 2048, 4096)
+_CONTEXTS = (32, 64, 128, 192, 256, 384, 512, 1024, 2048, 4096)
+"""Dense where rows are few tiles of keys long and time does not grow evenly"""
 _EAGER_ROWS = (1, 8, 32, 64, 128, 256)
 _MOST_DRAWS = 1000
 """For a step that fits; 1 to 3 of them do where limits are those of an engine that serves."""
@@ -46,9 +47,19 @@ def eager_row_counts(max_num_seqs: int) -> list[int]:
 
 
 def mixed_points(
-    num_points: int, *, max_num_seqs: int, max_num_batched_tokens: int, max_model_len: int, capacity_tokens: int
+    num_points: int,
+    graph_sizes: Sequence[int] = (),
+    *,
+    max_num_seqs: int,
+    max_num_batched_tokens: int,
+    max_model_len: int,
+    capacity_tokens: int,
 ) -> list[Point]:
     """Prompts and chunks, alone and beside decode rows: sizes drawn log-uniformly, the same ones every time.
+
+    Args:
+        graph_sizes: ascending tokens of the graphs that replay such steps; each gets as many points as the others, and
+            as steps that are too large for all of them.
 
     Raises:
         ValueError: limits within which hardly any such step fits.
@@ -56,6 +67,8 @@ def mixed_points(
     rng = random.Random(20261124)
     points: list[Point] = []
     num_drawn = 0
+    ends = [*(size for size in graph_sizes if size < max_num_batched_tokens), max_num_batched_tokens]
+    begins = [min(8, ends[0]), *(size + 1 for size in ends[:-1])]
     while len(points) < num_points:
         num_drawn += 1
         if num_drawn > _MOST_DRAWS * num_points:
@@ -64,16 +77,18 @@ def mixed_points(
                 f"engine.max_model_len={max_model_len}, max_num_batched_tokens={max_num_batched_tokens} and the "
                 f"{capacity_tokens} tokens that the KV cache has for them; raise what is small: 512 each do for one row"
             )
-        num_decode = 0 if len(points) % 3 == 0 else _log_uniform(rng, 1, max_num_seqs - 1)
-        most = max_num_batched_tokens - num_decode
-        total = _log_uniform(rng, min(8, most), most)
-        num_chunks = min(_log_uniform(rng, 1, 16), max_num_seqs - num_decode, max(1, total // 4))
-        sizes = [max(2, total // num_chunks)] * num_chunks
-        if sum(sizes) + num_decode > max_num_batched_tokens or max(sizes) >= max_model_len - 40:
+        band = len(points) % len(ends)
+        total = _log_uniform(rng, begins[band], ends[band])
+        most_decode = min(max_num_seqs - 1, total - 2)
+        num_decode = 0 if most_decode < 1 or rng.random() < 1 / 3 else _log_uniform(rng, 1, most_decode)
+        new = total - num_decode
+        num_chunks = min(_log_uniform(rng, 1, 16), max_num_seqs - num_decode, max(1, new // 4))
+        sizes = [new // num_chunks + (index < new % num_chunks) for index in range(num_chunks)]
+        if min(sizes) < 2 or max(sizes) >= max_model_len - 40:
             continue
         decode_context = _log_uniform(rng, 32, max_model_len // 2)
         rows = [Row(max(1, int(decode_context * rng.uniform(0.5, 1.5)))) for _ in range(num_decode)]
-        context = _log_uniform(rng, 16, max_model_len) if len(points) % 4 == 3 else 0
+        context = _log_uniform(rng, 16, max_model_len) if rng.random() < 1 / 4 else 0
         rows += [Row(min(context, max_model_len - 40 - size), size) for size in sizes]
         if all(row.start + 40 < max_model_len for row in rows) and _tokens(rows) + 64 * len(rows) <= capacity_tokens:
             points.append(rows)

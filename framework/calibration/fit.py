@@ -32,11 +32,16 @@ def fit_decode(points: Sequence[Measured]) -> DecodeTable:
     )
 
 
-def fit_linear(points: Sequence[Measured]) -> LinearTerms:
-    """Relative errors are what is made small, so that short steps count as much as long ones. Robust as `fit_host`."""
+def fit_linear(points: Sequence[Measured], sizes: Sequence[int] = (), table: DecodeTable | None = None) -> LinearTerms:
+    """Relative errors are what is made small, so that short steps count as much as long ones. Robust as `fit_host`.
+
+    Args:
+        sizes: ascending, all that `padded_tokens` can be, for graphs; () for any number.
+        table: what the context of decode rows costs, where it is known better than as so much a position.
+    """
     largest = max(point.shape.padded_tokens for point in points)
-    knots = [knot for knot in _KNOTS if knot < largest] + [largest]
-    matrix = np.array([[*_hats(knots, point.shape.padded_tokens), *_work(point.shape)] for point in points])
+    knots = list(sizes) or [knot for knot in _KNOTS if knot < largest] + [largest]
+    matrix = np.array([[*_hats(knots, point.shape.padded_tokens), *_work(point.shape, table)] for point in points])
     solution = _robust(matrix, np.array([point.run_s for point in points]))
     return LinearTerms(
         knots=knots,
@@ -106,8 +111,14 @@ def _hats(knots: Sequence[int], tokens: int) -> list[float]:
     return [float(np.interp(tokens, knots, np.eye(len(knots))[index])) for index in range(len(knots))]
 
 
-_WORK = ("row_s", "sampled_s", "decode_kv_s", "prefill_kv_s", "pair_s")
+_WORK = (
+    "row_s", "sampled_s", "decode_kv_s", "decode_share", "prefill_kv_s", "pair_s", "mixed_s", "longest_kv_s"
+)  # fmt: skip
 
 
-def _work(shape: StepShape) -> tuple[int, int, int, int, int]:
-    return shape.num_rows, shape.num_sampled, shape.decode_kv_tokens, shape.prefill_kv_tokens, shape.prefill_pairs
+def _work(shape: StepShape, table: DecodeTable | None) -> tuple[float, ...]:
+    num_decode = shape.num_decode_rows
+    decode = (shape.decode_kv_tokens, 0) if table is None else (0, table.context_s(num_decode, shape.decode_kv_tokens))
+    prefill = shape.prefill_kv_tokens, shape.prefill_pairs
+    mixed = int(0 < num_decode < shape.num_rows)
+    return shape.num_rows, shape.num_sampled, *decode, *prefill, mixed, shape.longest_chunk_kv

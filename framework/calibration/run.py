@@ -17,7 +17,7 @@ from framework.calibration.measure import Bench, Measured
 from framework.execution.hardware import HARDWARE
 from framework.interfaces.attention import GraphSupport
 from framework.interfaces.graph import GraphLimits, GraphScope, GraphStrategy
-from framework.interfaces.step_profile import HostTerms, StepProfile
+from framework.interfaces.step_profile import DecodeTable, HostTerms, StepProfile
 from framework.models.shape import model_shape
 from framework.registry import ATTENTIONS, GRAPHS
 
@@ -41,19 +41,21 @@ def calibrate(
     capacity_tokens = (
         engine.executor.num_blocks * cfg.engine.block_size - cfg.engine.max_num_seqs * cfg.engine.block_size
     )
-    chunks = mixed_points(
-        options.num_points,
-        max_num_seqs=cfg.engine.max_num_seqs,
-        max_num_batched_tokens=cfg.engine.max_num_batched_tokens,
-        max_model_len=built.max_model_len,
-        capacity_tokens=capacity_tokens,
-    )
     keys = strategy.keys(
         GraphLimits(
             max_num_seqs=cfg.engine.max_num_seqs,
             max_num_batched_tokens=cfg.engine.max_num_batched_tokens,
             mixed_supported=ATTENTIONS.get(str(built.effective["attention"])).graph_support >= GraphSupport.MIXED,
         )
+    )
+    pieces = strategy.scope is GraphScope.PIECES
+    chunks = mixed_points(
+        options.num_points,
+        sorted(key.num_tokens for key in keys if key.mixed or pieces),
+        max_num_seqs=cfg.engine.max_num_seqs,
+        max_num_batched_tokens=cfg.engine.max_num_batched_tokens,
+        max_model_len=built.max_model_len,
+        capacity_tokens=capacity_tokens,
     )
     bench = Bench(
         engine.executor,
@@ -64,7 +66,6 @@ def calibrate(
     )
     engine.executor.fill_cache()
     points: list[Measured] = []
-    pieces = strategy.scope is GraphScope.PIECES
     if sizes := sorted(key.num_rows for key in keys if not pieces and not key.mixed):
         for point in decode_points(sizes, built.max_model_len, capacity_tokens):
             points.append(bench.measure(point, options.repeats))
@@ -113,8 +114,8 @@ def fit_profile(
     table = pieces = mixed = mixed_launch = None
     graph_launch = new_rows = _NO_TIME
     if scope is GraphScope.PIECES:
-        pieces, graph_launch = fit_linear(graph_points), _launch(graph_points)
-        errors.append(held_out("pieces", graph_points, _linear_time))
+        pieces, graph_launch = fit_linear(graph_points, _sizes(graph_points)), _launch(graph_points)
+        errors.append(held_out("pieces", graph_points, _graph_time(_sizes(graph_points), None)))
     else:
         if decode_rows := [p for p in graph_points if not p.shape.mixed_graph and not p.shape.new_rows]:
             table, graph_launch = fit_decode(decode_rows), _launch(decode_rows)
@@ -123,8 +124,8 @@ def fit_profile(
             launch = graph_launch
             new_rows = fit_host([(p.shape, max(1e-6, p.submit_s - launch.seconds_of(p.shape))) for p in changed])
         if chunked := [p for p in graph_points if p.shape.mixed_graph]:
-            mixed, mixed_launch = fit_linear(chunked), _launch(chunked)
-            errors.append(held_out("mixed graphs", chunked, _linear_time))
+            mixed, mixed_launch = fit_linear(chunked, _sizes(chunked), table), _launch(chunked)
+            errors.append(held_out("mixed graphs", chunked, _graph_time(_sizes(chunked), table)))
     errors.append(held_out("eager", eager_points, _eager_time))
     return StepProfile(
         graph_scope=scope.value if scope is not None else "",
@@ -158,9 +159,16 @@ def _launch(points: Sequence[Measured]) -> HostTerms:
     return fit_host([(point.shape, point.submit_s) for point in points])
 
 
-def _linear_time(points: Sequence[Measured]) -> Predict:
-    terms = fit_linear(points)
-    return lambda point: terms.seconds_of(point.shape)
+def _sizes(points: Sequence[Measured]) -> list[int]:
+    return sorted({point.shape.padded_tokens for point in points})
+
+
+def _graph_time(sizes: Sequence[int], table: DecodeTable | None) -> Callable[[Sequence[Measured]], Predict]:
+    def predict(points: Sequence[Measured]) -> Predict:
+        terms = fit_linear(points, sizes, table)
+        return lambda point: terms.seconds_of(point.shape, table)
+
+    return predict
 
 
 def _decode_time(points: Sequence[Measured]) -> Predict:

@@ -128,10 +128,11 @@ def step_shape(
     """What `batch` has to do, as a cost model sees it."""
     starts, num_decode, num_rows = batch.starts, batch.num_decode_rows, len(batch.slots)
     decode_kv = sum(starts[:num_decode]) + num_decode if num_decode != num_rows else sum(starts) + num_rows
-    prefill_kv = pairs = 0
+    prefill_kv = pairs = longest = 0
     for row in range(num_decode, num_rows):
         start, num = starts[row], batch.row_tokens[row]
         prefill_kv += start + num
+        longest = max(longest, start + num)
         pairs += num * start + num * (num + 1) // 2
     return StepShape(
         batch.num_tokens,
@@ -146,6 +147,7 @@ def step_shape(
         key.num_rows or num_rows if key is not None else num_rows,
         captures,
         new_rows,
+        longest,
     )
 
 

@@ -100,6 +100,8 @@ class StepShape(NamedTuple):
     """Whether the graph is captured first."""
     new_rows: bool = False
     """Whether its rows are not those of the step before: the host has more to prepare."""
+    longest_chunk_kv: int = 0
+    """Positions that the chunk with most of them reads: few tokens after a long context wait for a walk over it."""
 
     @property
     def mixed_graph(self) -> bool:

@@ -41,13 +41,18 @@ class DecodeTable:
         at_low, at_high = self._at(index - 1, kv_tokens * low / rows), self._at(index, kv_tokens * high / rows)
         return at_low + (at_high - at_low) * (rows - low) / (high - low)
 
+    def context_s(self, rows: int, kv_tokens: int) -> float:
+        """What reading the context adds to a step of so many decode rows."""
+        return self.seconds_of(rows, kv_tokens) - self.seconds_of(rows, 0) if rows else 0.0
+
     def _at(self, index: int, kv_tokens: float) -> float:
         return max(0.0, interpolate(self.kv_tokens[index], self.seconds[index], kv_tokens))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinearTerms:
-    """Steps of any batch: a function of tokens, linear between knots, plus seconds for each unit of other work."""
+    """Steps of any batch: a function of tokens, linear between knots, plus seconds for each unit of other work, for
+    decode rows beside chunks, and for each position that the longest chunk walks over."""
 
     knots: list[int]
     knot_s: list[float]
@@ -56,16 +61,27 @@ class LinearTerms:
     decode_kv_s: float
     prefill_kv_s: float
     pair_s: float
+    decode_share: float = 0.0
+    """Of what the decode table says for the context of decode rows"""
+    mixed_s: float = 0.0
+    longest_kv_s: float = 0.0
 
-    def seconds_of(self, step: StepShape) -> float:
-        return (
+    def seconds_of(self, step: StepShape, table: DecodeTable | None = None) -> float:
+        seconds = (
             interpolate(self.knots, self.knot_s, step.padded_tokens)
             + self.row_s * step.num_rows
             + self.sampled_s * step.num_sampled
             + self.decode_kv_s * step.decode_kv_tokens
             + self.prefill_kv_s * step.prefill_kv_tokens
             + self.pair_s * step.prefill_pairs
+            + self.longest_kv_s * step.longest_chunk_kv
         )
+        num_decode = step.num_decode_rows
+        if 0 < num_decode < step.num_rows:
+            seconds += self.mixed_s
+        if self.decode_share and table is not None:
+            seconds += self.decode_share * table.context_s(num_decode, step.decode_kv_tokens)
+        return seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,7 +168,7 @@ class StepProfile:
                     f"this profile knows no graphs with prompt chunks; choose graph=full, or calibrate again with "
                     f"graph=mixed: {self.command(self.hardware, self.model_name, self.tp, self.dtype, self.kv_dtype)}"
                 )
-            return StepCost(self.mixed.seconds_of(step), host_s + self.mixed_launch.seconds_of(step))
+            return StepCost(self.mixed.seconds_of(step, self.decode), host_s + self.mixed_launch.seconds_of(step))
         if self.decode is not None:
             host_s += self.graph_launch.seconds_of(step)
             if step.new_rows:

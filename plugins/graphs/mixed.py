@@ -10,6 +10,7 @@ from plugins.graphs.full import Full
 
 _SMALL_TOKENS = (16, 32, 64, 128, 256)
 _STEP = 128
+"""To 2,048 tokens; twice that beyond"""
 
 
 @GRAPHS.register("mixed")
@@ -28,8 +29,9 @@ class Mixed(Full):
         """
         Args:
             sizes: of decode batches, as of `bucketed`.
-            token_sizes: of the others: 16, 32, 64, 128 and every 128 up to `max_tokens` where none are given.
-            max_tokens: of these; larger steps run eager, where launches hide behind the device's work.
+            token_sizes: of the others, in place of 16, 32, 64, 128, then every 128 to 2,048 and every 256 beyond.
+            max_tokens: of these; larger steps run eager, where launches hide behind the device's work. A small model
+                has a use for 4,096 on a fast GPU, a large one for no more than 1,024. Each graph keeps its logits.
         """
         super().__init__(sizes=sizes)
         if max_tokens < 2:
@@ -41,7 +43,8 @@ class Mixed(Full):
 
     def keys(self, limits: GraphLimits) -> list[GraphKey]:
         largest = min(self._max_tokens, limits.max_num_batched_tokens)
-        wanted = self._wanted_tokens or [*_SMALL_TOKENS, *range(_SMALL_TOKENS[-1] + _STEP, largest + 1, _STEP)]
+        steps = (*range(256 + _STEP, 2049, _STEP), *range(2048 + 2 * _STEP, largest, 2 * _STEP))
+        wanted = self._wanted_tokens or [*_SMALL_TOKENS, *steps]
         sizes = sorted({size for size in wanted if size < largest} | {largest})
         rows = limits.max_num_seqs
         self._mixed_keys = [

@@ -38,7 +38,7 @@ class FusedDecoder:
         self._shape = QKVShape(attention.num_heads, attention.num_kv_heads, attention.head_size)
         biased = any(layer.bias is not None for _, layer in model.linear_layers())
         self._group = attention.o_proj.group
-        self._split_rows = 0 if biased else min(split_rows, split.MAX_ROWS)
+        self._split_rows = 0 if biased else min(split_rows, split.max_rows(model.layers[0].mlp.gate_up_proj.weight))
         self._skinny_rows = min(self._split_rows, skinny.MAX_ROWS)
         self._alone_rows = min(self._split_rows, FUSED_ROWS) if self._group.size == 1 else 0
 

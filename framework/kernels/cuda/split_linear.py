@@ -18,6 +18,8 @@ from framework.kernels.cuda.pdl import launch_options, let_next_start, wait_for_
 
 MAX_ROWS = 128
 """Above it a library's matrix product is faster; see experiments/gpu_speed."""
+_LARGE_WEIGHT, _MAX_ROWS_LARGE = 1 << 24, 64
+"""Entries of a weight from which on that is so earlier: every program reads all of the rows' inputs."""
 MIN_ROWS = 64
 """What Hopper's matrix instruction takes; with fewer, Triton falls back to an older one, which is slower"""
 
@@ -59,6 +61,11 @@ def _split_linear_kernel(
         total = total / (1.0 + tl.exp(-total)) * total_up
     out_RN_ptr = out_ptr + (part * num_rows + row)[:, None] * num_outputs + output[None, :]
     tl.store(out_RN_ptr, total.to(out_ptr.dtype.element_ty), mask=mask_R & (output < num_outputs)[None, :])
+
+
+def max_rows(weight_NK: Tensor) -> int:
+    """Up to so many rows a product with `weight_NK` is faster here than a library's."""
+    return min(MAX_ROWS, _MAX_ROWS_LARGE) if weight_NK.numel() >= _LARGE_WEIGHT else MAX_ROWS
 
 
 @dataclass(frozen=True, slots=True)

@@ -128,6 +128,15 @@ def build_replica(
     )
 
 
+def read_deployment(cfg: DictConfig) -> Deployment:
+    """What a cost model would be built for.
+
+    Raises:
+        IncompatibleError, ValueError: as `build_simulated`.
+    """
+    return _deployment(cfg, load_config(cfg.model, max_model_len=cfg.engine.max_model_len))
+
+
 def _deployment(cfg: DictConfig, config: ModelConfig) -> Deployment:
     dtype = cfg.executor.dtype
     if dtype == "auto":

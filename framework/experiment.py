@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from framework.registry import TRACKERS, WORKLOADS
 
 if TYPE_CHECKING:  # run.py must reach composition errors without waiting for these
     from framework.built import BuiltEngine
+    from framework.metrics.records import RequestRecord
     from framework.tracking import CellInfo, Record, Status, Tracker
     from framework.workloads.base import Workload
 
@@ -62,6 +63,7 @@ def run_cell(cfg: DictConfig, cell: CellInfo | None = None) -> Status:
                     _calibrate(cfg, record, cell.folder)
                 else:
                     _measure(cfg, workload, record, tracker)
+                    record.status, record.reason = _served(record.requests)
             except IncompatibleError as error:
                 record.status, record.reason = "skipped", str(error)
             except KeyboardInterrupt as error:
@@ -129,6 +131,17 @@ def _measure(cfg: DictConfig, workload: Workload, record: Record, tracker: Track
             screen = stack.enter_context(ProgressBar(len(requests)))
         keep_outputs = cfg.record.outputs or workload.has_text
         measure(cfg, built, requests, record, [tracker, screen], keep_outputs=keep_outputs, startup_s=startup_s)
+
+
+def _served(requests: Sequence[RequestRecord]) -> tuple[Status, str]:
+    """Status and reason of a run that came to its end: rejected requests are named; one that served nothing failed."""
+    rejected = [request for request in requests if request.finish_reason == "rejected"]
+    if not rejected:
+        return "completed", ""
+    first = f"the first because: {rejected[0].error}"
+    if len(rejected) == len(requests):
+        return "failed", f"served nothing: all {len(requests)} requests were rejected, {first}"
+    return "completed", f"{len(rejected)} of {len(requests)} requests were rejected, {first}"
 
 
 def _calibrate(cfg: DictConfig, record: Record, folder: Path) -> None:
@@ -200,6 +213,8 @@ def _report(record: Record, folder: Path) -> None:
     if record.status != "completed":
         hint = f" (traceback in {folder / 'error.txt'})" if record.traceback else ""
         print(f"{record.status}: {record.reason}{hint}", file=sys.stderr, flush=True)
+    elif record.reason:
+        print(f"warning: {record.reason}", file=sys.stderr, flush=True)
     print(f"record: {folder}", flush=True)
 
 

@@ -20,6 +20,12 @@ def explain(result: Comparison, seeds: Sequence[str], rest: Sequence[str]) -> No
         rest: keys that differ and are not compared.
     """
     result.notes += [*_repeats(result, seeds, rest), *_tests(result, rest), *_undefined(result)]
+    rejecting = sum(cell.metrics.get("requests_rejected", 0) > 0 for cell in result.cells)
+    if rejecting:
+        result.warnings.append(
+            f"{rejecting} of {len(result.cells)} cells rejected requests; their metrics are those of the requests that"
+            " ran: compare requests_rejected too"
+        )
     revisions = {str(cell.keys.get("environment.git_revision")) for cell in result.cells}
     if len(revisions) > 1:
         short = ", ".join(sorted(revision[:9] for revision in revisions))

@@ -1,7 +1,7 @@
 """`python -m framework check scheduler=my_policy`: whether a plugin keeps the rules of its interface.
 
 Prints a row a rule, and the smallest failing case for each that does not hold. Any kind (scheduler, eviction, sampler,
-attention, graph), with parameters (scheduler.aging=2), from any source (plugins=[./my.py]).
+attention, graph, cost_model, router), with parameters (scheduler.aging=2), from any source (plugins=[./my.py]).
 """
 
 from __future__ import annotations

@@ -11,7 +11,19 @@ from framework.cli.templates import TEMPLATES, TEST
 from framework.discovery import ROOT, discover
 from framework.registry import REGISTRIES
 
-FOLDERS = {"scheduler": "schedulers", "eviction": "eviction", "sampler": "samplers", "graph": "graphs"}
+FOLDERS = {
+    "scheduler": "schedulers",
+    "eviction": "eviction",
+    "sampler": "samplers",
+    "graph": "graphs",
+    "cost_model": "cost_models",
+    "router": "routers",
+}
+_RUNS_IN = {
+    "cost_model": " executor=simulated workload=synthetic",
+    "router": " executor=simulated executor.replicas=4 workload=synthetic",
+}
+"""What a run needs to use the plugin, where the default one does not."""
 
 
 def add_parser(commands: Any) -> None:
@@ -45,9 +57,8 @@ def run(options: argparse.Namespace) -> int:
     _write(plugin, TEMPLATES[kind].format(**values))
     _write(test, TEST.format(**values, listed=listed, imports="from pathlib import Path\n\n" if folder else ""))
     choice = f"{kind}={name}" + (f" plugins=[{plugin}]" if folder else "")
-    print(
-        f"wrote {plugin} and {test}\ncheck it:  python -m framework check {choice}\nrun it:    python run.py {choice}"
-    )
+    run_it = f"python run.py {choice}{_RUNS_IN.get(kind, '')}"
+    print(f"wrote {plugin} and {test}\ncheck it:  python -m framework check {choice}\nrun it:    {run_it}")
     return 0
 
 

@@ -21,7 +21,9 @@ from framework.discovery import discover
 from framework.experiment import run_cell
 from framework.launching.arguments import expand
 from framework.launching.callback import end_sweep
+from framework.launching.child import LOG
 from framework.launching.ending import objectives
+from framework.launching.sweep_file import Cell
 from framework.parallel.world import world_rank
 
 _WANTS_TRACEBACK = bool(os.environ.get("HYDRA_FULL_ERROR"))
@@ -31,8 +33,8 @@ def main(arguments: Sequence[str]) -> int:
     """Run what `arguments` (those after the program's name) ask for.
 
     Returns:
-        0 when every cell completed or was skipped, 1 when one failed, 2 for a configuration that does not compose, 130
-        after Ctrl-C or SIGTERM.
+        0 when cells completed and the others, if any, were skipped; 1 when one failed or none completed; 2 for a
+        configuration that does not compose; 130 after Ctrl-C or SIGTERM.
     """
     if (rank := world_rank()) is not None:  # one of torchrun's
         from framework.parallel.torchrun import dismiss, serve
@@ -55,18 +57,39 @@ def main(arguments: Sequence[str]) -> int:
     states = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
     print(f"{len(sweep.cells)} cells: {states}" + (f" ({reused} of them earlier)" if reused else ""))
     print(f"sweep: {sweep.folder}", flush=True)
+    if code != 130:
+        _warn(sweep.cells)
     bad = [cell for cell in sweep.cells if cell.status not in ("completed", "skipped") and not cell.reused]
-    return code or int(bool(bad))
+    return code or int(bool(bad) or not counts["completed"])
+
+
+def _warn(cells: Sequence[Cell]) -> None:
+    """Say at the end, where it is seen, that a sweep has no result, or which of its results are less than they seem."""
+    completed = [cell for cell in cells if cell.status == "completed"]
+    if not completed:
+        first = cells[0]
+        _say(f"nothing completed; cell {first.folder} {first.status}: {first.reason or f'see {LOG} in its folder'}")
+    partial = [cell for cell in completed if cell.reason]
+    if partial:
+        which = ", ".join(cell.folder for cell in partial[:10]) + ("" if len(partial) <= 10 else ", ...")
+        _say(f"completed, with a reservation: {which}; cell {partial[0].folder}: {partial[0].reason}")
+
+
+def _say(warning: str) -> None:
+    print(f"warning: {warning}", file=sys.stderr, flush=True)
 
 
 def _run(arguments: Sequence[str]) -> int:
-    statuses: list[str] = []
+    without_result: list[str] = []
 
     def task(cfg: DictConfig) -> float | list[float] | None:
         discover(cfg.plugins)  # on another machine nothing has been found yet
-        statuses.append(run_cell(cfg))
+        status = run_cell(cfg)
         hydra_config = HydraConfig.get()
-        if hydra_config.mode == RunMode.MULTIRUN:
+        in_sweep = hydra_config.mode == RunMode.MULTIRUN
+        if status == "failed" or (status == "skipped" and not in_sweep):  # a sweep's other cells may have results
+            without_result.append(status)
+        if in_sweep:
             return objectives(Path(hydra_config.runtime.output_dir), cfg.objective)
         if hydra_config.sweeper.get("params"):
             print("note: this was one cell of a study with axes of its own; run.py -m runs all", file=sys.stderr)
@@ -86,7 +109,7 @@ def _run(arguments: Sequence[str]) -> int:
         return _refuse(f"{error.filename}: {error.strerror}; set hydra.run.dir or hydra.sweep.dir to another", error)
     except KeyboardInterrupt:
         return 130
-    return int("failed" in statuses)
+    return int(bool(without_result))
 
 
 def _refuse(message: str, error: Exception) -> int:

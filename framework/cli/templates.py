@@ -124,7 +124,73 @@ class {class_name}(GraphStrategy):
         return None if size is None else GraphKey(size, size)
 '''
 
-TEMPLATES = {"scheduler": _SCHEDULER, "eviction": _EVICTION, "sampler": _SAMPLER, "graph": _GRAPH}
+_COST_MODEL = '''"""What this model knows about the time of a step, in one sentence."""
+
+from framework.interfaces.cost_model import CostModel, Deployment, StepCost, StepShape
+from framework.registry import COST_MODELS
+
+
+@COST_MODELS.register("{name}")
+class {class_name}(CostModel):
+    """The weights of the layers are read once a step, and each token adds a constant: change `cost` to make it yours.
+
+    Args:
+        token_s: device time of a token, seconds.
+        host_s: host time of a step, seconds.
+    """
+
+    def __init__(self, deployment: Deployment, *, token_s: float = 2e-5, host_s: float = 1e-4) -> None:
+        super().__init__(deployment)
+        for key, value in (("token_s", token_s), ("host_s", host_s)):
+            if not 0 <= value < float("inf"):
+                raise ValueError(f"cost_model.{{key}}={{value}} must be a finite number of seconds, at least 0")
+        self.token_s, self.host_s = token_s, host_s
+        model, hardware = deployment.model, deployment.hardware
+        item_bytes = 4 if deployment.dtype == "float32" else 2
+        weight_bytes = model.num_layers * model.layer_parameters * item_bytes / deployment.tp
+        self._weights_s = weight_bytes / hardware.bytes_per_s
+
+    def cost(self, step: StepShape) -> StepCost:
+        return StepCost(device_s=self._weights_s + self.token_s * step.padded_tokens, host_s=self.host_s)
+'''
+
+_ROUTER = '''"""Which replica this router prefers and why, in one sentence."""
+
+from collections.abc import Sequence
+
+from framework.interfaces.router import ReplicaView, Router
+from framework.interfaces.scheduler import RequestView
+from framework.registry import ROUTERS
+
+
+@ROUTERS.register("{name}")
+class {class_name}(Router):
+    """The replica with the least to do: change `route` to make it yours. Name the paper if there is one.
+
+    Args:
+        request_tokens: prompt tokens that are as much to do as one more request.
+    """
+
+    def __init__(self, *, request_tokens: int = 200) -> None:
+        if request_tokens < 0:
+            raise ValueError(f"router.request_tokens={{request_tokens}} must be at least 0")
+        self.request_tokens = request_tokens
+
+    def route(self, request: RequestView, path: Sequence[int], replicas: Sequence[ReplicaView]) -> int:
+        def load(replica: ReplicaView) -> int:
+            return replica.num_prompt_tokens + self.request_tokens * replica.num_requests
+
+        return min(replicas, key=load).index
+'''
+
+TEMPLATES = {
+    "scheduler": _SCHEDULER,
+    "eviction": _EVICTION,
+    "sampler": _SAMPLER,
+    "graph": _GRAPH,
+    "cost_model": _COST_MODEL,
+    "router": _ROUTER,
+}
 """By kind; fields: name, class_name."""
 
 TEST = '''"""{kind}={name} keeps the rules of its interface. Add here what is special about it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -39,6 +40,8 @@ def check(cfg: DictConfig) -> None:
         _require((wrong := wrong_choice(annotation, value)) is None, key, value, wrong or "", "")
     for kind, registry in REGISTRIES.items():
         _check_plugin(cfg, kind, registry.names())
+    if not cfg.calibrate.enabled:  # its metrics are those of the steps that it measures
+        check_objective(cfg.objective)
     _check_engine(cfg.engine)
     _check_kernels(cfg)
     for key in ("num_points", "repeats"):
@@ -61,6 +64,19 @@ def check(cfg: DictConfig) -> None:
     for key in ("ttft_s", "tpot_s", "e2e_s"):
         limit_s = cfg.slo[key]
         _require(limit_s is None or limit_s > 0, f"slo.{key}", limit_s, "must be above 0", "null for no objective")
+
+
+def check_objective(names: Iterable[str]) -> None:
+    """Refuse a search for what no run measures.
+
+    Raises:
+        ValueError: naming the metric, and those that were probably meant.
+    """
+    for name in names:
+        from framework.metrics.summary import unknown_metric  # numpy, for searches only
+
+        wrong = unknown_metric(name)
+        _require(wrong is None, "objective", f"[{name}]", wrong or "", "")
 
 
 def _check_keys(cfg: DictConfig, valid: list[str], prefix: str, where: str) -> None:

@@ -15,7 +15,7 @@ from framework.conformance.finding import Budget, Check, Finding, NotApplicable,
 from framework.errors import PluginError
 from framework.registry import REGISTRIES
 
-KINDS = ("scheduler", "eviction", "sampler", "attention", "graph")
+KINDS = ("scheduler", "eviction", "sampler", "attention", "graph", "cost_model", "router")
 
 
 def check_plugins(overrides: Sequence[str], budget: Budget | None = None) -> dict[str, list[Finding]]:
@@ -33,7 +33,7 @@ def check_plugins(overrides: Sequence[str], budget: Budget | None = None) -> dic
             f" (kinds: {', '.join(KINDS)})"
         )
     cfg = compose(overrides)
-    return {f"{kind}={cfg[kind].name}": run_checks(checks_of(kind, cfg[kind], budget or Budget())) for kind in chosen}
+    return {f"{kind}={cfg[kind].name}": run_checks(checks_of(kind, cfg, budget or Budget())) for kind in chosen}
 
 
 def assert_conforms(*overrides: str, budget: Budget | None = None) -> None:
@@ -55,14 +55,16 @@ def assert_conforms(*overrides: str, budget: Budget | None = None) -> None:
 
 
 def checks_of(kind: str, cfg: DictConfig, budget: Budget) -> list[Check]:
-    """The checks of a plugin's kind. `cfg` is its node of the configuration: name and parameters."""
+    """The checks of the plugin of a kind that `cfg` chooses."""
     module: Any = importlib.import_module(f"framework.conformance.{kind}_checks")  # only this kind's libraries
 
     def build(*supplied: Any) -> Any:
-        return REGISTRIES[kind].build(cfg, *supplied)
+        return REGISTRIES[kind].build(cfg[kind], *supplied)
 
     checks: Callable[..., list[Check]] = module.checks
-    return checks(cfg, build, budget)
+    if kind == "cost_model" and cfg.executor.name == "simulated":  # then the overrides say what it is to be checked for
+        return checks(cfg[kind], build, budget, module.read_deployment(cfg))
+    return checks(cfg[kind], build, budget)
 
 
 def run_checks(checks: Iterable[Check]) -> list[Finding]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections import deque
-
 from framework.engine.kv_cache import KVCache
 from framework.engine.livelock import LivelockGuard
 from framework.engine.request import Request
+from framework.engine.waiting import WaitingQueue
 from framework.errors import PluginError
 from framework.execution.executor import Admission, StepBatch
 from framework.interfaces.scheduler import Verdict
@@ -16,7 +15,7 @@ class RequestQueue:
     """Every live request: waiting in arrival order (preempted ones in front), running in admission order."""
 
     def __init__(self) -> None:
-        self.waiting: deque[Request] = deque()
+        self.waiting = WaitingQueue()
         self.running: list[Request] = []
         self.now_s = 0.0
 
@@ -106,10 +105,7 @@ class Plan:
         if num == 0:
             return Verdict.NO_BLOCKS, 0
         queue = self._queue
-        if queue.waiting[0] is request:
-            queue.waiting.popleft()
-        else:
-            queue.waiting.remove(request)
+        queue.waiting.remove(request)
         queue.running.append(request)
         request.running = True
         if request.scheduled_s is None:

@@ -132,7 +132,12 @@ class CostModel(ABC):
 
     @abstractmethod
     def cost(self, step: StepShape) -> StepCost:
-        """The cost of one step; a function of `step` alone. Called once a step, so be quick."""
+        """The cost of one step: a function of `step` alone, finite, no less for more work. It is asked once a step, so
+        be quick.
+
+        Raises:
+            ValueError: for a kind of graph (scope, with prompt chunks or without) that it does not know; with a remedy.
+        """
 
     def effective(self) -> dict[str, object]:
         """What the record should say about it: a profile's source and fit error, say."""

@@ -30,7 +30,9 @@ class ReplicaView(Protocol):
 
 
 class Router(ABC):
-    """Base of all routers. One object serves one run.
+    """Base of all routers. One object serves one run, and the same arrivals get the same choices in each.
+
+    A replica that gets nothing while all others have more than they can serve is a fault; otherwise a router is free.
 
     Plugins register with `@ROUTERS.register("name")` and take keyword-only, annotated parameters.
     """

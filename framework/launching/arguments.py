@@ -9,6 +9,7 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from framework.discovery import ROOT
+from framework.launching import search_storage
 from framework.launching.sweep_file import read_sweep
 from framework.registry import REGISTRIES
 
@@ -23,6 +24,7 @@ def expand(arguments: Sequence[str]) -> list[str]:
     - `resume=DIR`: the sweep goes on in DIR. Alone, or with keys of Hydra's own (`hydra.launcher.timeout_s=60`), it
       takes the overrides that the sweep was started with.
     - `smoke=true`: the overrides under `study.smoke` of the chosen experiment's file, which make it small.
+    - `hydra.sweeper.storage=sqlite:///search.db`: see `framework.launching.search_storage`.
     - In a sweep, `scheduler.limit=3` becomes an axis of one value: Hydra would otherwise apply it to the default one
       first, and refuse it if that scheduler has no such key, whatever `scheduler=a,b` says.
 
@@ -35,7 +37,7 @@ def expand(arguments: Sequence[str]) -> list[str]:
         if equals and key in ("resume", "smoke"):
             words[key] = value
         else:
-            rest.append(text)
+            rest.append(search_storage.typed(text))
     if "resume" in words:
         rest = _resume(Path(words["resume"]).expanduser().absolute(), rest)
     if words.get("smoke", "false") != "false":
@@ -74,8 +76,9 @@ def _resume(folder: Path, rest: list[str]) -> list[str]:
         rest = [*(text for text in sweep.arguments if _key(text) not in given), *rest]
     if _is_search(rest):
         raise ValueError(
-            f"resume={folder}: a search cannot be resumed, since what Optuna knew ended with it; start it again, in a "
-            "new folder"
+            f"resume={folder}: a search cannot be resumed as a grid is; start it again, in a new folder. It goes on "
+            "from the trials of earlier ones if all have hydra.sweeper.storage=sqlite:///search.db "
+            "hydra.sweeper.study_name=NAME"
         )
     return [*rest, f"hydra.sweep.dir='{folder}'", "hydra.sweeper.resume=true"]
 

@@ -11,6 +11,7 @@ from hydra.core.utils import JobReturn, JobStatus, filter_overrides, run_job
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from framework.config.check import check_objective
 from framework.launching.ending import objectives
 from framework.launching.folder import claim
 from framework.launching.sweep_file import Cell, Sweep, read_sweep
@@ -59,7 +60,8 @@ class Setting:
         """The sweep as the sweeper or an earlier batch left it, or a new one.
 
         Raises:
-            ValueError: a search has no objective for each of its directions, or the folder is another sweep's.
+            ValueError: a search has no objective for each of its directions, or one that no run measures, or the
+                folder is another sweep's.
         """
         _check_objective(self.config)
         claim(self.sweep_folder)
@@ -87,7 +89,8 @@ class Setting:
 
 
 def _check_objective(config: DictConfig) -> None:
-    """Of a search; without the check every cell would run before the search has nothing to choose by."""
+    """Of a search; without the check cells would run before it turns out that there is nothing to choose by."""
+    check_objective(config.objective or ())
     direction = config.hydra.sweeper.get("direction")
     if direction is None:
         return

@@ -26,8 +26,8 @@ class Earlier:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._completed: dict[str, str] = {}
-        self._latest: dict[str, tuple[str, str]] = {}
+        self._completed: dict[str, list[str]] = {}
+        self._latest: dict[str, list[tuple[str, str]]] = {}
         begun = read_sweep(folder)
         self._begun = {tuple(cell.overrides): cell.folder for cell in begun.cells} if begun else {}
         """Where the cells without a whole record were to run."""
@@ -44,19 +44,26 @@ class Earlier:
                 print(f"{path.parent}: {error}; it counts as not completed")
                 status = "damaged"
             if status == "completed" and summary.get("resume_key"):
-                self._completed[summary["resume_key"]] = where
+                self._completed.setdefault(summary["resume_key"], []).append(where)
             about = Cell(folder=where, overrides=own_overrides(path.parent), status=status, reused=True)
             about.reason = str(summary["reason"])
             self.cells[where] = about
             self._begun = {own: place for own, place in self._begun.items() if place != where}
-            self._latest[config_key(summary.get("requested") or {})] = (where, status)
+            self._latest.setdefault(config_key(summary.get("requested") or {}), []).append((where, status))
         names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
         numbers = [int(name) for name in (*names, *self._begun.values()) if name.isdigit()]
         self._next = max(numbers, default=-1) + 1
 
     def completed(self, config: Mapping[str, Any]) -> str | None:
-        """Folder of the completed record of this very cell: same configuration, same code; None if there is none."""
-        return self._completed.get(resume_key(config)) if self._completed else None
+        """Folder of the completed record of this very cell: same configuration, same code; None if there is none.
+
+        A record stands for one cell: of two that differ in their tracker or arm only, each needs its own.
+        """
+        places = self._completed.get(resume_key(config)) if self._completed else None
+        if not places:
+            return None
+        self._latest[config_key(config)].remove((places[0], "completed"))
+        return places.pop(0)
 
     def folder_for(self, config: Mapping[str, Any], overrides: Sequence[str] = ()) -> str:
         """The folder in which the cell runs: that of its record which did not complete, or, if it left none, the one
@@ -65,7 +72,8 @@ class Earlier:
         A completed record of the same configuration by other code stays where it is, as `superseded.json`, so that the
         sweep has one record of the cell.
         """
-        where, status = self._latest.get(config_key(config), ("", "")) if self._latest else ("", "")
+        same = self._latest.get(config_key(config)) if self._latest else None
+        where, status = same.pop(0) if same else ("", "")
         self.cells.pop(where, None)
         if where and status != "completed":
             return where

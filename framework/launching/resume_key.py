@@ -16,8 +16,9 @@ from framework.discovery import ROOT
 from framework.registry import REGISTRIES, Registry
 from framework.tracking.plain import plain
 
-NO_INFLUENCE = ("study", "objective")
-"""Keys of the configuration that describe the cell and change nothing in it."""
+NO_INFLUENCE = ("study", "objective", "tracker", "plugins")
+"""Keys of the configuration that change nothing in a result: what describes the cell, who gets a copy of the record,
+where plugins were found (their sources count). `record` is not among them: the record would lack what it asks for."""
 _CODE = (".py", ".cpp", ".h")
 _IMPORT = re.compile(r"^\s*(?:from|import) +(plugins[\w.]*)(?: +import +([\w ,]*))?", re.MULTILINE)
 
@@ -30,6 +31,8 @@ def resume_key(config: Mapping[str, Any]) -> str:
     """
     digest = hashlib.sha256((config_key(config) + _framework_sources()).encode())
     for kind, registry in REGISTRIES.items():
+        if kind in NO_INFLUENCE:
+            continue
         chosen = config.get(kind)
         name = chosen.get("name") if isinstance(chosen, Mapping) else None
         if name in registry.names():

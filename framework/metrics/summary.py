@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import re
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -16,6 +18,8 @@ Metrics = dict[str, float | int | None]
 COMPLETED = ("stop", "length")
 MAX_CLIENT_COLUMNS = 16
 """With more clients than this, none gets metrics of its own."""
+_STATISTICS = ("mean", "p50", "p90", "p99")
+_OF_A_CLIENT = re.compile(rf"client/.*/(ttft_s/({'|'.join(_STATISTICS)})|goodput_requests_per_s)")
 
 
 def summarize(
@@ -76,6 +80,16 @@ def summarize(
     return metrics
 
 
+def unknown_metric(name: str) -> str | None:
+    """Why no run has a metric of this name, with the nearest names and then all; None if it has."""
+    known = list(summarize([], []))
+    if name in known or _OF_A_CLIENT.fullmatch(name):
+        return None
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    meant = f" (did you mean {' or '.join(close)}?)" if close else ""
+    return f"no run has a metric of this name{meant}; there are {', '.join(sorted(known))}, and client/NAME/ttft_s/p99"
+
+
 def _client_metrics(completed: Sequence[RequestRecord], slo: Slo, duration_s: float | None) -> Metrics:
     names = sorted({r.client for r in completed})
     if not 2 <= len(names) <= MAX_CLIENT_COLUMNS:
@@ -127,6 +141,6 @@ def _distribution(name: str, values: Iterable[float | None] | NDArray[np.float64
     else:
         defined = np.array([value for value in values if value is not None], dtype=np.float64)
     if not defined.size:
-        return {f"{name}/{statistic}": None for statistic in ("mean", "p50", "p90", "p99")}
+        return {f"{name}/{statistic}": None for statistic in _STATISTICS}
     p50, p90, p99 = np.percentile(defined, (50, 90, 99)).tolist()
     return {f"{name}/mean": float(defined.mean()), f"{name}/p50": p50, f"{name}/p90": p90, f"{name}/p99": p99}

@@ -43,7 +43,7 @@ class Record:
 
     status: Status
     reason: str = ""
-    """Why it is not completed, in one line."""
+    """Why it is not completed, or what a completed one did not serve, in one line."""
     cell_id: str
     resume_key: str = ""
     """Of configuration and code: a cell with the same key need not run again."""

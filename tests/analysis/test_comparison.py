@@ -123,6 +123,13 @@ def test_another_code_and_other_packages_are_warned_of(tmp_path: Path) -> None:
     ]
 
 
+def test_cells_that_rejected_requests_are_warned_of(tmp_path: Path) -> None:
+    cells(tmp_path / "a", scheduler="fifo")
+    write_cell(tmp_path / "b", metrics={METRIC: 1.0, "requests_rejected": 3}, scheduler="sjf")
+    (warning,) = analysis.compare(tmp_path, metrics=[METRIC]).warnings
+    assert warning.startswith("1 of 6 cells rejected requests")
+
+
 def test_cells_of_two_devices_do_not_make_one_group_unseen(tmp_path: Path) -> None:
     for name in ("H100", "H200"):
         effective = {"device": "cuda:0"}

@@ -35,13 +35,15 @@ def composed() -> DictConfig:
         ("compile.mode=default", r"compile\.mode=default: needs compile\.level"),
         ("slo.ttft_s=0", r"slo\.ttft_s=0"),
         ("workload.arrival=never", r"workload\.arrival=never: 'never' is not one of all, poisson"),
+        ("objective=output_tokens_per_sec", r"objective=\[output_tokens_per_sec\].*did you mean output_tokens_per_s"),
+        ("objective=client/a/ttft_s/p42", r"objective=\[client/a/ttft_s/p42\]: no run has a metric"),
         ("scheduler.name=nonsense", r"scheduler\.name=nonsense does not exist; choose from chunked_prefill"),
     ],
 )
 def test_bad_values_are_refused(composed: DictConfig, override: str, message: str) -> None:
     cfg = composed.copy()
     key, _, value = override.partition("=")
-    OmegaConf.update(cfg, key, value)
+    OmegaConf.update(cfg, key, [value] if key == "objective" else value)
     with pytest.raises(ValueError, match=message):
         check(cfg)
 

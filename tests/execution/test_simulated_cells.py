@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,9 @@ def test_what_is_not_simulated_is_said(tmp_path: Path) -> None:
     assert record.metrics["memory_bandwidth_utilization"] > 0
 
 
-def test_a_request_that_never_fits_is_rejected_by_name_and_the_rest_run(tmp_path: Path) -> None:
+def test_a_request_that_never_fits_is_rejected_by_name_and_the_rest_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     record = run(
         tmp_path, "engine.max_model_len=200", "workload.prompt_tokens_max=400", "workload.output_tokens_max=20"
     )
@@ -68,6 +71,17 @@ def test_a_request_that_never_fits_is_rejected_by_name_and_the_rest_run(tmp_path
     assert 0 < len(rejected) < 32
     assert all("max_model_len=200" in request.error for request in rejected)
     assert record.metrics["requests_completed"] == 32 - len(rejected)
+    assert record.status == "completed"
+    assert record.reason == f"{len(rejected)} of 32 requests were rejected, the first because: {rejected[0].error}"
+    assert f"warning: {record.reason}" in capsys.readouterr().err
+
+
+def test_a_cell_that_rejects_every_request_has_failed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    record = run(tmp_path, "engine.max_model_len=10", "workload.prompt_tokens_min=20", "workload.num_requests=3")
+    assert (record.status, record.metrics["requests_rejected"]) == ("failed", 3)
+    says = r"served nothing: all 3 requests were rejected, the first because: .*max_model_len=10"
+    assert re.match(says, record.reason)
+    assert f"failed: {record.reason}" in capsys.readouterr().err
 
 
 def test_preemption_and_eviction_pass_the_shadow_memory(tmp_path: Path) -> None:

@@ -38,6 +38,10 @@ def test_a_search_without_its_objectives_runs_no_cell(direction: object, tmp_pat
     with pytest.raises(ValueError, match=r"objective=\[\]: this search has [12] direction.*name as many metrics"):
         Setting(Mock(), Mock(), config).open_sweep()
     assert not (tmp_path / "s").exists()
+    config.objective = ["output_tokens_per_s", "ttft/p99"]
+    with pytest.raises(ValueError, match=r"objective=\[ttft/p99\]: .*did you mean ttft_s/p99"):
+        Setting(Mock(), Mock(), config).open_sweep()
+    assert not (tmp_path / "s").exists()
 
 
 @pytest.mark.parametrize("choice", ["hydra/sweeper=search", "experiment=search_tradeoff"])

@@ -28,6 +28,7 @@ def test_each_ending_is_recorded_and_the_sweep_goes_on(sweep: Run, tmp_path: Pat
     done = sweep(f"model.name={names}", "hydra.launcher.timeout_s=2", "hydra.launcher.max_parallel=4")
     assert done.returncode == 1, done.stderr
     assert "8 cells: 3 completed, 4 failed, 1 skipped" in done.stdout
+    assert "warning: completed, with a reservation: 6; cell 6: after its record was complete" in done.stderr
     records = {name: summary(tmp_path / "s" / str(i)) for i, name in enumerate(ENDINGS)}
     assert {name: (record["status"], record["reason"]) for name, record in records.items()} == ENDINGS
     assert len({record["resume_key"] for record in records.values()}) == len(ENDINGS)
@@ -42,6 +43,18 @@ def test_each_ending_is_recorded_and_the_sweep_goes_on(sweep: Run, tmp_path: Pat
     assert (tmp_path / "s" / "7" / "cell.log").read_text() == "hello from the cell\nand its errors\n"
     pids = {json.loads(note.read_text())["pid"] for note in (tmp_path / "s").rglob("note.json")}
     assert len(pids) == 4, "a process each"
+
+
+def test_skipped_cells_alone_are_no_success(sweep: Run, tmp_path: Path) -> None:
+    done = sweep("model.name=skipped", "seed=0,1")
+    assert done.returncode == 1
+    assert "2 cells: 2 skipped" in done.stdout
+    assert "warning: nothing completed; cell 0 skipped: see cell.log in its folder" in done.stderr
+    assert sweep("model.name=skipped,fine", "hydra.sweep.dir=t").returncode == 0, "a grid may hold illegal pairs"
+    alone = subprocess.run(
+        [*COMMAND[:-1], "model.name=skipped"], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=60
+    )
+    assert alone.returncode == 1
 
 
 def test_an_interrupt_ends_the_cells_with_their_records(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from framework.analysis.cells import find
 from framework.discovery import discover
 from framework.launching.folder import claim
 from framework.launching.resume import Earlier
-from framework.launching.resume_key import resume_key
+from framework.launching.resume_key import config_key, resume_key
 from framework.registry import GRAPHS, SCHEDULERS
 from framework.tracking.record import Record, RecordWriter, Status
 from tests.launching.conftest import COMMAND, ROOT, Run, cells, summary
@@ -97,6 +97,10 @@ def test_the_key_is_that_of_configuration_and_code(tmp_path: Path, monkeypatch: 
     discover()
     key = resume_key(CONFIG)
     assert resume_key({**CONFIG, "study": {"question": "!"}}) == key, "a better wording changes no result"
+    for key_of in (resume_key, config_key):
+        elsewhere = {**CONFIG, "tracker": {"name": "wandb", "mode": "offline"}, "plugins": ["/here/mine.py"]}
+        assert key_of(elsewhere) == key_of({**CONFIG, "tracker": {"name": "files"}, "plugins": []})
+    assert resume_key({**CONFIG, "record": {"timeline": True}}) != key, "a file that was asked for would be missing"
     assert resume_key({**CONFIG, "seed": 2}) != key
     hashed: list[Path] = []
     monkeypatch.setattr("framework.launching.resume_key._hash", lambda files: hashed.extend(files) or "")
@@ -105,6 +109,18 @@ def test_the_key_is_that_of_configuration_and_code(tmp_path: Path, monkeypatch: 
     others = {Path(entry.file) for registry in (SCHEDULERS, GRAPHS) for entry in registry.entries()} & plugins
     assert {path.stem for path in others} == {"chunked_prefill", "lazy"}, "no other plugin's"
     assert {path.stem for path in plugins - others} == {"buckets"}, "but the helper that lazy imports"
+
+
+def test_a_record_stands_for_one_cell(tmp_path: Path) -> None:
+    trackers = [{**CONFIG, "tracker": {"name": name}} for name in ("files", "wandb", "trackio")]
+    for name, status in zip("012", ("completed", "failed", "failed"), strict=True):
+        key = resume_key(CONFIG)
+        record = Record(status=status, cell_id="", resume_key=key, requested=CONFIG, metrics={"steps": 1})
+        RecordWriter(tmp_path / name).write(record)
+    earlier = Earlier(tmp_path)
+    assert [earlier.completed(config) for config in trackers] == ["0", None, None]
+    assert [earlier.folder_for(config) for config in trackers[1:]] == ["1", "2"]
+    assert [cell.folder for cell in earlier.cells.values()] == ["0"]
 
 
 def test_a_result_of_other_code_is_kept_aside(tmp_path: Path) -> None:

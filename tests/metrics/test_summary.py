@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from framework.metrics.records import RequestRecord, StepRecord
 from framework.metrics.slo import Slo
-from framework.metrics.summary import summarize
+from framework.metrics.summary import summarize, unknown_metric
 
 LATENCIES = ("ttft_s", "tpot_s", "itl_s", "e2e_s", "queue_s")
 
@@ -92,6 +92,15 @@ def test_which_requests_count_where() -> None:
     assert metrics["ttft_s/mean"] == 1.5
     assert metrics["tpot_s/mean"] == 1.0  # undefined for the one-token request
     assert metrics["prefix_cache_hit_rate"] == 8 / 30
+
+
+def test_every_metric_of_a_run_is_known_before_one() -> None:
+    requests = [request(client="a/b"), request(client="c")]
+    metrics = summarize(requests, [step()], slo=Slo(ttft_s=1.0))
+    assert "client/a/b/ttft_s/p99" in metrics
+    assert [name for name in metrics if unknown_metric(name)] == []
+    assert unknown_metric("client/ttft_s/p99") is not None
+    assert "did you mean ttft_s/p99" in str(unknown_metric("ttft_p99"))
 
 
 def test_goodput_needs_every_objective() -> None:

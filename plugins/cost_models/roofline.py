@@ -15,7 +15,7 @@ _LAYER_PRODUCTS = 4
 _VECTOR_ROWS = 8
 """Up to so many rows a product is one pass over the weights, without matrix units."""
 _TILE_TOKENS = 64
-"""Matrix units take rows in tiles: a product of fewer rows costs as much."""
+"""Matrix units take rows in tiles: a product of fewer rows costs as much. One tile fills them in half the time."""
 
 
 @COST_MODELS.register("roofline")
@@ -97,7 +97,7 @@ class Roofline(CostModel):
         device_s += max(self._pair_s * step.prefill_pairs, self._kv_token_s * step.prefill_kv_tokens)
         device_s += self._kernels_s + self._reduce_s + self._reduce_token_s * tokens
         if tokens > _VECTOR_ROWS:
-            device_s += self._products_s
+            device_s += self._products_s / 2 if tokens <= _TILE_TOKENS else self._products_s
         host_s = self.host_s + self.host_row_s * step.num_rows
         if step.captures:
             host_s += self._capture_s

@@ -9,7 +9,7 @@ import pytest
 
 from framework import analysis
 from framework.analysis.cells import find, read_cell
-from framework.analysis.figures import curves, figures, latency, pareto, timeline, write_figures
+from framework.analysis.figures import bars, curves, figures, latency, pareto, timeline, write_figures
 from tests.analysis.records import write_cell, write_sweep
 
 
@@ -33,6 +33,18 @@ def test_every_figure_of_a_sweep(tmp_path: Path) -> None:
         assert text.count("<svg") == 1
         assert "chunked_prefill" in text
     assert write_figures(comparison, tmp_path, "png")[0].read_bytes()[:4] == b"\x89PNG"
+
+
+@pytest.mark.parametrize("metrics", [["ttft_s/p99"], ["ttft_s/p99", "output_tokens_per_s", "tpot_s/mean"]])
+def test_nothing_is_cut_off(tmp_path: Path, metrics: list[str]) -> None:
+    figure = bars.draw(analysis.compare([str(write_sweep(tmp_path / "sweep"))], metrics=metrics))
+    assert figure is not None
+    figure.canvas.draw()
+    titles = [panel.title for panel in figure.axes] + [panel._left_title for panel in figure.axes]  # type: ignore[attr-defined]
+    for text in (figure._supxlabel, *titles):  # type: ignore[attr-defined]
+        extent = text.get_window_extent()
+        assert extent.x0 >= 0
+        assert extent.x1 <= figure.bbox.x1
 
 
 def test_latencies_are_those_of_the_metrics(tmp_path: Path) -> None:

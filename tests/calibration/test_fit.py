@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 
 import pytest
 
@@ -11,6 +12,7 @@ from framework.calibration.fit import fit_decode, fit_eager, fit_host, fit_linea
 from framework.calibration.measure import Measured
 from framework.interfaces.cost_model import StepShape
 from framework.interfaces.graph import GraphScope
+from framework.interfaces.step_profile import DecodeTable
 
 LIMITS = {"max_num_seqs": 64, "max_num_batched_tokens": 2048, "max_model_len": 4096, "capacity_tokens": 100_000}
 
@@ -71,6 +73,30 @@ def test_linear_terms_are_found() -> None:
     terms = fit_linear(points)
     assert all(terms.seconds_of(p.shape) == pytest.approx(p.run_s, rel=0.02) for p in points)
     assert terms.pair_s == pytest.approx(5e-9, rel=0.05)
+
+
+def test_captured_sizes_and_what_chunks_wait_for_are_found() -> None:
+    """A larger graph may be faster, the decode rows' share comes from their table, a chunk walks over its context."""
+    table = DecodeTable(rows=[1, 64], kv_tokens=[[0, 100_000], [0, 100_000]], seconds=[[1e-3, 3e-3], [1e-3, 3e-3]])
+    own_s = {64: 3e-3, 256: 2e-3, 2048: 6e-3}
+    points = []
+    for shape in shapes():
+        size = next(size for size in own_s if size >= shape.num_tokens)
+        longest = shape.prefill_kv_tokens // max(1, shape.num_rows - shape.num_decode_rows)
+        step = shape._replace(scope=GraphScope.STEP, padded_tokens=size, padded_rows=64, longest_chunk_kv=longest)
+        seconds = own_s[size] + 2e-8 * shape.decode_kv_tokens + 7e-7 * longest
+        seconds += 2e-4 if 0 < shape.num_decode_rows < shape.num_rows else 0
+        points.append(Measured(shape=step, run_s=seconds, submit_s=1e-6))
+    terms = fit_linear(points, list(own_s), table)
+    assert all(terms.seconds_of(p.shape, table) == pytest.approx(p.run_s, rel=0.02) for p in points)
+    assert (terms.decode_share, terms.longest_kv_s) == (pytest.approx(1, rel=0.05), pytest.approx(7e-7, rel=0.05))
+
+
+def test_designed_steps_go_to_every_captured_size() -> None:
+    sizes = [16, 64, 256]
+    totals = [sum(row.num for row in rows) for rows in mixed_points(40, sizes, **LIMITS)]
+    for low, high in pairwise([0, *sizes, LIMITS["max_num_batched_tokens"]]):
+        assert sum(low < total <= high for total in totals) == 10
 
 
 def test_a_slow_stretch_does_not_shape_the_fit() -> None:

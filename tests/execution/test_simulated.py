@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from dataclasses import replace
 
 import pytest
 
@@ -17,7 +18,7 @@ from framework.interfaces.sampling_params import SamplingParams
 from framework.registry import GRAPHS
 from tests.engine.test_prompt_keys import DEPLOYMENT
 
-LIMITS = GraphLimits(max_num_seqs=16, max_num_batched_tokens=64, mixed_supported=False)
+LIMITS = GraphLimits(max_num_seqs=16, max_num_batched_tokens=64, mixed_supported=True)
 
 
 class Fixed(CostModel):
@@ -96,6 +97,31 @@ def test_graphs_pad_decode_steps_and_leave_chunks_eager() -> None:
     assert (padded.padded_rows, padded.num_rows, padded.decode_kv_tokens) == (8, 5, 55)
     assert (mixed.decode_kv_tokens, mixed.prefill_kv_tokens, mixed.num_sampled) == (21, 10, 1)
     assert mixed.prefill_pairs == 5 + 6 + 7 + 8 + 9 + 10  # each of six positions sees those up to itself
+
+
+def test_a_graph_may_hold_chunks_too() -> None:
+    simulated, model = executor(StepCost(device_s=1.0, host_s=0.0), "mixed")
+    chunk = StepBatch(
+        step=0,
+        num_tokens=17,
+        num_decode_rows=1,
+        row_tokens=[1, 16],
+        slots=[0, 1],
+        starts=[20, 4],
+        samples=[True, False],
+    )
+    unsampled = StepBatch(
+        step=1, num_tokens=1, num_decode_rows=1, row_tokens=[1], slots=[0], starts=[20], samples=[False]
+    )
+    for batch in (chunk, decode(2, 3), unsampled, replace(chunk, eager=True)):
+        simulated.submit(batch)
+    results = [simulated.collect() for _ in range(4)]
+    assert [(r.graph_key, r.num_padding_tokens) for r in results] == [
+        ("step:32x16", 15), ("step:4", 1), ("eager", 0), ("eager", 0),
+    ]  # fmt: skip
+    mixed = model.asked[0]
+    assert (mixed.padded_tokens, mixed.padded_rows, mixed.longest_chunk_kv) == (32, 16, 20)
+    assert [shape.mixed_graph for shape in model.asked] == [True, False, False, False]
 
 
 def test_a_graph_that_made_room_is_captured_again() -> None:

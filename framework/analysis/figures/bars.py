@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING
 
 from framework.analysis.comparison import Comparison
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MAX_BARS = 40
+_LEAST_WIDTH, _LETTERS = 6.5, 14
+"""Inches, and letters of the small print an inch"""
 _COLORS = {"baseline": "#52606d", "better": PALETTE[2], "worse": PALETTE[3], "differs": PALETTE[1]}
 
 
@@ -24,7 +27,8 @@ def draw(comparison: Comparison) -> Figure | None:
     num_columns = min(3, len(comparison.metrics))
     num_rows = -(-len(comparison.metrics) // num_columns)
     height = num_rows * (0.9 + 0.24 * len(groups))
-    figure, axes = new_figure(num_rows, num_columns, 3.9 * num_columns, height, sharey=True)
+    width = max(3.9 * num_columns, _LEAST_WIDTH)
+    figure, axes = new_figure(num_rows, num_columns, width, height, sharey=True)
     for panel, metric in zip(axes.flat, comparison.metrics, strict=False):
         for row in comparison.of(metric):
             if row.group not in groups:
@@ -44,10 +48,9 @@ def draw(comparison: Comparison) -> Figure | None:
     for panel in axes.flat[len(comparison.metrics) :]:
         panel.set_visible(False)
     rest = f"; the first {MAX_BARS} of {len(comparison.groups)} groups" if len(comparison.groups) > MAX_BARS else ""
-    figure.supxlabel(
+    legend = (
         "dark: baseline; green, red: better, worse; grey: not told from noise; line: 95 % interval; "
-        f"ticks: single cells{rest}",
-        fontsize=8,
-        color=FAINT,
+        f"ticks: single cells{rest}"
     )
+    figure.supxlabel(textwrap.fill(legend, int(_LETTERS * width)), fontsize=8, color=FAINT)
     return figure

@@ -21,15 +21,15 @@ AttendCached = Callable[[int, Tensor], Tensor]
 """`attend(layer, q_TNH) -> [T, N, H]`, after the step's keys and values were written to the cache."""
 
 FUSED_ROWS = 1
-"""Up to so many tokens norm and residual addition are part of the products."""
+"""Up to so many tokens residual addition, and for one the norm too, is part of the products where more leave parts."""
 
 
 class FusedDecoder:
     """Runs a loaded `DecoderLM` without its modules' forward methods.
 
     Up to `split_rows` tokens the matrix products of a model without biases are our own, with the gate fused in; 0 turns
-    them off. On one rank the norm adds up their parts, and one token has norm and residual addition fused in too; on
-    several ranks the sum over them stands between product and norm.
+    them off. On one rank the norm adds up their parts, and few tokens have the residual addition fused in instead: one,
+    or with large weights all that are few enough. On several ranks the sum over them stands between product and norm.
     """
 
     def __init__(self, model: DecoderLM, *, split_rows: int = split.MAX_ROWS) -> None:
@@ -40,7 +40,9 @@ class FusedDecoder:
         self._group = attention.o_proj.group
         self._split_rows = 0 if biased else min(split_rows, split.max_rows(model.layers[0].mlp.gate_up_proj.weight))
         self._skinny_rows = min(self._split_rows, skinny.MAX_ROWS)
-        self._alone_rows = min(self._split_rows, FUSED_ROWS) if self._group.size == 1 else 0
+        in_parts = self._split_rows > skinny.MAX_ROWS
+        fused_rows = min(self._split_rows, FUSED_ROWS) if in_parts else self._split_rows
+        self._fused_rows = fused_rows if self._group.size == 1 else 0
 
     @property
     def step_sizes(self) -> tuple[int, ...]:
@@ -60,9 +62,9 @@ class FusedDecoder:
         """[T] tokens at [T] positions -> [T, D] hidden states, normalised; KV goes to slots [T], -1 for nowhere."""
         model = self.model
         residual_TD = model.embed_tokens(token_ids_T)
-        if len(token_ids_T) <= self._alone_rows:
+        if len(token_ids_T) <= self._fused_rows:
             for index, layer in enumerate(model.layers):
-                self._one_token(index, layer, residual_TD, position_T, slot_T, kv_caches[index], attend)
+                self._few_tokens(index, layer, residual_TD, position_T, slot_T, kv_caches[index], attend)
             return rms_norm(residual_TD, model.norm.weight, model.norm.eps)
         ours = len(token_ids_T) <= self._split_rows
         product = skinny_linear if len(token_ids_T) <= self._skinny_rows else split_linear
@@ -101,7 +103,7 @@ class FusedDecoder:
         few = len(x_TK) <= self._skinny_rows
         return self._group.all_reduce((skinny_linear if few else split_linear)(x_TK, layer.weight))
 
-    def _one_token(
+    def _few_tokens(
         self,
         index: int,
         layer: DecoderLayer,

@@ -20,7 +20,7 @@ from framework.kernels.cuda.pdl import launch_options, let_next_start, wait_for_
 MAX_ROWS = 128
 """Above it a library's matrix product is faster; see experiments/gpu_speed."""
 _LARGE_WEIGHT = 1 << 24
-"""Entries of a weight from which on the library is faster with any number of rows that is no case for `skinny`"""
+"""Entries of a weight from which on a library is faster with more rows than `skinny` takes"""
 MIN_ROWS = 64
 """What Hopper's matrix instruction takes; with fewer, Triton falls back to an older one, which is slower"""
 

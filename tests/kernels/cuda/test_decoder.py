@@ -31,7 +31,7 @@ def stand_in(layer: int, q_TNH: Tensor, *kv: Tensor) -> Tensor:
     return (q_TNH * (layer + 1)).contiguous()
 
 
-@pytest.mark.parametrize(("num_tokens", "split_rows"), [(1, 128), (2, 128), (17, 128), (17, 0)])
+@pytest.mark.parametrize(("num_tokens", "split_rows"), [(1, 128), (2, 128), (2, 16), (17, 128), (17, 16), (17, 0)])
 @torch.inference_mode()
 def test_hidden_states_and_cache(model: DecoderLM, num_tokens: int, split_rows: int) -> None:
     config = model.config

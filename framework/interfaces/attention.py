@@ -70,8 +70,8 @@ class BatchLayout:
     query_start_host: list[int]
     seq_lens_host: list[int]
     kinds_vary: bool = False
-    """Captured with prompt chunks: how many rows are decode rows, those up to the first that has not one token, differs
-    from replay to replay too. For backends with `GraphSupport.MIXED` only."""
+    """Captured with prompt chunks: how many rows are decode rows (one token) differs from replay to replay too. For
+    backends with `GraphSupport.MIXED` only."""
 
 
 class AttentionBackend(ABC):

@@ -105,7 +105,7 @@ class TritonAttention(AttentionBackend):
         """Both kernels are told of all rows, and each leaves out those of the other."""
         starts_R1, lengths_R, table_RB = batch.query_start_R1, batch.seq_lens_R, batch.block_table_RB
         new_R = starts_R1.diff()
-        is_decode_R = (new_R != 1).cumsum(0) == 0  # up to the first row that has not one token
+        is_decode_R = new_R == 1
         decode = self._decode.plan(lengths_R.masked_fill(~is_decode_R, 0), table_RB)
         new_R = new_R.masked_fill(is_decode_R, 0)
         prefill = self._plan_prefill(batch, starts_R1, lengths_R, table_RB, new_R, few_rows=True)

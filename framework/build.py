@@ -122,6 +122,7 @@ def _effective(choices: Choices, rank: Rank) -> dict[str, object]:
     return {
         "attention": choices.attention_name,
         "attention_passed_over": choices.attention_passed_over,
+        "graph": choices.graph_name,
         "device": str(choices.device),
         "dtype": str(choices.dtype).removeprefix("torch."),
         "kv_dtype": str(choices.kv_dtype).removeprefix("torch."),

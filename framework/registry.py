@@ -196,6 +196,7 @@ REGISTRIES = {
 }
 
 ATTENTIONS.reserve("auto", "The fastest backend that supports this machine and model; the record says which.")
+GRAPHS.reserve("auto", "The strategy that captures most of what runs here, eager on a CPU; the record says which.")
 
 
 def fingerprint() -> str:

@@ -14,12 +14,13 @@ from framework.calibration.design import Row, decode_points, eager_row_counts, m
 from framework.calibration.fit import fit_decode, fit_eager, fit_host, fit_linear, held_out
 from framework.calibration.host import accepted_params, measure_host
 from framework.calibration.measure import Bench, Measured
+from framework.execution.choose_graph import strategy_of
 from framework.execution.hardware import HARDWARE
 from framework.interfaces.attention import GraphSupport
-from framework.interfaces.graph import GraphLimits, GraphScope, GraphStrategy
+from framework.interfaces.graph import GraphLimits, GraphScope
 from framework.interfaces.step_profile import DecodeTable, HostTerms, StepProfile
 from framework.models.shape import model_shape
-from framework.registry import ATTENTIONS, GRAPHS
+from framework.registry import ATTENTIONS
 
 _NO_TIME = HostTerms(step_s=0.0, row_s=0.0)
 
@@ -37,7 +38,7 @@ def calibrate(
     """
     started = time.perf_counter()
     options, engine = cfg.calibrate, built.single_engine
-    strategy: GraphStrategy = GRAPHS.build(cfg.graph)
+    strategy = strategy_of(cfg, str(built.effective["graph"]))
     capacity_tokens = (
         engine.executor.num_blocks * cfg.engine.block_size - cfg.engine.max_num_seqs * cfg.engine.block_size
     )
@@ -84,7 +85,7 @@ def calibrate(
         "revision": f"{environment.get('git_revision')}{' (dirty)' if environment.get('git_dirty') else ''}",
         "packages": str(environment.get("packages")),
         "attention": str(built.effective.get("attention")),
-        "graph": str(cfg.graph.name),
+        "graph": str(built.effective["graph"]),
         "sampler": str(cfg.sampler.name),
         "block_size": str(cfg.engine.block_size),
         "max_num_seqs": str(cfg.engine.max_num_seqs),

@@ -120,7 +120,7 @@ def graph_reasons() -> Iterator[tuple[str, str]]:
     import torch
 
     for name in GRAPHS.names():
-        graphs = name != "eager" and not torch.cuda.is_available()
+        graphs = name not in ("eager", "auto") and not torch.cuda.is_available()
         yield name, "needs a CUDA device; everything runs eager here" if graphs else "runs here"
 
 

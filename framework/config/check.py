@@ -114,7 +114,7 @@ def _check_kernels(cfg: DictConfig) -> None:
     _require(level == "off" or kernels != "fused", "compile.level", level, useless, "executor.kernels=auto")
     _require(mode is None or level != "off", "compile.mode", mode, "needs compile.level=ops or model", "null")
     twice = f"captures graphs of its own, which graph={graph} does already"
-    _require(mode != "reduce-overhead" or graph == "eager", "compile.mode", mode, twice, "graph=eager")
+    _require(mode != "reduce-overhead" or graph in ("eager", "auto"), "compile.mode", mode, twice, "graph=eager")
 
 
 def _check_engine(engine: DictConfig) -> None:

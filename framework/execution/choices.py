@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 
 from framework.errors import IncompatibleError
 from framework.execution.choose_attention import choose_attention
+from framework.execution.choose_graph import choose_graph
 from framework.execution.device import resolve_device, resolve_dtype
 from framework.execution.setup_graphs import check_graphs
 from framework.interfaces.attention import AttentionBackend, AttentionSpec
@@ -18,7 +19,7 @@ from framework.interfaces.sampler import Sampler
 from framework.loading.load import load_config
 from framework.models.config import ModelConfig
 from framework.parallel.split import check_split, config_of_rank
-from framework.registry import GRAPHS, SAMPLERS
+from framework.registry import SAMPLERS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +38,7 @@ class Choices:
     attention_passed_over: dict[str, str]
     sampler: Sampler
     strategy: GraphStrategy
+    graph_name: str
     kernels: str
     """`fused` or `torch`: whose kernels run the layers on a GPU"""
 
@@ -72,9 +74,9 @@ def choose(cfg: DictConfig) -> Choices:
     )
     attention, attention_name, passed_over = choose_attention(cfg.attention, spec)
     sampler = SAMPLERS.build(cfg.sampler, config.vocab_size, device)
-    strategy = GRAPHS.build(cfg.graph)
+    strategy, graph_name = choose_graph(cfg, attention, sampler, device.type)
     kernels = _choose_kernels(cfg, attention, attention_name, device)
-    check_graphs(strategy, cfg.graph.name, attention, sampler, kernels, device)
+    check_graphs(strategy, graph_name, attention, sampler, kernels, device)
     return Choices(
         config=config,
         device=device,
@@ -87,6 +89,7 @@ def choose(cfg: DictConfig) -> Choices:
         attention_passed_over=passed_over,
         sampler=sampler,
         strategy=strategy,
+        graph_name=graph_name,
         kernels=kernels,
     )
 
@@ -100,7 +103,7 @@ def _check_ranks(cfg: DictConfig, device: torch.device) -> None:
                 f"executor.allreduce=auto"
             )
         return
-    if tp > 1 and allreduce == "gloo" and graph != "eager":
+    if tp > 1 and allreduce == "gloo" and graph not in ("eager", "auto"):
         raise IncompatibleError(f"executor.allreduce=gloo: it cannot be captured by graph={graph}; choose graph=eager")
     here = int(os.environ.get("LOCAL_WORLD_SIZE", tp))
     if allreduce != "gloo" and here > torch.cuda.device_count():

@@ -40,7 +40,7 @@ def test_the_default_configuration_composes() -> None:
     cfg = compose()
     assert (cfg.model.name, cfg.workload.name, cfg.scheduler.name) == ("smollm2", "chat", "chunked_prefill")
     assert (cfg.eviction.name, cfg.attention.name, cfg.sampler.name) == ("lru", "auto", "full")
-    assert (cfg.graph.name, cfg.executor.name, cfg.tracker.name) == ("eager", "local", "wandb")
+    assert (cfg.graph.name, cfg.executor.name, cfg.tracker.name) == ("auto", "local", "wandb")
     assert OmegaConf.to_container(cfg.engine, resolve=True) == {
         "max_num_seqs": 64,
         "max_num_batched_tokens": 2048,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -50,6 +51,18 @@ def test_the_tokens_of_an_eager_run(graph: str) -> None:
         assert len(replayed) >= 2
 
 
+def test_samplers_that_stay_outside_get_the_same_rows() -> None:
+    """Penalties read the tokens of each row, and top-k its parameters."""
+    params = [replace(one, top_k=40, repetition_penalty=1.4, presence_penalty=0.5) for one in PARAMS]
+    options = {**OPTIONS, "sampler": "full"}
+    with LLM("tiny", attention="sdpa", **options) as llm:
+        want = _tokens(llm, params)
+    with LLM("tiny", attention="triton", max_num_batched_tokens=4, **options) as llm:
+        replayed = _use_graphs(llm, MixedForward(token_sizes=[6]))
+        assert _tokens(llm, params) == want
+    assert {key.mixed for key, _ in replayed} == {False, True}
+
+
 @pytest.mark.parametrize("kind", [Mixed, MixedForward])
 def test_steps_with_chunks_give_the_tokens_of_an_eager_run(kind: type[Mixed]) -> None:
     """Prompts of 5, 1 and 3 tokens at four tokens a step: chunks that sample nothing, alone and beside decode rows."""
@@ -67,8 +80,8 @@ def _eager() -> list[list[int]]:
         return _tokens(llm)
 
 
-def _tokens(llm: LLM) -> list[list[int]]:
-    return [output.outputs[0].token_ids for output in llm.generate(PROMPTS, PARAMS)]
+def _tokens(llm: LLM, params: list[SamplingParams] = PARAMS) -> list[list[int]]:
+    return [output.outputs[0].token_ids for output in llm.generate(PROMPTS, params)]
 
 
 def _use_graphs(llm: LLM, strategy: GraphStrategy) -> list[tuple[GraphKey, int]]:
@@ -80,7 +93,7 @@ def _use_graphs(llm: LLM, strategy: GraphStrategy) -> list[tuple[GraphKey, int]]
 
     executor: Any = llm.engine.executor
     plain: Runner = executor._runner
-    plain.sampler.takes_model_dtype = True  # as on a GPU: the fused kernel
+    plain.sampler.takes_model_dtype = llm.cfg.sampler.name == "gumbel"  # as on a GPU: the fused kernel
     spec = plain.attention.spec
     model = load_model(llm.cfg.model, device=spec.device, dtype=spec.dtype, max_model_len=32).model  # unpacked weights
     network = FusedNetwork(FusedDecoder(model), plain.network.kv_caches)

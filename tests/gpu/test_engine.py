@@ -23,6 +23,7 @@ GREEDY = [SamplingParams(temperature=0, max_tokens=one.max_tokens, ignore_eos=Tr
 
 def tokens(params: list[SamplingParams], model: str = "tiny", **options: Any) -> list[list[int]]:
     options = {"max_num_seqs": 5, "max_model_len": 128, "sampler": "gumbel", "dtype": "float32", **options}
+    options.setdefault("graph", "eager")
     with LLM(model, max_num_batched_tokens=64, num_blocks=60, **options) as llm:
         return [output.outputs[0].token_ids for output in llm.generate(PROMPTS, params)]
 

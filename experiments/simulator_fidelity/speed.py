@@ -32,7 +32,7 @@ from framework.workloads.prepare import prepare
 
 COMMON = ["executor=simulated", "executor.hardware=h200", "tracker=files", "scheduler=chunked_prefill", "eviction=lru"]
 AZURE = [
-    "model=llama2_7b", "model.config.max_position_embeddings=16384", "engine.max_num_seqs=128",
+    "graph=eager", "model=llama2_7b", "model.config.max_position_embeddings=16384", "engine.max_num_seqs=128",
     "engine.max_num_batched_tokens=512", "workload=azure", "workload.limit=2000",
 ]  # fmt: skip
 MOONCAKE = [

@@ -14,7 +14,7 @@ from framework.engine.fleet import Fleet
 from framework.engine.intake import Intake
 from framework.errors import IncompatibleError
 from framework.execution.capacity import blocks_within, check_blocks, fit_length
-from framework.execution.choose_graph import choose_simulated_graph
+from framework.execution.choose_graph import simulated_graph, strategy_of
 from framework.execution.hardware import hardware
 from framework.execution.shadow_memory import ShadowMemory
 from framework.execution.simulated import SimulatedExecutor
@@ -62,7 +62,7 @@ def build_simulated(cfg: DictConfig) -> BuiltEngine:
         "num_blocks": num_blocks,
         "max_model_len": max_model_len,
         "activation_gib": round(reserved / 2**30, 3),
-        "graph": choose_simulated_graph(cfg)[1],
+        "graph": simulated_graph(cfg),
         "cost_model": {"name": cfg.cost_model.name, **cost_model.effective()},
         "not_simulated": {
             "sampler": f"{cfg.sampler.name}: tokens are a function of request and position; requests run to max_tokens",
@@ -102,10 +102,9 @@ def build_replica(
     limits = GraphLimits(
         max_num_seqs=engine.max_num_seqs, max_num_batched_tokens=engine.max_num_batched_tokens, mixed_supported=True
     )
-    strategy, _ = choose_simulated_graph(cfg)
     executor = SimulatedExecutor(
         cost_model,
-        strategy,
+        strategy_of(cfg, simulated_graph(cfg)),
         limits,
         num_blocks=num_blocks,
         vocab_size=config.vocab_size,

@@ -11,6 +11,7 @@ from framework.conformance.shadow import EOS, ShadowExecutor, make_engine, token
 from framework.conformance.time_limit import TimeLimitError, time_limit
 from framework.conformance.traces import TimedRequest, Trace
 from framework.engine.engine import Engine
+from framework.engine.fleet import Fleet
 from framework.engine.output import RequestOutput
 from framework.errors import PluginError, StuckError
 from framework.interfaces.eviction import EvictionPolicy
@@ -78,7 +79,9 @@ def _run(engine: Engine, trace: Trace, served: Served) -> None:
     served.waits_steps = waits[:]
     for _ in range(_MAX_STEPS):
         while arrivals and arrivals[0][1].arrival_s <= engine.clock.now_s():
-            _arrive(engine, *arrivals.pop(0))
+            number, one = arrivals.pop(0)
+            request_id = arrive(engine, one)
+            assert request_id == number
         if not engine.has_work:
             if not arrivals:
                 return
@@ -95,8 +98,9 @@ def _run(engine: Engine, trace: Trace, served: Served) -> None:
     raise Violation(ENDS, f"{len(served.outputs)} of {len(trace.requests)} requests ended in {_MAX_STEPS} steps")
 
 
-def _arrive(engine: Engine, number: int, one: TimedRequest) -> None:
-    request_id = engine.add_request(
+def arrive(engine: Engine | Fleet, one: TimedRequest) -> int:
+    """Add `one`; returns its id."""
+    return engine.add_request(
         prompt_token_ids=one.prompt,
         params=SamplingParams(max_tokens=one.max_tokens),
         arrival_s=one.arrival_s,
@@ -104,7 +108,6 @@ def _arrive(engine: Engine, number: int, one: TimedRequest) -> None:
         client=one.client,
         deadline_s=one.deadline_s,
     )
-    assert request_id == number
 
 
 def _check_budgets(step: dict[int, int], trace: Trace) -> None:

@@ -13,7 +13,6 @@ from framework.conformance.watched_router import WatchedRouter
 from framework.engine.fleet import Fleet
 from framework.errors import PluginError
 from framework.interfaces.router import Router
-from framework.interfaces.sampling_params import SamplingParams
 from framework.registry import EVICTIONS, SCHEDULERS
 
 _LIMIT_S = 4.0
@@ -55,15 +54,7 @@ def _run(fleet: Fleet, trace: Trace) -> None:
     arrivals, num_ended = list(trace.requests), 0
     while arrivals or fleet.has_work:
         while arrivals and arrivals[0].arrival_s <= fleet.clock.now_s():
-            one = arrivals.pop(0)
-            fleet.add_request(
-                prompt_token_ids=one.prompt,
-                params=SamplingParams(max_tokens=one.max_tokens),
-                arrival_s=one.arrival_s,
-                priority=one.priority,
-                client=one.client,
-                deadline_s=one.deadline_s,
-            )
+            rules.arrive(fleet, arrivals.pop(0))
         if fleet.has_work:
             num_ended += sum(output.finished for output in fleet.step())
         elif arrivals:

@@ -62,6 +62,7 @@ class Batch(NamedTuple):
             padded_rows=padded_rows,
             captures=self.captures,
             new_rows=self.new_rows,
+            longest_chunk_kv=max((start + num for start, num in self.chunks), default=0),
         )
 
     def describe(self) -> str:

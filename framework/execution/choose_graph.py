@@ -15,18 +15,16 @@ def choose_graph(
 ) -> tuple[GraphStrategy, str]:
     """The strategy of a real device, and its name."""
     name = cfg.graph.name
-    if name != "auto":
-        return GRAPHS.build(cfg.graph), name
-    name = _most(cfg, attention.graph_support, sampler.graph_safe) if device_type == "cuda" else "eager"
-    return strategy_of(cfg, name), name
-
-
-def choose_simulated_graph(cfg: DictConfig) -> tuple[GraphStrategy, str]:
-    """The same in simulation, which knows neither samplers nor attention backends."""
-    name = cfg.graph.name
     if name == "auto":
-        name = "eager" if cfg.executor.hardware == "cpu" else "mixed"
+        name = _most(cfg, attention.graph_support, sampler.graph_safe) if device_type == "cuda" else "eager"
     return strategy_of(cfg, name), name
+
+
+def simulated_graph(cfg: DictConfig) -> str:
+    """The name of the strategy in simulation, which knows neither samplers nor attention backends."""
+    if cfg.graph.name != "auto":
+        return str(cfg.graph.name)
+    return "eager" if cfg.executor.hardware == "cpu" else "mixed"
 
 
 def strategy_of(cfg: DictConfig, name: str) -> GraphStrategy:

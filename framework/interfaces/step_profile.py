@@ -169,13 +169,17 @@ class StepProfile:
                     f"graph=mixed: {self.command(self.hardware, self.model_name, self.tp, self.dtype, self.kv_dtype)}"
                 )
             return StepCost(self.mixed.seconds_of(step, self.decode), host_s + self.mixed_launch.seconds_of(step))
-        if self.decode is not None:
-            host_s += self.graph_launch.seconds_of(step)
-            if step.new_rows:
-                host_s += self.new_rows.seconds_of(step)
-            return StepCost(self.decode.seconds_of(step.padded_rows, step.decode_kv_tokens), host_s)
-        assert self.pieces is not None
-        return StepCost(self.pieces.seconds_of(step), host_s, self.graph_launch.seconds_of(step))
+        if self.pieces is not None:
+            return StepCost(self.pieces.seconds_of(step), host_s, self.graph_launch.seconds_of(step))
+        if self.decode is None:
+            raise ValueError(
+                f"this profile knows no graphs of decode rows; calibrate again with graph=full or mixed: "
+                f"{self.command(self.hardware, self.model_name, self.tp, self.dtype, self.kv_dtype)}"
+            )
+        host_s += self.graph_launch.seconds_of(step)
+        if step.new_rows:
+            host_s += self.new_rows.seconds_of(step)
+        return StepCost(self.decode.seconds_of(step.padded_rows, step.decode_kv_tokens), host_s)
 
     def check(self, deployment: Deployment, where: str) -> None:
         """Refuse a deployment that was not measured.

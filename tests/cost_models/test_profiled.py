@@ -81,6 +81,11 @@ def test_graphs_with_chunks_need_a_profile_that_knows_them() -> None:
         dataclasses.replace(profile, mixed=None, mixed_launch=None).cost(chunk)
 
 
+def test_graphs_of_decode_rows_need_a_profile_that_knows_them() -> None:
+    with pytest.raises(ValueError, match="no graphs of decode rows; calibrate again with graph=full or mixed: python"):
+        dataclasses.replace(StepProfile.read(SHIPPED), decode=None).cost(decode(8, 400))
+
+
 def test_a_graph_that_is_captured_first_takes_longer() -> None:
     model = COST_MODELS.build({"name": "profiled"}, deployment())
     step = decode(8, 400)

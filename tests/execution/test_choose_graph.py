@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from framework.config.compose import compose
-from framework.execution.choose_graph import choose_graph, choose_simulated_graph
+from framework.execution.choose_graph import choose_graph, simulated_graph, strategy_of
 from framework.interfaces.attention import GraphSupport
 
 NEVER, DECODE, MIXED = GraphSupport
@@ -39,5 +39,5 @@ def test_what_runs(support: GraphSupport, graph_safe: bool, device: str, overrid
     ("overrides", "name"), [([], "mixed"), (["executor.hardware=cpu"], "eager"), (["graph=pow2"], "pow2")]
 )
 def test_what_a_simulation_has(overrides: list[str], name: str) -> None:
-    strategy, found = choose_simulated_graph(compose(["executor=simulated", *overrides]))
-    assert found == name == type(strategy).__name__.lower()
+    cfg = compose(["executor=simulated", *overrides])
+    assert simulated_graph(cfg) == name == type(strategy_of(cfg, name)).__name__.lower()

@@ -35,6 +35,7 @@ def batches(draw: Any) -> StepBatch:
         samples=draw(st.lists(st.booleans(), min_size=rows, max_size=rows)),
         admissions=admissions,
         new_blocks=draw(st.lists(st.tuples(numbers, numbers, st.lists(numbers, max_size=3)), max_size=3)),
+        eager=draw(st.booleans()),
     )
 
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from framework.kernels.cuda.norm import rms_norm
-from framework.kernels.cuda.split_linear import SplitTile, split_linear
+from framework.kernels.cuda.split_linear import SplitTile, max_rows, split_linear
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-4}
 
@@ -25,6 +25,11 @@ def test_whole_gated_and_in_parts(device: str, num_rows: int, num_inputs: int, n
     parts = split_linear(x, weight, in_parts=True, tile=SplitTile(32, 32, 3, 4, 2))
     assert parts.shape == (3, num_rows, 2 * num_outputs)
     torch.testing.assert_close(parts.sum(0), want, **CLOSE)
+
+
+def test_large_weights_go_to_the_library_earlier() -> None:
+    assert max_rows(torch.empty(6144, 1024, device="meta")) == 128
+    assert max_rows(torch.empty(24_576, 4096, device="meta")) == 16
 
 
 def test_the_norm_adds_the_parts(device: str) -> None:

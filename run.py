@@ -2,7 +2,7 @@
 
 import sys
 
-from framework.cli.run import main
+from framework.app.cli.run import main
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

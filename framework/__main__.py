@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from framework.cli import check, compare, doctor, new, plugins, report, wandb_workspace
+from framework.app.cli import check, compare, doctor, new, plugins, report, wandb_workspace
 
 
 def main(arguments: list[str] | None = None) -> int:

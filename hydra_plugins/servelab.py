@@ -1,7 +1,7 @@
 """The launchers and the sweeper of this project, in the one namespace where Hydra looks for such plugins."""
 
-from framework.launching import grid, in_process, process
-from framework.launching.settings import store_settings
+from framework.app.launching import grid, in_process, process
+from framework.app.launching.settings import store_settings
 
 store_settings()
 

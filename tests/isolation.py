@@ -8,8 +8,7 @@ import pytest
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 
-from framework import discovery
-from framework.registry import REGISTRIES
+from framework.registry import REGISTRIES, discovery
 
 
 @pytest.fixture(autouse=True)

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from framework.app.llm import LLM
 from framework.interfaces.sampling_params import SamplingParams
-from framework.llm import LLM
 
 GREEDY = SamplingParams(temperature=0, max_tokens=8, ignore_eos=True)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from contextlib import closing
 from typing import Any
 
-from framework.build_simulated import build_simulated
+from framework.app.measure import measure_again
 from framework.config.compose import compose
-from framework.measure import measure_again
+from framework.simulation.build import build_simulated
 
 CELL = ["executor=simulated", "model=qwen3_0_6b", "tracker=files", "workload=synthetic", "engine.max_num_seqs=4"]
 CELL += [

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-import framework.progress as progress
-from framework.metrics.records import RequestRecord, StepRecord
-from framework.metrics.summary import summarize
-from framework.progress import ProgressBar, print_summary
+import framework.app.progress as progress
+from framework.app.progress import ProgressBar, print_summary
+from framework.interfaces.records import RequestRecord, StepRecord
+from framework.records.metrics.summary import summarize
 
 
 class News:

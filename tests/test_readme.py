@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from framework.launching.sweep_file import Sweep
+from framework.app.launching.sweep_file import Sweep
 from tests.analysis.records import write_sweep
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -19,12 +19,12 @@ from omegaconf import DictConfig, OmegaConf
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from framework.build import build_engine
-from framework.built import BuiltEngine
+from framework.app.measure import measure_again
 from framework.config.compose import CONF_DIR, compose
-from framework.errors import IncompatibleError
-from framework.measure import measure_again
-from framework.tracking.record import RecordWriter
+from framework.execution.build import build_engine
+from framework.execution.built import BuiltEngine
+from framework.interfaces.errors import IncompatibleError
+from framework.records.record import RecordWriter
 
 LOADS = ("ablation", "ablation_prefix", "ablation_single")
 WARM_UP_SEED = 99

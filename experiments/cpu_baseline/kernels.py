@@ -17,12 +17,12 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from framework.execution.kernels.cpu.linear import NativeLinear, OneDNNLinear, TorchLinear
+from framework.execution.kernels.cpu.optimize import optimize_for_cpu
 from framework.interfaces.attention import AttentionSpec, BatchLayout
-from framework.kernels.cpu.linear import NativeLinear, OneDNNLinear, TorchLinear
-from framework.kernels.cpu.optimize import optimize_for_cpu
-from framework.loading.random_weights import fill_random
 from framework.models.config import ModelConfig
 from framework.models.decoder import DecoderLM
+from framework.models.loading.random_weights import fill_random
 from plugins.attention.paged_cpu import PagedCPU
 
 LAYERS, HIDDEN, INTERMEDIATE, VOCAB, HEADS, KV_HEADS, HEAD_SIZE, BLOCK_SIZE = 30, 576, 1536, 49152, 9, 3, 64, 16

@@ -23,9 +23,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import torch
 
+from framework.app.llm import LLM
 from framework.interfaces.sampling_params import SamplingParams
-from framework.llm import LLM
-from framework.tracking.environment import environment
+from framework.records.environment import environment
 
 Load = list[tuple[list[int], int]]
 """(prompt token ids, output tokens) of each request."""

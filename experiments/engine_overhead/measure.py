@@ -17,13 +17,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from framework.clock import RealClock
-from framework.discovery import discover
 from framework.engine.engine import Engine
 from framework.engine.intake import Intake
-from framework.execution.executor import Executor, StepBatch, StepResult
+from framework.interfaces.clock import RealClock
+from framework.interfaces.executor import Executor, StepBatch, StepResult
 from framework.interfaces.sampling_params import SamplingParams
 from framework.registry import EVICTIONS, SCHEDULERS
+from framework.registry.discovery import discover
 
 
 class StubExecutor(Executor):

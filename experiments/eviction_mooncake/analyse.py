@@ -16,9 +16,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import pandas as pd
 from matplotlib.figure import Figure
 
-from framework.analysis import load
-from framework.analysis.figures.style import PALETTE
-from framework.analysis.statistics import mean
+from framework.records.analysis import load
+from framework.records.analysis.figures.style import PALETTE
+from framework.records.analysis.statistics import mean
 
 INTERVALS = ("prefix_cache_hit_rate", "ttft_s/mean", "ttft_s/p99")
 HERE = Path(__file__).resolve().parent

@@ -15,9 +15,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from framework.analysis.block_cache import replay_chains
-from framework.discovery import discover
+from framework.records.analysis.block_cache import replay_chains
 from framework.registry import EVICTIONS
+from framework.registry.discovery import discover
 
 SIZES = (1_000, 3_000, 5_859, 10_000, 20_000, 30_000, 50_000, 100_000)
 COLUMNS = ["requests", "policy", "seed", "num_blocks", "block_hit_rate"]

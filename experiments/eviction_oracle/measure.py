@@ -18,9 +18,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import libcachesim as lcs
 
-from framework.analysis.block_cache import replay_chains, replay_flat
-from framework.discovery import discover
+from framework.records.analysis.block_cache import replay_chains, replay_flat
 from framework.registry import EVICTIONS
+from framework.registry.discovery import discover
 
 # (label, policy, parameters, class in libCacheSim with the same parameters)
 POLICIES: list[tuple[str, str, dict[str, Any], str]] = [

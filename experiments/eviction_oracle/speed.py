@@ -18,9 +18,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from framework.analysis.block_cache import replay_flat
-from framework.discovery import discover
+from framework.records.analysis.block_cache import replay_flat
 from framework.registry import EVICTIONS
+from framework.registry.discovery import discover
 
 
 def main() -> None:

@@ -23,13 +23,13 @@ from torch.profiler import ProfilerActivity, profile
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from framework.app.llm import LLM
+from framework.execution.kernels.cuda import decode_attention, decoder, pdl, skinny, split_linear
 from framework.interfaces.sampling_params import SamplingParams
-from framework.kernels.cuda import decode_attention, decoder, pdl, skinny, split_linear
-from framework.llm import LLM
-from framework.metrics.recorder import Recorder
-from framework.metrics.summary import summarize
+from framework.interfaces.workload import WorkloadContext
+from framework.records.metrics.recorder import Recorder
+from framework.records.metrics.summary import summarize
 from framework.registry import WORKLOADS
-from framework.workloads.base import WorkloadContext
 from framework.workloads.drive import drive
 from framework.workloads.prepare import prepare
 

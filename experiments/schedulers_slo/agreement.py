@@ -20,8 +20,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import pandas as pd
 from scipy.stats import kendalltau
 
-from framework.analysis import load
-from framework.analysis.statistics import MIN_SEEDS, mean
+from framework.records.analysis import load
+from framework.records.analysis.statistics import MIN_SEEDS, mean
 
 METRICS = (
     *("goodput_requests_per_s", "ttft_s/mean", "ttft_s/p99", "tpot_s/mean", "e2e_s/mean", "client/greedy/ttft_s/mean"),

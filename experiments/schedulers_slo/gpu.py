@@ -18,10 +18,10 @@ from omegaconf import DictConfig, OmegaConf
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from framework.build import build_engine
+from framework.app.measure import measure_again
 from framework.config.compose import CONF_DIR, compose
-from framework.measure import measure_again
-from framework.tracking.record import RecordWriter
+from framework.execution.build import build_engine
+from framework.records.record import RecordWriter
 
 STUDY = "schedulers_slo_gpu"
 

@@ -14,11 +14,11 @@ from typing import Any
 
 from workloads import LOADS, SCHEDULERS_COMPARED, azure, nano_bench, synthetic
 
-from framework.build_simulated import build_simulated
 from framework.config.compose import compose
-from framework.metrics.recorder import Recorder
-from framework.metrics.summary import summarize
-from framework.workloads.base import TimedRequest
+from framework.interfaces.workload import TimedRequest
+from framework.records.metrics.recorder import Recorder
+from framework.records.metrics.summary import summarize
+from framework.simulation.build import build_simulated
 from framework.workloads.drive import drive
 
 METRICS = ("output_tokens_per_s", "ttft_s/mean", "ttft_s/p99", "tpot_s/mean", "tpot_s/p99")

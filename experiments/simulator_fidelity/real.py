@@ -15,16 +15,16 @@ from typing import Any
 
 from workloads import ENGINE, LOADS, MODELS, SCHEDULERS_COMPARED, azure, nano_bench, synthetic
 
-from framework.build import build_engine
-from framework.built import BuiltEngine
-from framework.calibration.run import calibrate
 from framework.config.compose import compose
 from framework.engine.engine import Engine
-from framework.metrics.recorder import Recorder
-from framework.metrics.summary import summarize
+from framework.execution.build import build_engine
+from framework.execution.built import BuiltEngine
+from framework.interfaces.workload import TimedRequest
+from framework.records.environment import environment
+from framework.records.metrics.recorder import Recorder
+from framework.records.metrics.summary import summarize
 from framework.registry import EVICTIONS, SCHEDULERS
-from framework.tracking.environment import environment
-from framework.workloads.base import TimedRequest
+from framework.simulation.calibration.run import calibrate
 from framework.workloads.drive import drive
 
 STEP_COLUMNS = (

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import workloads  # noqa: F401 (puts the project on the path)
 
-from framework.calibration.measure import Measured
-from framework.calibration.run import fit_profile
 from framework.interfaces.cost_model import StepShape
 from framework.interfaces.graph import GraphScope
-from framework.interfaces.step_profile import StepProfile
+from framework.simulation.calibration.measure import Measured
+from framework.simulation.calibration.run import fit_profile
+from framework.toolkit.step_profile import StepProfile
 
 
 def main() -> None:

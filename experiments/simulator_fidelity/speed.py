@@ -18,15 +18,15 @@ from pathlib import Path
 
 from workloads import ROOT
 
-from framework.build_simulated import build_simulated
+from framework.app.progress import ProgressBar
 from framework.config.compose import compose
-from framework.metrics.recorder import Recorder
-from framework.metrics.records import RequestRecord, StepRecord
-from framework.metrics.summary import summarize
-from framework.progress import ProgressBar
+from framework.interfaces.records import RequestRecord, StepRecord
+from framework.interfaces.workload import WorkloadContext
+from framework.records.metrics.recorder import Recorder
+from framework.records.metrics.summary import summarize
+from framework.records.tables import write_rows
 from framework.registry import WORKLOADS
-from framework.tracking.tables import write_rows
-from framework.workloads.base import WorkloadContext
+from framework.simulation.build import build_simulated
 from framework.workloads.drive import drive
 from framework.workloads.prepare import prepare
 

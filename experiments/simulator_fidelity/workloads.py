@@ -12,8 +12,8 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from framework.interfaces.sampling_params import SamplingParams  # noqa: E402
+from framework.interfaces.workload import TimedRequest, WorkloadContext  # noqa: E402
 from framework.registry import WORKLOADS  # noqa: E402
-from framework.workloads.base import TimedRequest, WorkloadContext  # noqa: E402
 from framework.workloads.prepare import prepare  # noqa: E402
 
 SCHEDULERS_COMPARED = ("chunked_prefill", "prefill_first")

@@ -29,11 +29,11 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from experiments.gpu_speed.measure import at_once, nano_bench, profile_steps
-from framework.execution.executor import StepBatch
+from framework.app.llm import LLM
+from framework.execution.parallel.plan_codec import PlanDecoder, PlanEncoder
+from framework.execution.parallel.ring import RingReader, RingWriter
+from framework.interfaces.executor import StepBatch
 from framework.interfaces.sampling_params import SamplingParams
-from framework.llm import LLM
-from framework.parallel.plan_codec import PlanDecoder, PlanEncoder
-from framework.parallel.ring import RingReader, RingWriter
 
 GPU: dict[str, Any] = {
     "sampler": "gumbel",
@@ -112,9 +112,9 @@ def sums_of_rank(rank: int, size: int, path: str) -> None:
     """Microseconds of a sum, from a graph of 64 of them, on every rank; rank 0 writes them down."""
     from torch.distributed import FileStore
 
-    from framework.parallel import symmetric
-    from framework.parallel.connect import connect
-    from framework.parallel.group import TensorParallelGroup
+    from framework.execution.parallel import symmetric
+    from framework.execution.parallel.connect import connect
+    from framework.models.layers.group import TensorParallelGroup
 
     device = torch.device("cuda", rank)
     torch.cuda.set_device(device)

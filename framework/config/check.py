@@ -8,11 +8,10 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from framework import discovery
 from framework.config.explain import valid_keys
-from framework.config.parameters import wrong_choice
 from framework.config.schema import CHOICES, Config
-from framework.registry import REGISTRIES
+from framework.registry import REGISTRIES, discovery
+from framework.registry.parameters import wrong_choice
 
 
 def check(cfg: DictConfig) -> None:
@@ -73,7 +72,7 @@ def check_objective(names: Iterable[str]) -> None:
         ValueError: naming the metric, and those that were probably meant.
     """
     for name in names:
-        from framework.metrics.summary import unknown_metric  # numpy, for searches only
+        from framework.records.metrics.summary import unknown_metric  # numpy, for searches only
 
         wrong = unknown_metric(name)
         _require(wrong is None, "objective", f"[{name}]", wrong or "", "")

@@ -13,11 +13,11 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from framework import discovery
 from framework.config.check import check
 from framework.config.explain import explain
 from framework.config.quote import quote
 from framework.config.schema import store_schema
+from framework.registry import discovery
 
 CONF_DIR = discovery.ROOT / "conf"
 

@@ -10,7 +10,7 @@ from hydra.errors import InstantiationException, MissingConfigException
 from omegaconf import Container, DictConfig
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
-from framework import discovery
+from framework.registry import discovery
 
 IN_EXTRA = ("optuna", "ray", "submitit_local", "submitit_slurm")
 """Launchers and sweepers of Hydra's own, which come with the extra `sweep`."""

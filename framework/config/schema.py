@@ -95,7 +95,7 @@ class SimulatedExecutorConfig:
 
     name: str = "simulated"
     hardware: str = "h200"
-    """The device that is simulated: framework/execution/hardware.py lists them."""
+    """The device that is simulated: framework/simulation/hardware.py lists them."""
     memory_gib: float | None = None
     """Memory of the device, to ask what a larger or smaller one would do; null: that of `hardware`."""
     dtype: str = "auto"

@@ -4,7 +4,7 @@
 registered plugin goes through it in `make test`.
 """
 
-from framework.conformance.finding import Budget, Finding
+from framework.conformance.kit.finding import Budget, Finding
 from framework.conformance.run import assert_conforms, check_plugins
 
 __all__ = ["Budget", "Finding", "assert_conforms", "check_plugins"]

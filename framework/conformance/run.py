@@ -11,8 +11,8 @@ from typing import Any
 from omegaconf import DictConfig
 
 from framework.config.compose import compose
-from framework.conformance.finding import Budget, Check, Finding, NotApplicable, Violation
-from framework.errors import PluginError
+from framework.conformance.kit.finding import Budget, Check, Finding, NotApplicable, Violation
+from framework.interfaces.errors import PluginError
 from framework.registry import REGISTRIES
 
 KINDS = ("scheduler", "eviction", "sampler", "attention", "graph", "cost_model", "router")
@@ -56,7 +56,7 @@ def assert_conforms(*overrides: str, budget: Budget | None = None) -> None:
 
 def checks_of(kind: str, cfg: DictConfig, budget: Budget) -> list[Check]:
     """The checks of the plugin of a kind that `cfg` chooses."""
-    module: Any = importlib.import_module(f"framework.conformance.{kind}_checks")  # only this kind's libraries
+    module: Any = importlib.import_module(f"framework.conformance.checks.{kind}")  # only this kind's libraries
 
     def build(*supplied: Any) -> Any:
         return REGISTRIES[kind].build(cfg[kind], *supplied)

@@ -6,9 +6,9 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from framework.errors import PluginError
 from framework.interfaces.attention import AttentionBackend
 from framework.interfaces.cost_model import CostModel
+from framework.interfaces.errors import PluginError
 from framework.interfaces.eviction import EvictionPolicy
 from framework.interfaces.graph import GraphStrategy
 from framework.interfaces.router import Router

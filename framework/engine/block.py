@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from framework.engine.prompt_keys import Content
+from framework.interfaces.prompt_keys import Content
 
 
 @dataclass(slots=True, eq=False)

@@ -8,19 +8,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, cast
 
-from framework.clock import Clock
 from framework.engine.blame import blaming
 from framework.engine.intake import Intake
 from framework.engine.kv_cache import CacheCounters, KVCache
 from framework.engine.output import RequestOutput
 from framework.engine.plan import Plan, RequestQueue
 from framework.engine.request import Request
-from framework.errors import StuckError
-from framework.execution.executor import Executor, StepBatch, StepResult
+from framework.interfaces.clock import Clock
+from framework.interfaces.errors import StuckError
 from framework.interfaces.eviction import EvictionPolicy
+from framework.interfaces.executor import Executor, StepBatch, StepResult
+from framework.interfaces.records import RequestRecord, StepRecord
 from framework.interfaces.sampling_params import SamplingParams
 from framework.interfaces.scheduler import Scheduler, StepPlan
-from framework.metrics.records import RequestRecord, StepRecord
 
 
 class StepObserver(Protocol):

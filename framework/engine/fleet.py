@@ -10,9 +10,9 @@ from typing import Any
 from framework.engine.blame import blaming
 from framework.engine.engine import Engine, StepObserver
 from framework.engine.output import RequestOutput
-from framework.errors import PluginError
+from framework.interfaces.errors import PluginError
+from framework.interfaces.records import StepRecord
 from framework.interfaces.router import Router
-from framework.metrics.records import StepRecord
 
 
 @dataclass(slots=True)

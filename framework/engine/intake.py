@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from framework.engine.output import TextTracker
-from framework.engine.prompt_keys import PromptKeys
 from framework.engine.request import Request
+from framework.interfaces.prompt_keys import PromptKeys
 from framework.interfaces.sampling_params import SamplingParams
 
 

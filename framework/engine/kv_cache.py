@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from xxhash import xxh3_64_intdigest
 
 from framework.engine.block import Block
-from framework.engine.prompt_keys import Content
 from framework.engine.request import EVERYTHING, Request
-from framework.errors import PluginError
+from framework.interfaces.errors import PluginError
 from framework.interfaces.eviction import CachedBlock, EvictionPolicy, NeedsFuture
+from framework.interfaces.prompt_keys import Content
 
 NEVER = EVERYTHING + 1
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from framework.engine.request import Request
-from framework.errors import StuckError
+from framework.interfaces.errors import StuckError
 
 MAX_FRUITLESS_PREEMPTIONS = 200
 """Preemptions of one request in a time in which none at all got further. Sound policies need 1, since who preempts lets

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from framework.execution.executor import TokenLogprobs
-from framework.metrics.records import RequestRecord
+from framework.interfaces.executor import TokenLogprobs
+from framework.interfaces.records import RequestRecord
 
 
 @dataclass(slots=True, kw_only=True)

@@ -6,8 +6,8 @@ from framework.engine.kv_cache import KVCache
 from framework.engine.livelock import LivelockGuard
 from framework.engine.request import Request
 from framework.engine.waiting import WaitingQueue
-from framework.errors import PluginError
-from framework.execution.executor import Admission, StepBatch
+from framework.interfaces.errors import PluginError
+from framework.interfaces.executor import Admission, StepBatch
 from framework.interfaces.scheduler import Verdict
 
 

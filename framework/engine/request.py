@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from framework.engine.block import Block
 from framework.engine.output import TextTracker
-from framework.engine.prompt_keys import PromptKeys
-from framework.execution.executor import TokenLogprobs
+from framework.interfaces.executor import TokenLogprobs
+from framework.interfaces.prompt_keys import PromptKeys
 from framework.interfaces.sampling_params import SamplingParams
 
 EVERYTHING = 1 << 62

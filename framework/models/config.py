@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from framework.layers.rope_config import RopeConfig
 from framework.models.families import Family, family_of
+from framework.models.layers.rope_config import RopeConfig
 
 if TYPE_CHECKING:
     import torch

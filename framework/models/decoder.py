@@ -12,14 +12,14 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from framework.layers.activation import SiluAndMul
-from framework.layers.embedding import ParallelLMHead, VocabParallelEmbedding
-from framework.layers.linear import LinearLayer, MergedColumnParallelLinear, QKVParallelLinear, RowParallelLinear
-from framework.layers.norm import QKNorm, RMSNorm
-from framework.layers.placement import Placement
-from framework.layers.rotary import RotaryEmbedding
 from framework.models.config import ModelConfig
-from framework.parallel.group import TensorParallelGroup
+from framework.models.layers.activation import SiluAndMul
+from framework.models.layers.embedding import ParallelLMHead, VocabParallelEmbedding
+from framework.models.layers.group import TensorParallelGroup
+from framework.models.layers.linear import LinearLayer, MergedColumnParallelLinear, QKVParallelLinear, RowParallelLinear
+from framework.models.layers.norm import QKNorm, RMSNorm
+from framework.models.layers.placement import Placement
+from framework.models.layers.rotary import RotaryEmbedding
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 """`attend(layer, q_TNH, k_TMH, v_TMH) -> [T, N, H]`, given by the runner; writes the KV cache. The inputs may be views

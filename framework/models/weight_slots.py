@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from framework.layers.linear import LinearLayer
-from framework.layers.weight_slot import ShardId, WeightSlot
 from framework.models.decoder import DecoderLM
+from framework.models.layers.linear import LinearLayer
+from framework.models.layers.weight_slot import ShardId, WeightSlot
 
 
 def weight_slots(model: DecoderLM) -> dict[str, WeightSlot]:

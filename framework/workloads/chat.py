@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from framework.interfaces.sampling_params import SamplingParams
+from framework.interfaces.workload import TimedRequest, Workload, WorkloadContext
 from framework.registry import WORKLOADS
-from framework.workloads.base import TimedRequest, Workload, WorkloadContext
 
 PROMPTS = (
     "What is the capital of France?",

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from framework.interfaces.sampling_params import SamplingParams
+from framework.interfaces.workload import TimedRequest, Workload, WorkloadContext
 from framework.registry import WORKLOADS
 from framework.workloads.arrivals import random_arrivals_s
-from framework.workloads.base import TimedRequest, Workload, WorkloadContext
 
 GREEDY = "greedy"
 

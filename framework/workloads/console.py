@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TextIO
 
-from framework.metrics.records import RequestRecord
-from framework.workloads.base import TimedRequest
-from framework.workloads.observer import Observer, Output
+from framework.interfaces.observer import Observer, Output
+from framework.interfaces.records import RequestRecord
+from framework.interfaces.workload import TimedRequest
 
 # A model's text must not move the cursor or recolour the terminal: control characters other than newline and tab.
 _CONTROL = {code: "\ufffd" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"}

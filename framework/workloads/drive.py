@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
-from framework.clock import Clock
+from framework.interfaces.clock import Clock
+from framework.interfaces.observer import Observer, Output
+from framework.interfaces.records import RequestRecord
 from framework.interfaces.sampling_params import SamplingParams
-from framework.metrics.records import RequestRecord
-from framework.workloads.base import TimedRequest
+from framework.interfaces.workload import TimedRequest
 from framework.workloads.entry_queue import EntryQueue
-from framework.workloads.observer import Observer, Output
 
 
 class DrivenEngine(Protocol):

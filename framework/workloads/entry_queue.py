@@ -8,8 +8,8 @@ from array import array
 from collections import defaultdict
 from collections.abc import Iterable
 
-from framework.workloads.base import TimedRequest
-from framework.workloads.observer import Output
+from framework.interfaces.observer import Output
+from framework.interfaces.workload import TimedRequest
 
 
 class EntryQueue:

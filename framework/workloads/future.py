@@ -7,10 +7,10 @@ from typing import Any
 
 from framework.engine.engine import Engine
 from framework.engine.fleet import Fleet
-from framework.errors import IncompatibleError
+from framework.interfaces.errors import IncompatibleError
 from framework.interfaces.eviction import NeedsFuture
 from framework.interfaces.sampling_params import SamplingParams
-from framework.workloads.base import TimedRequest
+from framework.interfaces.workload import TimedRequest
 from framework.workloads.drive import prompt_arguments
 
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from framework.interfaces.sampling_params import SamplingParams
+from framework.interfaces.workload import TimedRequest, Workload, WorkloadContext
 from framework.registry import WORKLOADS
-from framework.workloads.base import TimedRequest, Workload, WorkloadContext
 from framework.workloads.jsonl_line import request_from_line
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from framework.interfaces.sampling_params import SamplingParams
-from framework.workloads.base import TimedRequest
+from framework.interfaces.workload import TimedRequest
 
 PROMPT_KEYS = ("prompt", "messages", "prompt_token_ids")
 REQUEST_KEYS = ("arrival_s", "priority", "client", "category", "deadline_s")

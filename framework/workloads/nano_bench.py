@@ -6,8 +6,8 @@ import random
 from collections.abc import Iterator
 
 from framework.interfaces.sampling_params import SamplingParams
+from framework.interfaces.workload import TimedRequest, Workload, WorkloadContext
 from framework.registry import WORKLOADS
-from framework.workloads.base import TimedRequest, Workload, WorkloadContext
 
 NUM_REQUESTS = 256
 MAX_TOKEN_ID = 10_000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from framework.workloads.base import TimedRequest, Workload, WorkloadContext
+from framework.interfaces.workload import TimedRequest, Workload, WorkloadContext
 from framework.workloads.prompt_tokens import draw_prompt
 
 PROMPTS = ("prompt", "messages", "prompt_token_ids", "prompt_keys")

@@ -6,7 +6,7 @@ from array import array
 
 import numpy as np
 
-from framework.workloads.base import TimedRequest
+from framework.interfaces.workload import TimedRequest
 
 # Two streams of one seed, so that no key gives the tokens of a prompt without keys.
 _KEYED, _PRIVATE = 0, 1

@@ -8,9 +8,9 @@ from typing import Literal, get_args
 import numpy as np
 
 from framework.interfaces.sampling_params import SamplingParams
+from framework.interfaces.workload import TimedRequest, Workload, WorkloadContext
 from framework.registry import WORKLOADS
 from framework.workloads.arrivals import random_arrivals_s
-from framework.workloads.base import TimedRequest, Workload, WorkloadContext
 
 Arrival = Literal["all", "poisson", "gamma"]
 

@@ -68,7 +68,7 @@ class FlashAttention4(AttentionBackend):
     def forward(
         self, layer: int, q_TNH: Tensor, k_TMH: Tensor, v_TMH: Tensor, kv_cache: Tensor, metadata: Metadata
     ) -> Tensor:
-        from framework.kernels.cuda.qkv import write_kv
+        from framework.execution.kernels.cuda.qkv import write_kv
 
         write_kv(k_TMH, v_TMH, metadata.batch.slot_mapping_T, kv_cache)
         return self.attend(layer, q_TNH, kv_cache, metadata)

@@ -85,7 +85,7 @@ class FlashInfer(AttentionBackend):
     def forward(
         self, layer: int, q_TNH: Tensor, k_TMH: Tensor, v_TMH: Tensor, kv_cache: Tensor, metadata: BatchLayout
     ) -> Tensor:
-        from framework.kernels.cuda.qkv import write_kv
+        from framework.execution.kernels.cuda.qkv import write_kv
 
         write_kv(k_TMH, v_TMH, metadata.slot_mapping_T, kv_cache)
         return self.attend(layer, q_TNH, kv_cache, metadata)

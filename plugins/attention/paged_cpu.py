@@ -26,8 +26,8 @@ class PagedCPU(AttentionBackend):
 
     @classmethod
     def unsupported_reason(cls, spec: AttentionSpec) -> str | None:
-        from framework.kernels.cpu import native
-        from framework.kernels.cpu.attention import HEAD_SIZE_MULTIPLE
+        from framework.execution.kernels.cpu import native
+        from framework.execution.kernels.cpu.attention import HEAD_SIZE_MULTIPLE
 
         if spec.device.type != "cpu":
             return f"attention=paged_cpu runs on the CPU, not on {spec.device}; {_OTHERWISE}"
@@ -44,7 +44,7 @@ class PagedCPU(AttentionBackend):
         return None
 
     def kv_cache_shape(self, num_blocks: int) -> tuple[int, ...]:
-        from framework.kernels.cpu.attention import cache_shape
+        from framework.execution.kernels.cpu.attention import cache_shape
 
         spec = self.spec
         return cache_shape(num_blocks, spec.num_kv_heads, spec.block_size, spec.head_size)
@@ -55,6 +55,6 @@ class PagedCPU(AttentionBackend):
     def forward(
         self, layer: int, q_TNH: Tensor, k_TMH: Tensor, v_TMH: Tensor, kv_cache: Tensor, metadata: BatchLayout
     ) -> Tensor:
-        from framework.kernels.cpu.attention import paged_attention
+        from framework.execution.kernels.cpu.attention import paged_attention
 
         return paged_attention(q_TNH, k_TMH, v_TMH, kv_cache, metadata, self.spec.block_size, self.spec.scale)

@@ -11,8 +11,8 @@ from framework.registry import ATTENTIONS
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from framework.kernels.cuda.decode_attention import DecodePlan
-    from framework.kernels.cuda.prefill_attention import PrefillPlan
+    from framework.execution.kernels.cuda.decode_attention import DecodePlan
+    from framework.execution.kernels.cuda.prefill_attention import PrefillPlan
 
 _MAX_HEAD_SIZE = 128
 _E4M3_CAPABILITY = (8, 9)
@@ -43,7 +43,7 @@ class TritonAttention(AttentionBackend):
     separate_write = True
 
     def __init__(self, spec: AttentionSpec) -> None:
-        from framework.kernels.cuda.decode_attention import PagedDecode, choose_tile
+        from framework.execution.kernels.cuda.decode_attention import PagedDecode, choose_tile
 
         super().__init__(spec)
         self._decode = PagedDecode(
@@ -61,7 +61,7 @@ class TritonAttention(AttentionBackend):
     def unsupported_reason(cls, spec: AttentionSpec) -> str | None:
         from importlib.util import find_spec
 
-        from framework.kernels.cuda.interpreter import interpreted
+        from framework.execution.kernels.cuda.interpreter import interpreted
 
         if spec.device.type != "cuda" and not interpreted():
             return f"attention=triton runs on CUDA GPUs, not on {spec.device}; choose attention=sdpa"
@@ -121,7 +121,7 @@ class TritonAttention(AttentionBackend):
         *,
         few_rows: bool,
     ) -> PrefillPlan:
-        from framework.kernels.cuda.prefill_attention import choose_tile, plan_prefill
+        from framework.execution.kernels.cuda.prefill_attention import choose_tile, plan_prefill
 
         spec = self.spec
         return plan_prefill(
@@ -139,7 +139,7 @@ class TritonAttention(AttentionBackend):
     def forward(
         self, layer: int, q_TNH: Tensor, k_TMH: Tensor, v_TMH: Tensor, kv_cache: Tensor, metadata: Metadata
     ) -> Tensor:
-        from framework.kernels.cuda.qkv import write_kv
+        from framework.execution.kernels.cuda.qkv import write_kv
 
         write_kv(k_TMH, v_TMH, metadata.slot_mapping_T, kv_cache)
         return self.attend(layer, q_TNH, kv_cache, metadata)
@@ -147,7 +147,7 @@ class TritonAttention(AttentionBackend):
     def attend(self, layer: int, q_TNH: Tensor, kv_cache: Tensor, metadata: Metadata) -> Tensor:
         import torch
 
-        from framework.kernels.cuda.prefill_attention import paged_prefill
+        from framework.execution.kernels.cuda.prefill_attention import paged_prefill
 
         out_TNH = torch.empty(q_TNH.shape, dtype=q_TNH.dtype, device=q_TNH.device)
         if metadata.decode is not None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from framework.interfaces.cost_model import CostModel, Deployment, StepCost, StepShape
-from framework.interfaces.step_profile import StepProfile
 from framework.registry import COST_MODELS
+from framework.toolkit.step_profile import StepProfile
 
 _SHIPPED = Path(__file__).parent / "profiles"
 

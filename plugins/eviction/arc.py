@@ -6,8 +6,8 @@ from collections import OrderedDict
 
 from framework.interfaces.eviction import CachedBlock
 from framework.registry import EVICTIONS
-from plugins.eviction.block_queue import BlockQueue
-from plugins.eviction.queues import QueuePolicy
+from framework.toolkit.eviction.block_queue import BlockQueue
+from framework.toolkit.eviction.queues import QueuePolicy
 
 
 @EVICTIONS.register("arc")

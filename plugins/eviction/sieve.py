@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from framework.interfaces.eviction import CachedBlock
 from framework.registry import EVICTIONS
-from plugins.eviction.block_queue import BlockQueue
-from plugins.eviction.queues import QueuePolicy
+from framework.toolkit.eviction.block_queue import BlockQueue
+from framework.toolkit.eviction.queues import QueuePolicy
 
 
 @EVICTIONS.register("sieve")

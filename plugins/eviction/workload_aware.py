@@ -6,8 +6,8 @@ from collections import OrderedDict
 
 from framework.interfaces.eviction import CachedBlock
 from framework.registry import EVICTIONS
-from plugins.eviction.queues import QueuePolicy
-from plugins.eviction.reuse import Category
+from framework.toolkit.eviction.queues import QueuePolicy
+from framework.toolkit.eviction.reuse import Category
 
 
 @EVICTIONS.register("workload_aware")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from framework.interfaces.graph import BatchShape, GraphKey, GraphLimits, GraphScope, GraphStrategy
 from framework.registry import GRAPHS
-from plugins.graphs.buckets import decode_key, row_buckets
+from framework.toolkit.graphs.buckets import decode_key, row_buckets
 
 
 @GRAPHS.register("lazy")

@@ -6,7 +6,7 @@ from bisect import bisect_left
 
 from framework.interfaces.graph import BatchShape, GraphKey, GraphLimits, GraphScope, GraphStrategy
 from framework.registry import GRAPHS
-from plugins.graphs.buckets import row_buckets
+from framework.toolkit.graphs.buckets import row_buckets
 
 _FINE_TOKENS, _COARSE_STEP = 256, 128
 

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from framework.registry import SAMPLERS
-from plugins.samplers.truncation import TruncationSampler
+from framework.toolkit.samplers.truncation import TruncationSampler
 
 if TYPE_CHECKING:
     import numpy as np

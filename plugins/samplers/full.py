@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 from framework.interfaces.sampler import Sampler, SamplingParams, TokenHistory
 from framework.registry import SAMPLERS
-from plugins.samplers import stated
-from plugins.samplers.filters import MinP, TopK
-from plugins.samplers.logit_bias import LogitBias
-from plugins.samplers.nucleus import TopP
-from plugins.samplers.penalties import Penalties
-from plugins.samplers.selection import argmax_rows, gumbel_argmax
-from plugins.samplers.temperature import Temperature
+from framework.toolkit.samplers import stated
+from framework.toolkit.samplers.filters import MinP, TopK
+from framework.toolkit.samplers.logit_bias import LogitBias
+from framework.toolkit.samplers.nucleus import TopP
+from framework.toolkit.samplers.penalties import Penalties
+from framework.toolkit.samplers.selection import argmax_rows, gumbel_argmax
+from framework.toolkit.samplers.temperature import Temperature
 
 if TYPE_CHECKING:
     import numpy as np

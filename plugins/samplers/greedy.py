@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from framework.interfaces.sampler import Sampler, SamplingParams, TokenHistory
 from framework.registry import SAMPLERS
-from plugins.samplers.selection import argmax_rows, best_rows
-from plugins.samplers.stated import masked_softmax
+from framework.toolkit.samplers.selection import argmax_rows, best_rows
+from framework.toolkit.samplers.stated import masked_softmax
 
 if TYPE_CHECKING:
     import numpy as np

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from framework.interfaces.sampler import Sampler, SamplingParams, TokenHistory
 from framework.registry import SAMPLERS
-from plugins.samplers.refusals import refusal
-from plugins.samplers.selection import argmax_rows, best_rows, gumbel_argmax, gumbel_best
-from plugins.samplers.stated import masked_softmax
-from plugins.samplers.temperature import RowTemperatures, Temperature
+from framework.toolkit.samplers.refusals import refusal
+from framework.toolkit.samplers.selection import argmax_rows, best_rows, gumbel_argmax, gumbel_best
+from framework.toolkit.samplers.stated import masked_softmax
+from framework.toolkit.samplers.temperature import RowTemperatures, Temperature
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,7 +55,7 @@ class Gumbel(Sampler):
         if prepared is None:
             return argmax_rows(logits_RV)
         if isinstance(prepared, RowTemperatures):
-            from framework.kernels.cuda.gumbel import gumbel_argmax as fused_gumbel_argmax
+            from framework.execution.kernels.cuda.gumbel import gumbel_argmax as fused_gumbel_argmax
 
             return fused_gumbel_argmax(logits_RV, prepared.divisor_R, prepared.noise_weight_R, seed_R, position_R)
         logits_RV /= prepared.divisor_R1
@@ -72,7 +72,7 @@ class Gumbel(Sampler):
         if prepared is None:
             return best_rows(logits_RW, first_token)
         if isinstance(prepared, RowTemperatures):
-            from framework.kernels.cuda.gumbel import gumbel_best as fused_gumbel_best
+            from framework.execution.kernels.cuda.gumbel import gumbel_best as fused_gumbel_best
 
             divisor_R, weight_R = prepared.divisor_R, prepared.noise_weight_R
             return fused_gumbel_best(logits_RW, divisor_R, weight_R, seed_R, position_R, first_token)

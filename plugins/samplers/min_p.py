@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from framework.interfaces.sampler import Sampler, SamplingParams, TokenHistory
 from framework.registry import SAMPLERS
-from plugins.samplers import stated
-from plugins.samplers.refusals import refusal
-from plugins.samplers.selection import argmax_rows, gumbel_argmax
-from plugins.samplers.temperature import Temperature
+from framework.toolkit.samplers import stated
+from framework.toolkit.samplers.refusals import refusal
+from framework.toolkit.samplers.selection import argmax_rows, gumbel_argmax
+from framework.toolkit.samplers.temperature import Temperature
 
 if TYPE_CHECKING:
     import numpy as np

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from framework.interfaces.sampler import Sampler, SamplingParams, TokenHistory
 from framework.registry import SAMPLERS
-from plugins.samplers import stated
-from plugins.samplers.refusals import refusal
-from plugins.samplers.temperature import MIN_TEMPERATURE
-from plugins.samplers.thresholds import ban_below_top_k, ban_below_top_p
+from framework.toolkit.samplers import stated
+from framework.toolkit.samplers.refusals import refusal
+from framework.toolkit.samplers.temperature import MIN_TEMPERATURE
+from framework.toolkit.samplers.thresholds import ban_below_top_k, ban_below_top_p
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,7 +48,7 @@ class TopKTopP(Sampler):
     def sample(
         self, logits_RV: Tensor, prepared: Tensor, seed_R: Tensor, position_R: Tensor, history: TokenHistory
     ) -> Tensor:
-        from framework.interfaces.noise import exponential_noise
+        from framework.toolkit.samplers.noise import exponential_noise
 
         temperature_R1, weight_R1, k_R1, p_R1 = prepared.split(1, dim=1)
         logits_RV /= temperature_R1.float()

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from framework.registry import SAMPLERS
-from plugins.samplers.stated import num_below
-from plugins.samplers.truncation import TruncationSampler
+from framework.toolkit.samplers.stated import num_below
+from framework.toolkit.samplers.truncation import TruncationSampler
 
 if TYPE_CHECKING:
     import numpy as np

@@ -1,8 +1,8 @@
 """Decode rows first, then prefill chunks in what is left of the budget."""
 
 from framework.interfaces.scheduler import Queue, Scheduler, StepPlan, Verdict
-from framework.interfaces.victim import Victim, victim_chooser
 from framework.registry import SCHEDULERS
+from framework.toolkit.schedulers.victim import Victim, victim_chooser
 
 
 @SCHEDULERS.register("chunked_prefill")

@@ -1,8 +1,8 @@
 """Nothing but decode rows while enough requests decode; prompts run when too few are left."""
 
 from framework.interfaces.scheduler import Queue, Scheduler, StepPlan, Verdict
-from framework.interfaces.victim import Victim, continue_running, victim_chooser
 from framework.registry import SCHEDULERS
+from framework.toolkit.schedulers.victim import Victim, continue_running, victim_chooser
 
 
 @SCHEDULERS.register("decode_first")

@@ -2,11 +2,11 @@
 
 import heapq
 
-from framework.interfaces.output_length import OutputLength, Predictor
-from framework.interfaces.ranked import WaitingHeap
 from framework.interfaces.scheduler import Queue, RequestView, Scheduler, StepPlan, Verdict
-from framework.interfaces.victim import Victim, continue_running, victim_chooser
 from framework.registry import SCHEDULERS
+from framework.toolkit.schedulers.output_length import OutputLength, Predictor
+from framework.toolkit.schedulers.ranked import WaitingHeap
+from framework.toolkit.schedulers.victim import Victim, continue_running, victim_chooser
 
 
 @SCHEDULERS.register("highest_response_ratio")

@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from typing import Literal
 
 from framework.interfaces.scheduler import Queue, RequestView, Scheduler, StepPlan, Verdict
-from framework.interfaces.victim import Victim, continue_running, victim_chooser
 from framework.registry import SCHEDULERS
+from framework.toolkit.schedulers.victim import Victim, continue_running, victim_chooser
 
 
 @SCHEDULERS.register("longest_prefix")

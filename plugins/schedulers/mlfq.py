@@ -1,8 +1,8 @@
 """Multi-level feedback queue: who has produced little goes first, since it may well be short."""
 
-from framework.interfaces.ranked import WaitingHeap
 from framework.interfaces.scheduler import Queue, RequestView, Scheduler, StepPlan, Verdict
 from framework.registry import SCHEDULERS
+from framework.toolkit.schedulers.ranked import WaitingHeap
 
 
 @SCHEDULERS.register("mlfq")

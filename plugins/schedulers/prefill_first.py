@@ -1,8 +1,8 @@
 """All waiting prompts that fit run before anything decodes."""
 
 from framework.interfaces.scheduler import Queue, Scheduler, StepPlan, Verdict
-from framework.interfaces.victim import Victim, victim_chooser
 from framework.registry import SCHEDULERS
+from framework.toolkit.schedulers.victim import Victim, victim_chooser
 
 
 @SCHEDULERS.register("prefill_first")

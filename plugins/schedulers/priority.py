@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from math import floor, inf
 
-from framework.interfaces.ranked import RankedScheduler
 from framework.interfaces.scheduler import RequestView
 from framework.registry import SCHEDULERS
+from framework.toolkit.schedulers.ranked import RankedScheduler
 
 
 @SCHEDULERS.register("priority")

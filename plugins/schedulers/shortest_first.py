@@ -1,10 +1,10 @@
 """Shortest job first: the lowest mean waiting time when sizes differ a lot, at the price of the large ones."""
 
-from framework.interfaces.output_length import OutputLength, Predictor
-from framework.interfaces.ranked import RankedScheduler
 from framework.interfaces.scheduler import RequestView
-from framework.interfaces.victim import Victim
 from framework.registry import SCHEDULERS
+from framework.toolkit.schedulers.output_length import OutputLength, Predictor
+from framework.toolkit.schedulers.ranked import RankedScheduler
+from framework.toolkit.schedulers.victim import Victim
 
 
 @SCHEDULERS.register("shortest_first")

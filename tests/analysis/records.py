@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from framework.metrics.records import RequestRecord, StepRecord
-from framework.metrics.summary import summarize
-from framework.tracking.record import Record, RecordWriter, cell_id
+from framework.interfaces.records import RequestRecord, StepRecord
+from framework.records.metrics.summary import summarize
+from framework.records.record import Record, RecordWriter, cell_id
 
 CONFIG: dict[str, Any] = {
     "model": {"name": "tiny", "weights": "random", "seed": 0},

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from framework import analysis
-from framework.analysis.comparison import Row
+from framework.records import analysis
+from framework.records.analysis.comparison import Row
 from tests.analysis.records import write_cell, write_sweep
 
 METRIC = "ttft_s/p99"

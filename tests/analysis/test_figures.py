@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from framework import analysis
-from framework.analysis.cells import find, read_cell
-from framework.analysis.figures import bars, curves, figures, latency, pareto, timeline, write_figures
+from framework.records import analysis
+from framework.records.analysis.cells import find, read_cell
+from framework.records.analysis.figures import bars, curves, figures, latency, pareto, timeline, write_figures
 from tests.analysis.records import write_cell, write_sweep
 
 

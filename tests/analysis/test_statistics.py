@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from framework.analysis.statistics import MIN_SEEDS, Estimate, holm, mean, paired_difference, welch_difference
+from framework.records.analysis.statistics import MIN_SEEDS, Estimate, holm, mean, paired_difference, welch_difference
 
 RNG = np.random.default_rng(3)
 X, Y = RNG.normal(10, 2, 7).tolist(), RNG.normal(11, 4, 9).tolist()

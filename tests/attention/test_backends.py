@@ -8,8 +8,8 @@ import pytest
 import torch
 from hypothesis import HealthCheck, assume, given, settings
 
-from framework.discovery import discover
 from framework.registry import ATTENTIONS
+from framework.registry.discovery import discover
 from tests.attention.cases import Problem, Target, check, problems
 from tests.triton_interpreter import INTERPRETED
 

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 import torch
 
-from framework.discovery import discover
 from framework.registry import ATTENTIONS
+from framework.registry.discovery import discover
 from tests.attention.cases import Problem, Target, check, oracle
 from tests.triton_interpreter import INTERPRETED
 

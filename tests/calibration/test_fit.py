@@ -7,12 +7,12 @@ from itertools import pairwise
 
 import pytest
 
-from framework.calibration.design import mixed_points
-from framework.calibration.fit import fit_decode, fit_eager, fit_host, fit_linear, held_out
-from framework.calibration.measure import Measured
 from framework.interfaces.cost_model import StepShape
 from framework.interfaces.graph import GraphScope
-from framework.interfaces.step_profile import DecodeTable
+from framework.simulation.calibration.design import mixed_points
+from framework.simulation.calibration.fit import fit_decode, fit_eager, fit_host, fit_linear, held_out
+from framework.simulation.calibration.measure import Measured
+from framework.toolkit.step_profile import DecodeTable
 
 LIMITS = {"max_num_seqs": 64, "max_num_batched_tokens": 2048, "max_model_len": 4096, "capacity_tokens": 100_000}
 

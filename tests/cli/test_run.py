@@ -7,8 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from framework.discovery import discover
 from framework.registry import REGISTRIES
+from framework.registry.discovery import discover
 
 ROOT = Path(__file__).resolve().parents[2]
 SMOKE = ["experiment=smoke", "workload.num_requests=2", "workload.output_tokens_max=16"]
@@ -121,7 +121,7 @@ def test_the_first_sigterm_writes_the_record_too(tmp_path: Path) -> None:
 def test_second_ctrl_c_kills(tmp_path: Path) -> None:
     code = """
 import os, signal
-from framework.experiment import interruptible
+from framework.app.experiment import interruptible
 with interruptible():
     try:
         os.kill(os.getpid(), signal.SIGINT)

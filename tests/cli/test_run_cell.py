@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
+from framework.app.experiment import run_cell
 from framework.config.compose import compose
-from framework.errors import IncompatibleError
-from framework.experiment import run_cell
-from framework.tracking import CellInfo, read_record
+from framework.interfaces.errors import IncompatibleError
+from framework.records.record import read_record
+from framework.records.tracking.base import CellInfo
 
 
 @pytest.fixture
@@ -22,9 +23,9 @@ def run_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., A
     """Runs a cell whose engine is built by the given function; returns its status and record."""
 
     def run(build: Callable[[Any], Any], *overrides: str, name: str = "cell") -> Any:
-        module = types.ModuleType("framework.build")
+        module = types.ModuleType("framework.execution.build")
         module.build_engine = build  # type: ignore[attr-defined]
-        monkeypatch.setitem(sys.modules, "framework.build", module)
+        monkeypatch.setitem(sys.modules, "framework.execution.build", module)
         cell = CellInfo(folder=tmp_path / name, cell_id=name, config={"asked": "for"})
         return run_cell(compose(["tracker=files", "workload=synthetic", *overrides]), cell)
 

@@ -10,8 +10,8 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from framework import discovery
 from framework.config.compose import CONF_DIR, compose, prepare
+from framework.registry import discovery
 
 PLUGIN = '''
 from typing import Literal

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from framework import discovery
 from framework.config.compose import compose
-from framework.registry import SCHEDULERS
+from framework.registry import SCHEDULERS, discovery
 
 GOOD = """
 from framework.interfaces import Scheduler

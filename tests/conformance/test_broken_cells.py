@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
+from framework.app.experiment import run_cell
 from framework.config.compose import compose
-from framework.conformance.time_limit import time_limit
-from framework.experiment import run_cell
+from framework.conformance.kit.time_limit import time_limit
+from framework.records.record import Record, read_record
+from framework.records.tracking.base import CellInfo
 from framework.registry import REGISTRIES
-from framework.tracking import CellInfo, Record, read_record
 from plugins.attention.sdpa import SDPA
 from plugins.samplers.gumbel import Gumbel
 from tests.conformance import broken_schedulers as broken

@@ -12,11 +12,14 @@ import torch
 from omegaconf import OmegaConf
 from scipy import stats
 
-from framework.conformance import Budget, Finding, attention_checks, graph_checks, sampler_checks
+from framework.conformance import Budget, Finding
+from framework.conformance.checks import attention as attention_checks
+from framework.conformance.checks import graph as graph_checks
+from framework.conformance.checks import sampler as sampler_checks
 from framework.conformance.run import run_checks
-from framework.discovery import discover
 from framework.interfaces import BatchShape, GraphKey, GraphLimits, GraphStrategy
 from framework.registry import SAMPLERS
+from framework.registry.discovery import discover
 from plugins.attention.sdpa import SDPA
 from plugins.samplers.gumbel import Gumbel
 

@@ -8,7 +8,10 @@ from collections.abc import Callable
 import pytest
 from omegaconf import OmegaConf
 
-from framework.conformance import Budget, Finding, eviction_checks, eviction_cost, watched_policy
+from framework.conformance import Budget, Finding
+from framework.conformance.checks import eviction as eviction_checks
+from framework.conformance.checks import eviction_cost
+from framework.conformance.kit import watched_policy
 from framework.conformance.run import run_checks
 from framework.interfaces.eviction import CachedBlock, EvictionPolicy, ScorePolicy
 

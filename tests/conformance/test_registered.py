@@ -6,8 +6,8 @@ import pytest
 
 from framework.conformance import Budget, assert_conforms
 from framework.conformance.run import KINDS
-from framework.discovery import discover
 from framework.registry import REGISTRIES
+from framework.registry.discovery import discover
 from tests.triton_interpreter import INTERPRETED
 
 discover()

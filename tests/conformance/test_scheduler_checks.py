@@ -7,8 +7,10 @@ import re
 import pytest
 from omegaconf import OmegaConf
 
-from framework.conformance import Budget, Finding, model_run, scheduler_checks, serve
-from framework.conformance.finding import Violation
+from framework.conformance import Budget, Finding
+from framework.conformance.checks import scheduler as scheduler_checks
+from framework.conformance.kit import model_run, serve
+from framework.conformance.kit.finding import Violation
 from framework.conformance.run import run_checks
 from framework.interfaces.scheduler import Scheduler
 from tests.conformance import broken_schedulers as broken

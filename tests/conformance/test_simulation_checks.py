@@ -11,15 +11,18 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from framework.conformance import Budget, Finding, check_plugins, cost_model_checks, router_checks, serve, serve_fleet
+from framework.conformance import Budget, Finding, check_plugins
+from framework.conformance.checks import cost_model as cost_model_checks
+from framework.conformance.checks import router as router_checks
+from framework.conformance.kit import serve, serve_fleet
+from framework.conformance.kit.step_shapes import Batch
+from framework.conformance.kit.watched_router import RANGE, READS
 from framework.conformance.run import run_checks
-from framework.conformance.step_shapes import Batch
-from framework.conformance.watched_router import RANGE, READS
-from framework.discovery import discover
 from framework.interfaces.cost_model import CostModel, Deployment, StepCost, StepShape
 from framework.interfaces.graph import GraphScope
 from framework.interfaces.router import ReplicaView, Router
 from framework.interfaces.scheduler import RequestView
+from framework.registry.discovery import discover
 
 discover()
 BUDGET = Budget(num_examples=40, search_s=3.0, shrink_s=1.5)

@@ -9,8 +9,8 @@ import pytest
 
 from framework.interfaces.cost_model import Deployment
 from framework.interfaces.graph import GraphScope
-from framework.interfaces.step_profile import DecodeTable, StepProfile, interpolate
 from framework.registry import COST_MODELS
+from framework.toolkit.step_profile import DecodeTable, StepProfile, interpolate
 from tests.cost_models.test_roofline import PROFILES, decode, deployment, prefill
 
 SHIPPED = PROFILES / "h200-qwen3_8b-bfloat16-tp1.json"

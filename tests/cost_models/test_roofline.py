@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from framework.execution.hardware import HARDWARE, hardware
 from framework.interfaces.cost_model import CostModel, Deployment, StepShape
 from framework.interfaces.graph import GraphScope
-from framework.interfaces.step_profile import StepProfile
 from framework.registry import COST_MODELS
+from framework.simulation.hardware import HARDWARE, hardware
+from framework.toolkit.step_profile import StepProfile
 from tests.engine import traces  # noqa: F401 (discovers the plugins)
 
 PROFILES = Path(__file__).resolve().parents[2] / "plugins/cost_models/profiles"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from framework.conformance.invariants import check_invariants
-from framework.conformance.shadow import EOS, VOCAB, ShadowExecutor, VirtualClock, make_engine, token_at
+from framework.conformance.kit.invariants import check_invariants
+from framework.conformance.kit.shadow import EOS, VOCAB, ShadowExecutor, VirtualClock, make_engine, token_at
 from framework.interfaces.sampling_params import SamplingParams
 
 __all__ = ["EOS", "VOCAB", "ShadowExecutor", "VirtualClock", "check_invariants", "make_engine", "params", "token_at"]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from framework.errors import PluginError
 from framework.interfaces import EvictionPolicy, Queue, Scheduler, StepPlan
+from framework.interfaces.errors import PluginError
 from framework.registry import EVICTIONS, SCHEDULERS
 from tests.engine.shadow import make_engine, params
 from tests.engine.traces import discover

@@ -6,8 +6,8 @@ from typing import Any
 
 from framework.interfaces.eviction import CachedBlock
 from framework.interfaces.scheduler import RequestView
-from framework.metrics.recorder import Recorder
-from framework.workloads.base import TimedRequest
+from framework.interfaces.workload import TimedRequest
+from framework.records.metrics.recorder import Recorder
 from framework.workloads.drive import drive
 from plugins.eviction.lru import LRU
 from plugins.schedulers.chunked_prefill import ChunkedPrefill

@@ -11,24 +11,25 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from framework.clock import VirtualClock
+from framework.app.experiment import run_cell
 from framework.config.compose import compose
-from framework.discovery import discover
 from framework.engine.engine import Engine
 from framework.engine.fleet import Fleet
 from framework.engine.intake import Intake
-from framework.errors import PluginError
-from framework.execution.simulated import SimulatedExecutor
-from framework.experiment import run_cell
+from framework.interfaces.clock import VirtualClock
+from framework.interfaces.errors import PluginError
 from framework.interfaces.graph import GraphLimits
+from framework.interfaces.records import RequestRecord
 from framework.interfaces.router import ReplicaView, Router
 from framework.interfaces.sampling_params import SamplingParams
 from framework.interfaces.scheduler import RequestView
-from framework.metrics.recorder import Recorder
-from framework.metrics.records import RequestRecord
+from framework.interfaces.workload import TimedRequest
+from framework.records.metrics.recorder import Recorder
+from framework.records.record import read_record
+from framework.records.tracking.base import CellInfo
 from framework.registry import COST_MODELS, EVICTIONS, GRAPHS, SCHEDULERS
-from framework.tracking import CellInfo, read_record
-from framework.workloads.base import TimedRequest
+from framework.registry.discovery import discover
+from framework.simulation.executor import SimulatedExecutor
 from framework.workloads.drive import drive
 
 discover()

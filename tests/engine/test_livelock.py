@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from framework.engine import livelock
-from framework.errors import PluginError
+from framework.interfaces.errors import PluginError
 from framework.interfaces.scheduler import Queue, Scheduler, StepPlan
 from plugins.eviction.lru import LRU
 from tests.conformance.broken_schedulers import AddsAndPreempts, PreemptsInTurn

@@ -6,16 +6,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from framework.conformance.invariants import check_invariants
+from framework.conformance.kit.invariants import check_invariants
 from framework.engine.engine import Engine
 from framework.engine.intake import Intake
-from framework.engine.prompt_keys import PromptKeys
-from framework.execution.shadow_memory import ShadowMemory
-from framework.execution.simulated import SimulatedExecutor
 from framework.interfaces.cost_model import Deployment, Hardware, ModelShape
 from framework.interfaces.graph import GraphLimits
+from framework.interfaces.prompt_keys import PromptKeys
 from framework.interfaces.sampling_params import SamplingParams
 from framework.registry import COST_MODELS, EVICTIONS, GRAPHS, SCHEDULERS
+from framework.simulation.executor import SimulatedExecutor
+from framework.simulation.shadow_memory import ShadowMemory
 from tests.engine import traces  # noqa: F401 (discovers the plugins)
 
 MODEL = ModelShape(

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from framework.conformance import shadow
+from framework.conformance.kit import shadow
 from framework.engine import engine as engine_module
 from tests.engine.traces import Trace, run_trace, traces
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from framework.interfaces.records import StepRecord
 from framework.interfaces.scheduler import Queue, Scheduler, StepPlan
-from framework.metrics.records import StepRecord
 from plugins.eviction.lru import LRU
 from tests.engine.shadow import make_engine, params
 

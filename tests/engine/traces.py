@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from framework.conformance.serve import serve
-from framework.conformance.traces import Trace, traces
-from framework.discovery import discover
+from framework.conformance.kit.serve import serve
+from framework.conformance.kit.traces import Trace, traces
 from framework.engine.output import RequestOutput
 from framework.interfaces.eviction import EvictionPolicy
 from framework.interfaces.scheduler import Scheduler
 from framework.registry import EVICTIONS, SCHEDULERS
+from framework.registry.discovery import discover
 
 __all__ = ["Trace", "all_evictions", "all_schedulers", "build_eviction", "build_scheduler", "run_trace", "traces"]
 

@@ -9,14 +9,15 @@ from pathlib import Path
 
 import pytest
 
+from framework.app.experiment import run_cell
 from framework.config.compose import compose
-from framework.discovery import discover
 from framework.engine.fleet import Fleet
-from framework.errors import IncompatibleError
-from framework.experiment import run_cell
+from framework.interfaces.errors import IncompatibleError
+from framework.interfaces.workload import TimedRequest
+from framework.records.record import read_record
+from framework.records.tracking.base import CellInfo
 from framework.registry import EVICTIONS
-from framework.tracking import CellInfo, read_record
-from framework.workloads.base import TimedRequest
+from framework.registry.discovery import discover
 from framework.workloads.future import announce, tell_future
 from plugins.eviction.belady import Belady
 from plugins.routers.round_robin import RoundRobin

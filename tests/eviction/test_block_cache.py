@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from framework.analysis.block_cache import BlockCache, replay_chains, replay_flat
-from framework.errors import PluginError
+from framework.interfaces.errors import PluginError
 from framework.interfaces.eviction import CachedBlock
+from framework.records.analysis.block_cache import BlockCache, replay_chains, replay_flat
 from plugins.eviction.lru import LRU
 from tests.eviction import mooncake
 from tests.eviction.stubborn import Stubborn

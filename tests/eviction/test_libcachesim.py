@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from framework.analysis.block_cache import replay_flat
-from framework.discovery import discover
+from framework.records.analysis.block_cache import replay_flat
 from framework.registry import EVICTIONS
+from framework.registry.discovery import discover
 from tests.eviction import mooncake
 
 lcs = pytest.importorskip("libcachesim", reason="libcachesim has wheels for x86-64 Linux only")

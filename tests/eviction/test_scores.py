@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from framework.analysis.block_cache import replay_chains, replay_flat
-from framework.discovery import discover
+from framework.records.analysis.block_cache import replay_chains, replay_flat
 from framework.registry import EVICTIONS
+from framework.registry.discovery import discover
 from plugins.eviction.belady import Belady
 from plugins.eviction.cost_aware import CostAware
 from plugins.eviction.length_aware import LengthAware

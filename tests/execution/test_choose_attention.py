@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from framework.config.compose import compose
-from framework.errors import IncompatibleError
-from framework.execution.choices import choose
+from framework.execution.rank.choices import choose
+from framework.interfaces.errors import IncompatibleError
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device would be chosen")

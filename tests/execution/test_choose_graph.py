@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from framework.config.compose import compose
-from framework.execution.choose_graph import choose_graph, simulated_graph, strategy_of
+from framework.execution.graphs.choose_graph import choose_graph, simulated_graph, strategy_of
 from framework.interfaces.attention import GraphSupport
 
 NEVER, DECODE, MIXED = GraphSupport

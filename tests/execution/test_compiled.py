@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from framework.execution.compiled import compile_seconds
+from framework.execution.rank.compiled import compile_seconds
 
 
 def test_compile_seconds_counts_what_was_compiled_here() -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from framework.execution.kv_error import kv_error
+from framework.app.llm import LLM
+from framework.execution.rank.kv_error import kv_error
 from framework.interfaces.sampling_params import SamplingParams
-from framework.llm import LLM
 from plugins.attention.sdpa import SDPA
 
 NARROW = {"max_model_len": 64, "overrides": ["executor.kv_dtype=fp8"]}

@@ -6,9 +6,9 @@ from array import array
 
 import torch
 
-from framework.execution.device_state import DeviceState
-from framework.execution.executor import Admission, StepBatch
-from framework.execution.mixed_rows import MixedRows
+from framework.execution.graphs.mixed_rows import MixedRows
+from framework.execution.step.device_state import DeviceState
+from framework.interfaces.executor import Admission, StepBatch
 from framework.interfaces.graph import GraphKey
 from framework.interfaces.sampling_params import SamplingParams
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from framework.execution.graphs import GraphCache
-from framework.execution.memory import explain_out_of_memory
+from framework.execution.device.memory import explain_out_of_memory
+from framework.execution.graphs.cache import GraphCache
 from framework.interfaces.graph import GraphKey
 
 MESSAGE = "CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of 139.81 GiB of which 1 GiB"

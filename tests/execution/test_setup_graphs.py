@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from framework.errors import IncompatibleError
-from framework.execution.setup_graphs import check_graphs
+from framework.execution.graphs.setup_graphs import check_graphs
 from framework.interfaces.attention import GraphSupport
+from framework.interfaces.errors import IncompatibleError
 from framework.registry import GRAPHS
 from tests.engine import traces  # noqa: F401 (discovers the plugins)
 

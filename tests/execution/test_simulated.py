@@ -8,14 +8,14 @@ from dataclasses import replace
 import pytest
 
 from framework.engine.blame import blaming
-from framework.errors import PluginError
-from framework.execution.executor import Admission, StepBatch
-from framework.execution.shadow_memory import ShadowMemory
-from framework.execution.simulated import SimulatedExecutor
 from framework.interfaces.cost_model import CostModel, StepCost, StepShape
+from framework.interfaces.errors import PluginError
+from framework.interfaces.executor import Admission, StepBatch
 from framework.interfaces.graph import GraphLimits
 from framework.interfaces.sampling_params import SamplingParams
 from framework.registry import GRAPHS
+from framework.simulation.executor import SimulatedExecutor
+from framework.simulation.shadow_memory import ShadowMemory
 from tests.engine.test_prompt_keys import DEPLOYMENT
 
 LIMITS = GraphLimits(max_num_seqs=16, max_num_batched_tokens=64, mixed_supported=True)

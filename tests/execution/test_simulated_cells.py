@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from framework.app.experiment import run_cell
 from framework.config.compose import compose
-from framework.experiment import run_cell
-from framework.tracking import CellInfo, read_record
+from framework.records.record import read_record
+from framework.records.tracking.base import CellInfo
 
 SIMULATED = ["executor=simulated", "model=qwen3_0_6b", "tracker=files", "workload=synthetic", "engine.max_num_seqs=16"]
 HOST_TIMES = ("plan_s",)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from framework.build_simulated import build_simulated
-from framework.built import BuiltEngine
 from framework.config.compose import compose
+from framework.execution.built import BuiltEngine
+from framework.simulation.build import build_simulated
 
 
 def build(*overrides: str) -> BuiltEngine:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from framework.execution.staging import Staging
+from framework.execution.step.staging import Staging
 
 
 class Event:

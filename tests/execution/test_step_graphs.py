@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from framework.execution.network import FusedNetwork
-from framework.execution.runner import Runner
-from framework.execution.step_graphs import StepGraphs
+from framework.app.llm import LLM
+from framework.execution.graphs.step_graphs import StepGraphs
+from framework.execution.rank.runner import Runner
+from framework.execution.step.network import FusedNetwork
 from framework.interfaces.graph import GraphKey, GraphLimits, GraphScope, GraphStrategy
 from framework.interfaces.sampling_params import SamplingParams
-from framework.llm import LLM
-from framework.loading.load import load_model
+from framework.models.loading.load import load_model
 from framework.registry import GRAPHS
 from plugins.graphs.mixed import Mixed
 from tests.triton_interpreter import INTERPRETED
@@ -89,7 +89,7 @@ def _use_graphs(llm: LLM, strategy: GraphStrategy) -> list[tuple[GraphKey, int]]
 
     Returns the keys that are replayed from now on, with the number of sampled rows.
     """
-    from framework.kernels.cuda.decoder import FusedDecoder
+    from framework.execution.kernels.cuda.decoder import FusedDecoder
 
     executor: Any = llm.engine.executor
     plain: Runner = executor._runner

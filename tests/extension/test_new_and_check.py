@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from framework.__main__ import main
-from framework.cli.new import FOLDERS
-from framework.discovery import ROOT
+from framework.app.cli.new import FOLDERS
+from framework.registry.discovery import ROOT
 
 
 @pytest.mark.parametrize("kind", FOLDERS)

@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from framework import discovery
 from framework.__main__ import main
 from framework.config.compose import compose
-from framework.registry import SCHEDULERS
+from framework.registry import SCHEDULERS, discovery
 
 EXAMPLE = (discovery.ROOT / "experiments/short_first_example/short_first.py").read_text()
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
+from framework.app.llm import LLM
 from framework.interfaces.sampling_params import SamplingParams
-from framework.llm import LLM
 from tests.parity.families import save_model
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from framework.app.llm import LLM
 from framework.interfaces.sampling_params import SamplingParams
-from framework.llm import LLM
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from framework.kernels.cpu import native
+from framework.execution.kernels.cpu import native
 
 
 @pytest.fixture(scope="session")

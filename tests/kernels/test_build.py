@@ -2,9 +2,9 @@
 
 import pytest
 
-from framework.kernels.cpu import build, native
-from framework.kernels.cpu.build import BuildError, build_library
-from framework.kernels.cpu.linear import linear_kernel_name
+from framework.execution.kernels.cpu import build, native
+from framework.execution.kernels.cpu.build import BuildError, build_library
+from framework.execution.kernels.cpu.linear import linear_kernel_name
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from framework.kernels.cpu.elementwise import rms_norm, rotate_, silu_and_mul
+from framework.execution.kernels.cpu.elementwise import rms_norm, rotate_, silu_and_mul
 
 pytestmark = pytest.mark.usefixtures("native_kernels")
 

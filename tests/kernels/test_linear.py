@@ -5,7 +5,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from framework.kernels.cpu.linear import NativeLinear, OneDNNLinear, TorchLinear, linear_kernel_name, pack_linear
+from framework.execution.kernels.cpu.linear import (
+    NativeLinear,
+    OneDNNLinear,
+    TorchLinear,
+    linear_kernel_name,
+    pack_linear,
+)
 
 pytestmark = pytest.mark.usefixtures("native_kernels")
 

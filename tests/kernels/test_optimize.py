@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from framework.kernels.cpu.linear import NativeLinear
-from framework.kernels.cpu.optimize import optimize_for_cpu
-from framework.loading.random_weights import fill_random
+from framework.execution.kernels.cpu.linear import NativeLinear
+from framework.execution.kernels.cpu.optimize import optimize_for_cpu
 from framework.models.config import ModelConfig
 from framework.models.decoder import DecoderLM
+from framework.models.loading.random_weights import fill_random
 
 pytestmark = pytest.mark.usefixtures("native_kernels")
 

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from framework.execution.kernels.cpu import native
 from framework.interfaces.attention import AttentionSpec, BatchLayout
-from framework.kernels.cpu import native
 from plugins.attention.paged_cpu import PagedCPU
 
 pytestmark = pytest.mark.usefixtures("native_kernels")

@@ -10,11 +10,11 @@ import sys
 import time
 from pathlib import Path
 
-from framework.cli import run as cli
-from framework.experiment import hydra_cell, interruptible
-from framework.launching import process
-from framework.launching.resume_key import resume_key
-from framework.tracking import Record, RecordWriter
+from framework.app.cli import run as cli
+from framework.app.experiment import hydra_cell, interruptible
+from framework.app.launching import process
+from framework.app.launching.resume_key import resume_key
+from framework.records.record import Record, RecordWriter
 
 
 def run_cell(cfg):

@@ -12,9 +12,9 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from framework.cli.run import main
+from framework.app.cli.run import main
+from framework.app.launching.arguments import EXPERIMENTS, smoke_overrides
 from framework.config.compose import compose, prepare
-from framework.launching.arguments import EXPERIMENTS, smoke_overrides
 
 STUDIES = sorted(path.stem for path in EXPERIMENTS.glob("*.yaml"))
 

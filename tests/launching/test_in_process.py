@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
-from framework.cli.run import main
-from framework.execution.reuse import load_once, reusing_weights
-from framework.tracking import read_record
+from framework.app.cli.run import main
+from framework.execution.rank.reuse import load_once, reusing_weights
+from framework.records.record import read_record
 
 
 def test_only_the_last_weights_are_kept_and_only_inside() -> None:

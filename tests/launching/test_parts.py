@@ -11,13 +11,13 @@ import pytest
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from framework.launching.arguments import expand
-from framework.launching.ending import objectives
-from framework.launching.gpus import Leases, gpus_wanted, visible_gpus
-from framework.launching.jobs import Setting
-from framework.launching.live import SweepTable
-from framework.launching.order import run_order
-from framework.launching.sweep_file import Cell, Sweep, read_sweep
+from framework.app.launching.arguments import expand
+from framework.app.launching.ending import objectives
+from framework.app.launching.gpus import Leases, gpus_wanted, visible_gpus
+from framework.app.launching.jobs import Setting
+from framework.app.launching.live import SweepTable
+from framework.app.launching.order import run_order
+from framework.app.launching.sweep_file import Cell, Sweep, read_sweep
 
 
 def test_leases_are_exclusive_and_come_back() -> None:

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from framework.analysis.cells import find
-from framework.discovery import discover
-from framework.launching.folder import claim
-from framework.launching.resume import Earlier
-from framework.launching.resume_key import config_key, resume_key
+from framework.app.launching.folder import claim
+from framework.app.launching.resume import Earlier
+from framework.app.launching.resume_key import config_key, resume_key
+from framework.records.analysis.cells import find
+from framework.records.record import Record, RecordWriter, Status
 from framework.registry import GRAPHS, SCHEDULERS
-from framework.tracking.record import Record, RecordWriter, Status
+from framework.registry.discovery import discover
 from tests.launching.conftest import COMMAND, ROOT, Run, cells, summary
 
 
@@ -103,7 +103,7 @@ def test_the_key_is_that_of_configuration_and_code(tmp_path: Path, monkeypatch: 
     assert resume_key({**CONFIG, "record": {"timeline": True}}) != key, "a file that was asked for would be missing"
     assert resume_key({**CONFIG, "seed": 2}) != key
     hashed: list[Path] = []
-    monkeypatch.setattr("framework.launching.resume_key._hash", lambda files: hashed.extend(files) or "")
+    monkeypatch.setattr("framework.app.launching.resume_key._hash", lambda files: hashed.extend(files) or "")
     resume_key(CONFIG)
     plugins = {path for path in hashed if "framework" not in path.parts}
     others = {Path(entry.file) for registry in (SCHEDULERS, GRAPHS) for entry in registry.entries()} & plugins

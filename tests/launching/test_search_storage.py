@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from framework.launching.arguments import expand
-from framework.launching.search_storage import open_storage
+from framework.app.launching.arguments import expand
+from framework.app.launching.search_storage import open_storage
 from tests.launching.conftest import Run
 
 pytest.importorskip("optuna", reason="needs optuna: pip install '.[sweep]'")
@@ -28,7 +28,7 @@ def test_a_search_goes_on_from_the_trials_of_the_one_before(sweep: Run, tmp_path
 
 def test_only_the_url_of_a_database_is_opened_here() -> None:
     (made,) = expand(["hydra.sweeper.storage=sqlite:///a.db"])
-    opener = "framework.launching.search_storage.open_storage"
+    opener = "framework.app.launching.search_storage.open_storage"
     assert made == f"hydra.sweeper.storage={{_target_:'{opener}',url:'sqlite:///a.db'}}"
     assert expand([made]) == [made]
     others = ["hydra.sweeper.storage=null", "hydra.sweeper.storage=redis://localhost", "model.path=sqlite:///a.db"]

@@ -4,8 +4,8 @@ import pytest
 import torch
 from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm
 
-from framework.layers.norm import QKNorm, RMSNorm
-from framework.layers.placement import Placement
+from framework.models.layers.norm import QKNorm, RMSNorm
+from framework.models.layers.placement import Placement
 
 
 def reference(weight: torch.Tensor) -> Qwen3RMSNorm:

@@ -4,15 +4,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from framework.layers.embedding import ParallelLMHead, VocabParallelEmbedding
-from framework.layers.linear import (
+from framework.models.layers.embedding import ParallelLMHead, VocabParallelEmbedding
+from framework.models.layers.group import TensorParallelGroup
+from framework.models.layers.linear import (
     ColumnParallelLinear,
     MergedColumnParallelLinear,
     QKVParallelLinear,
     RowParallelLinear,
 )
-from framework.layers.placement import Placement
-from framework.parallel.group import TensorParallelGroup
+from framework.models.layers.placement import Placement
 from tests.layers.thread_group import run_ranks
 
 CPU = torch.device("cpu")

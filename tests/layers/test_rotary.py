@@ -5,9 +5,9 @@ import torch
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding, apply_rotary_pos_emb
 
-from framework.layers.placement import Placement
-from framework.layers.rope_config import RopeConfig
-from framework.layers.rotary import RotaryEmbedding, cos_sin_table
+from framework.models.layers.placement import Placement
+from framework.models.layers.rope_config import RopeConfig
+from framework.models.layers.rotary import RotaryEmbedding, cos_sin_table
 
 HEAD_SIZE = 16
 SCALINGS = {

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from framework.parallel.group import TensorParallelGroup
+from framework.models.layers.group import TensorParallelGroup
 
 
 @dataclass(frozen=True, slots=True)

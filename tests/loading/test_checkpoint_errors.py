@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from framework.loading import load_model
+from framework.models.loading.load import load_model
 
 NAME = "model.layers.0.mlp.down_proj.weight"
 

@@ -11,8 +11,8 @@ from gguf.quants import dequantize, quantize
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from framework.loading import load_model
-from framework.loading.gguf_convert import converted_folder
+from framework.models.loading.gguf_convert import converted_folder
+from framework.models.loading.load import load_model
 from tests.loading.gguf_writer import CHAT_TEMPLATE, HEADS, KV_HEADS, permute, write_gguf
 from tests.models.dense_forward import logits
 

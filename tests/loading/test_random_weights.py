@@ -7,7 +7,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from framework.loading import load_config, load_model, load_tokenizer
+from framework.models.loading.load import load_config, load_model, load_tokenizer
 from tests.layers.thread_group import run_ranks
 from tests.models.dense_forward import attend, logits
 

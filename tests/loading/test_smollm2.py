@@ -10,7 +10,7 @@ import torch
 from omegaconf import OmegaConf
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from framework.loading import load_config, load_model
+from framework.models.loading.load import load_config, load_model
 from tests.models.dense_forward import greedy, logits
 
 

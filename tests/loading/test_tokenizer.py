@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from tokenizers import decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from framework.loading.byte_tokenizer import NUM_BYTE_TOKENS, byte_tokenizer
-from framework.loading.tokenizer import Tokenizer, write_tokenizer
+from framework.models.loading.byte_tokenizer import NUM_BYTE_TOKENS, byte_tokenizer
+from framework.models.loading.tokenizer import Tokenizer, write_tokenizer
 
 BYTES = byte_tokenizer()
 

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from framework.analysis.metric_names import direction
-from framework.metrics.fairness import fairness, max_min_shares
-from framework.metrics.records import RequestRecord
-from framework.metrics.slo import Slo
-from framework.metrics.summary import summarize
+from framework.interfaces.records import RequestRecord
+from framework.records.analysis.metric_names import direction
+from framework.records.metrics.fairness import fairness, max_min_shares
+from framework.records.metrics.slo import Slo
+from framework.records.metrics.summary import summarize
 
 
 def request(client: str, arrival_s: float, scheduled_s: float | None, finish_s: float, **changes: Any) -> RequestRecord:

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from framework.metrics.records import RequestRecord, StepRecord
-from framework.metrics.slo import Slo
-from framework.metrics.summary import summarize, unknown_metric
+from framework.interfaces.records import RequestRecord, StepRecord
+from framework.records.metrics.slo import Slo
+from framework.records.metrics.summary import summarize, unknown_metric
 
 LATENCIES = ("ttft_s", "tpot_s", "itl_s", "e2e_s", "queue_s")
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from framework.metrics.records import RequestRecord, StepRecord
-from framework.metrics.utilization import DevicePeaks, ModelCosts, needed_bytes, needed_flops, utilization
+from framework.interfaces.records import RequestRecord, StepRecord
+from framework.records.metrics.utilization import DevicePeaks, ModelCosts, needed_bytes, needed_flops, utilization
 
 COSTS = ModelCosts(weight_bytes=1000, kv_bytes_per_token=10, flops_per_token=100, attention_flops_per_token_pair=1)
 

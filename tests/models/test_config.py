@@ -8,9 +8,9 @@ import torch
 from omegaconf import OmegaConf
 from transformers import LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
 
-from framework.loading import load_config
 from framework.models.config import ModelConfig
 from framework.models.decoder import DecoderLM
+from framework.models.loading.load import load_config
 from framework.models.weight_slots import weight_slots
 
 LLAMA = {

@@ -13,7 +13,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from framework.loading import load_model
+from framework.models.loading.load import load_model
 from tests.layers.thread_group import run_ranks
 from tests.models.dense_forward import attend, logits
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from framework.loading import checkpoint
-from framework.loading.load import load_model
 from framework.models.decoder import DecoderLM
-from framework.parallel.group import TensorParallelGroup
+from framework.models.layers.group import TensorParallelGroup
+from framework.models.loading import checkpoint
+from framework.models.loading.load import load_model
 from tests.parity.families import FAMILIES, save_model
 
 CPU = torch.device("cpu")

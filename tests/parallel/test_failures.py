@@ -13,12 +13,13 @@ from pathlib import Path
 
 import pytest
 
+from framework.app.experiment import run_cell
+from framework.app.llm import LLM
 from framework.config.compose import compose
-from framework.errors import RankError
-from framework.experiment import run_cell
+from framework.interfaces.errors import RankError
 from framework.interfaces.sampling_params import SamplingParams
-from framework.llm import LLM
-from framework.tracking import CellInfo, read_record
+from framework.records.record import read_record
+from framework.records.tracking.base import CellInfo
 
 FAILING = Path(__file__).with_name("failing.py")
 CELL = [
@@ -47,7 +48,7 @@ def children() -> set[int]:
         if entry.name.isdigit():
             try:
                 state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
-                is_worker = b"framework.parallel.worker" in (entry / "cmdline").read_bytes()
+                is_worker = b"framework.execution.parallel.worker" in (entry / "cmdline").read_bytes()
             except OSError:
                 continue
             if int(parent) == os.getpid() and state != "Z" and is_worker:

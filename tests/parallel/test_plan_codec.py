@@ -7,9 +7,9 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from framework.execution.executor import Admission, StepBatch
+from framework.execution.parallel.plan_codec import PlanDecoder, PlanEncoder
+from framework.interfaces.executor import Admission, StepBatch
 from framework.interfaces.sampling_params import SamplingParams
-from framework.parallel.plan_codec import PlanDecoder, PlanEncoder
 
 numbers = st.integers(0, 2**31 - 1)
 

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from framework import discovery, registry
-from framework.errors import RankError
+from framework.app.llm import LLM
 from framework.interfaces import Scheduler
-from framework.llm import LLM
-from framework.registry import SAMPLERS, SCHEDULERS
+from framework.interfaces.errors import RankError
+from framework.registry import SAMPLERS, SCHEDULERS, discovery, registry
 from plugins.samplers.greedy import Greedy
 
 

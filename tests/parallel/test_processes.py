@@ -11,9 +11,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from framework.app.experiment import run_cell
 from framework.config.compose import compose
-from framework.experiment import run_cell
-from framework.tracking import CellInfo
+from framework.records.tracking.base import CellInfo
 
 ROOT = Path(__file__).parents[2]
 CELL = [
@@ -35,7 +35,7 @@ def workers_of(parent: int) -> list[int]:
     for entry in Path("/proc").iterdir():
         try:
             if entry.name.isdigit() and int((entry / "stat").read_text().rpartition(")")[2].split()[1]) == parent:
-                is_worker = b"framework.parallel.worker" in (entry / "cmdline").read_bytes()
+                is_worker = b"framework.execution.parallel.worker" in (entry / "cmdline").read_bytes()
                 if is_worker and "libtorch" in (entry / "maps").read_text():
                     found.append(int(entry.name))
         except OSError:

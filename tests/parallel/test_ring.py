@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from framework.parallel.group import PeerError
-from framework.parallel.ring import RingReader, RingWriter
+from framework.execution.parallel.ring import RingReader, RingWriter
+from framework.models.layers.group import PeerError
 
 
 def make(num_readers: int, num_bytes: int = 4096) -> tuple[RingWriter, list[RingReader]]:

@@ -3,11 +3,11 @@
 import pytest
 
 from framework.config.compose import compose
-from framework.errors import IncompatibleError
-from framework.execution.choices import choose
-from framework.loading.load import load_config
+from framework.execution.rank.choices import choose
+from framework.interfaces.errors import IncompatibleError
 from framework.models.config import ModelConfig
-from framework.parallel.split import check_split, config_of_rank, possible_sizes
+from framework.models.loading.load import load_config
+from framework.models.split import check_split, config_of_rank, possible_sizes
 
 
 def config(preset: str, **changes: int) -> ModelConfig:

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from framework.app.llm import LLM, GenerationOutput
 from framework.interfaces.sampling_params import SamplingParams
-from framework.llm import LLM, GenerationOutput
 from tests.parity.families import FAMILIES, greedy_tokens, save_model
 
 MAX_TOKENS = 24

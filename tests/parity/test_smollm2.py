@@ -6,8 +6,8 @@ import importlib.metadata
 
 import pytest
 
+from framework.app.llm import LLM, GenerationOutput
 from framework.interfaces.sampling_params import SamplingParams
-from framework.llm import LLM, GenerationOutput
 from tests.parity.families import greedy_after
 
 PROMPTS = [

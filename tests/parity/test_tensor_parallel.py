@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
+from framework.app.llm import LLM
 from framework.engine.engine import Engine
 from framework.engine.output import RequestOutput
 from framework.interfaces.sampling_params import SamplingParams
-from framework.llm import LLM
 from framework.registry import EVICTIONS, SCHEDULERS
 
 MODELS = {

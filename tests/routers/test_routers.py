@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from framework.discovery import discover
 from framework.interfaces.router import Router
 from framework.registry import ROUTERS
+from framework.registry.discovery import discover
 
 discover()
 

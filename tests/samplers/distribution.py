@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from framework.conformance.sampler_checks import MIN_P_VALUE, chi_square_p
+from framework.conformance.checks.sampler import MIN_P_VALUE, chi_square_p
 from framework.interfaces.sampler import Sampler, TokenHistory
 from framework.interfaces.sampling_params import SamplingParams
 

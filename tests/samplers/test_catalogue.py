@@ -13,14 +13,14 @@ from transformers.generation.logits_process import EtaLogitsWarper, MinPLogitsWa
 
 from framework.interfaces.sampler import Sampler
 from framework.interfaces.sampling_params import SamplingParams
+from framework.toolkit.samplers.filters import TopK
+from framework.toolkit.samplers.nucleus import TopP
+from framework.toolkit.samplers.thresholds import ban_below_top_k, ban_below_top_p
 from plugins.samplers.eta import Eta
-from plugins.samplers.filters import TopK
 from plugins.samplers.full import Full
 from plugins.samplers.greedy import Greedy
 from plugins.samplers.gumbel import Gumbel
 from plugins.samplers.min_p import MinP
-from plugins.samplers.nucleus import TopP
-from plugins.samplers.thresholds import ban_below_top_k, ban_below_top_p
 from plugins.samplers.top_k_top_p import TopKTopP
 from plugins.samplers.typical import Typical
 from tests.samplers.distribution import MIN_P_VALUE, chi_square_p, draw, exact_probs, history_of

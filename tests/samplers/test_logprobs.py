@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from framework.execution.logprobs import DeviceLogprobs, token_logprobs
+from framework.execution.step.logprobs import DeviceLogprobs, token_logprobs
 
 
 def test_equals_float64_log_softmax() -> None:

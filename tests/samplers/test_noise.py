@@ -9,8 +9,8 @@ import pytest
 import torch
 from scipy import stats
 
-from framework.interfaces import noise
-from framework.interfaces.noise import exponential_noise
+from framework.toolkit.samplers import noise
+from framework.toolkit.samplers.noise import exponential_noise
 
 M64, M32 = (1 << 64) - 1, (1 << 32) - 1
 

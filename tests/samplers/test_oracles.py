@@ -12,10 +12,10 @@ from transformers.generation.logits_process import (
 )
 
 from framework.interfaces.sampling_params import SamplingParams
-from plugins.samplers.filters import MinP, TopK
-from plugins.samplers.logit_bias import LogitBias
-from plugins.samplers.nucleus import TopP
-from plugins.samplers.penalties import Penalties
+from framework.toolkit.samplers.filters import MinP, TopK
+from framework.toolkit.samplers.logit_bias import LogitBias
+from framework.toolkit.samplers.nucleus import TopP
+from framework.toolkit.samplers.penalties import Penalties
 from tests.samplers.distribution import history_of
 
 CPU = torch.device("cpu")

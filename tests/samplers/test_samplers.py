@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from framework.interfaces.sampler import Sampler
 from framework.interfaces.sampling_params import SamplingParams
+from framework.toolkit.samplers.temperature import Temperature
 from plugins.samplers.full import Full
 from plugins.samplers.greedy import Greedy
 from plugins.samplers.gumbel import Gumbel
-from plugins.samplers.temperature import Temperature
 from tests.samplers.distribution import history_of
 
 CPU = torch.device("cpu")
@@ -76,7 +76,7 @@ def test_greedy_batches_use_no_noise(sampler: Sampler, monkeypatch: pytest.Monke
     mixed = [SamplingParams(temperature=0), SamplingParams(temperature=1), SamplingParams(temperature=0)]
     best = logits_RV.argmax(-1).tolist()
     assert sample(sampler, logits_RV, mixed, [1, 2, 3], [4, 5, 6])[::2] == best[::2]
-    monkeypatch.delattr("framework.interfaces.noise.exponential_noise")
+    monkeypatch.delattr("framework.toolkit.samplers.noise.exponential_noise")
     assert sample(sampler, logits_RV, [SamplingParams(temperature=0)] * 3, [1, 2, 3], [4, 5, 6]) == best
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from plugins.samplers import selection
+from framework.toolkit.samplers import selection
 
 
 @pytest.mark.parametrize("vocab_size", [1, 7, 64, 320, 1000, 1024, 49152])

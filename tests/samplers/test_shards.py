@@ -3,13 +3,12 @@
 import pytest
 import torch
 
-from framework import discovery
-from framework.execution.pick import pick_tokens
+from framework.execution.step.pick import pick_tokens
 from framework.interfaces.sampler import Sampler, SamplingParams, TokenHistory
-from framework.layers.embedding import ParallelLMHead
-from framework.layers.placement import Placement
-from framework.parallel.group import TensorParallelGroup
-from framework.registry import SAMPLERS
+from framework.models.layers.embedding import ParallelLMHead
+from framework.models.layers.group import TensorParallelGroup
+from framework.models.layers.placement import Placement
+from framework.registry import SAMPLERS, discovery
 from tests.layers.thread_group import run_ranks
 
 CPU = torch.device("cpu")

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 from framework.engine.engine import Engine
 from framework.engine.output import RequestOutput
-from framework.execution.executor import StepBatch
+from framework.interfaces.executor import StepBatch
+from framework.interfaces.records import RequestRecord
 from framework.interfaces.sampling_params import SamplingParams
 from framework.interfaces.scheduler import Scheduler
-from framework.metrics.records import RequestRecord
 from plugins.eviction.lru import LRU
 from tests.engine.shadow import check_invariants, make_engine
 

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from framework.engine.engine import Engine
 from framework.engine.request import Request
-from framework.interfaces.output_length import OutputLength
-from framework.interfaces.ranked import WaitingHeap
-from framework.interfaces.victim import Victim, victim_chooser
 from framework.registry import SCHEDULERS
+from framework.toolkit.schedulers.output_length import OutputLength
+from framework.toolkit.schedulers.ranked import WaitingHeap
+from framework.toolkit.schedulers.victim import Victim, victim_chooser
 from plugins.schedulers.chunked_prefill import ChunkedPrefill
 from plugins.schedulers.random import RandomOrder
 from tests.engine import traces

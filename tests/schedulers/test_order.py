@@ -12,8 +12,8 @@ from scipy.stats import kstest, norm
 
 from framework.engine.engine import Engine
 from framework.engine.request import Request
-from framework.interfaces.output_length import OutputLength
 from framework.interfaces.scheduler import Scheduler
+from framework.toolkit.schedulers.output_length import OutputLength
 from plugins.eviction.lru import LRU
 from plugins.schedulers.highest_response_ratio import HighestResponseRatio
 from plugins.schedulers.priority import Priority

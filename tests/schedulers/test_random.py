@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from framework.conformance.traces import TimedRequest, Trace
+from framework.conformance.kit.traces import TimedRequest, Trace
 from tests.engine.traces import run_trace
 
 

@@ -6,10 +6,11 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from framework.metrics.recorder import OutputRecord
-from framework.metrics.records import RequestRecord, StepRecord
+from framework.interfaces.records import RequestRecord, StepRecord
+from framework.records.metrics.recorder import OutputRecord
+from framework.records.record import Record, RecordWriter
+from framework.records.tracking.base import CellInfo, Tracker, publish
 from framework.registry import TRACKERS
-from framework.tracking import CellInfo, Record, RecordWriter, Tracker, publish
 
 
 def step(i: int) -> StepRecord:

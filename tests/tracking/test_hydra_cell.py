@@ -12,9 +12,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import OmegaConf, open_dict
 
+from framework.app.experiment import hydra_cell
 from framework.config.compose import CONF_DIR, prepare
-from framework.experiment import hydra_cell
-from framework.tracking import CellInfo
+from framework.records.tracking.base import CellInfo
 
 
 @pytest.fixture

@@ -12,12 +12,22 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from framework.metrics.recorder import OutputRecord
-from framework.metrics.records import RequestRecord, StepRecord
-from framework.metrics.summary import summarize
-from framework.tracking import CellInfo, Record, RecordWriter, Tracker, cell_id, publish, read_record
-from framework.tracking.environment import environment
-from framework.tracking.record import ERROR, OUTPUTS, REQUESTS, STEPS, SUMMARY
+from framework.interfaces.records import RequestRecord, StepRecord
+from framework.records.environment import environment
+from framework.records.metrics.recorder import OutputRecord
+from framework.records.metrics.summary import summarize
+from framework.records.record import (
+    ERROR,
+    OUTPUTS,
+    REQUESTS,
+    STEPS,
+    SUMMARY,
+    Record,
+    RecordWriter,
+    cell_id,
+    read_record,
+)
+from framework.records.tracking.base import CellInfo, Tracker, publish
 
 REQUEST = RequestRecord(
     request_id=3,

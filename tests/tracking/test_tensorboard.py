@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from framework.records.record import Record, read_record
 from framework.registry import TRACKERS
-from framework.tracking import Record, read_record
 from tests.tracking.cells import result, run_cell
 
 EventAccumulator = pytest.importorskip(

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
+from framework.app.experiment import run_cell
 from framework.config.compose import compose
-from framework.experiment import run_cell
-from framework.metrics.records import RequestRecord, StepRecord
-from framework.tracking import CellInfo, RecordWriter, read_record
-from framework.tracking.timeline import write_timeline
+from framework.interfaces.records import RequestRecord, StepRecord
+from framework.records.record import RecordWriter, read_record
+from framework.records.timeline import write_timeline
+from framework.records.tracking.base import CellInfo
 
 Event = dict[str, Any]
 

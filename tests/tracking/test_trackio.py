@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from framework.tracking import Record, read_record
+from framework.records.record import Record, read_record
 from tests.tracking.cells import result, run_cell
 
 pytestmark = pytest.mark.skipif(

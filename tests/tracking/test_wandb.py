@@ -15,11 +15,11 @@ import pytest
 import wandb
 from wandb.sdk.lib import wbauth
 
-from framework.tracking import Record, read_record
-from framework.tracking import wandb_tracker as module
-from framework.tracking.wandb_content import run_id
-from framework.tracking.wandb_login import logged_in
-from framework.tracking.wandb_tracker import WandbTracker
+from framework.records.record import Record, read_record
+from framework.records.tracking import wandb_tracker as module
+from framework.records.tracking.wandb_content import run_id
+from framework.records.tracking.wandb_login import logged_in
+from framework.records.tracking.wandb_tracker import WandbTracker
 from tests.tracking.cells import cell, result, run_cell, step
 from tests.tracking.offline_run import OfflineRun, read_offline_run
 
@@ -266,8 +266,8 @@ def test_logged_in_agrees_with_wandb(text: str | None, url: str, monkeypatch: py
 
 def test_no_process_is_left_behind(tmp_path: Path) -> None:
     script = (
-        "import sys; from pathlib import Path; from framework.tracking import *\n"
-        "from framework.tracking.wandb_tracker import WandbTracker\n"
+        "import sys; from pathlib import Path; from framework.records.tracking import *\n"
+        "from framework.records.tracking.wandb_tracker import WandbTracker\n"
         "folder = Path(sys.argv[1]); tracker = WandbTracker()\n"
         "tracker.start(CellInfo(folder=folder, cell_id='x', config={}))\n"
         "publish(Record(status='completed', cell_id='x'), RecordWriter(folder), tracker)\n"

@@ -13,7 +13,7 @@ import yaml
 from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
 
 from framework.config.compose import compose
-from framework.tracking import read_record
+from framework.records.record import read_record
 from tests.tracking.offline_run import read_offline_run
 
 ROOT = Path(__file__).resolve().parents[2]

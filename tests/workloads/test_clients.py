@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from framework.interfaces.workload import TimedRequest, WorkloadContext
 from framework.registry import WORKLOADS
-from framework.workloads.base import TimedRequest, WorkloadContext
 from framework.workloads.prepare import prepare
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass, field
 
-from framework.workloads.base import TimedRequest
+from framework.interfaces.workload import TimedRequest
 from framework.workloads.console import AnswerPrinter
 
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
+from framework.interfaces.observer import Observer, Output
+from framework.interfaces.records import RequestRecord, StepRecord
 from framework.interfaces.sampling_params import SamplingParams
-from framework.metrics.recorder import Recorder
-from framework.metrics.records import RequestRecord, StepRecord
-from framework.workloads.base import TimedRequest
+from framework.interfaces.workload import TimedRequest
+from framework.records.metrics.recorder import Recorder
 from framework.workloads.drive import drive
-from framework.workloads.observer import Observer, Output
 
 STEP_S = 1.0
 

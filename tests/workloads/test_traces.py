@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from framework.app.experiment import run_cell
 from framework.config.compose import compose
-from framework.experiment import run_cell
+from framework.interfaces.workload import TimedRequest, Workload, WorkloadContext
+from framework.records.record import read_record
+from framework.records.tracking.base import CellInfo
 from framework.registry import WORKLOADS
-from framework.tracking import CellInfo, read_record
-from framework.workloads.base import TimedRequest, Workload, WorkloadContext
 from framework.workloads.prepare import prepare
 from tests.eviction import mooncake
 

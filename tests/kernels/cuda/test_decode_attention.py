@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from framework.kernels.cuda import decode_attention
-from framework.kernels.cuda.decode_attention import DecodeTile, PagedDecode
+from framework.execution.kernels.cuda import decode_attention
+from framework.execution.kernels.cuda.decode_attention import DecodeTile, PagedDecode
 
 
 def test_no_number_of_rows_meets_a_plan_kernel_that_was_not_launched_at_start_or_by_one_row(

@@ -10,10 +10,10 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from framework.config.schema import ModelConfig
-from framework.kernels.cuda import decoder, skinny, split_linear
-from framework.kernels.cuda.decoder import FusedDecoder
-from framework.loading.load import load_model
+from framework.execution.kernels.cuda import decoder, skinny, split_linear
+from framework.execution.kernels.cuda.decoder import FusedDecoder
 from framework.models.decoder import DecoderLM
+from framework.models.loading.load import load_model
 from tests.parity.families import save_model
 
 

@@ -12,10 +12,10 @@ import torch
 from omegaconf import DictConfig
 
 from framework.config.compose import compose
-from framework.kernels.cuda import decoder as fused
-from framework.loading.load import load_model
+from framework.execution.kernels.cuda import decoder as fused
 from framework.models.decoder import DecoderLM
-from framework.parallel.group import TensorParallelGroup
+from framework.models.layers.group import TensorParallelGroup
+from framework.models.loading.load import load_model
 from tests.layers.thread_group import run_ranks
 
 KERNELS = ("rms_norm", "rotate_and_write", "silu_and_mul", "skinny_linear", "split_linear")

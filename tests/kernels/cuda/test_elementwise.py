@@ -6,9 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from framework.kernels.cuda.activation import silu_and_mul
-from framework.kernels.cuda.norm import rms_norm
-from framework.kernels.cuda.qkv import QKVShape, rotate_and_write, write_kv
+from framework.execution.kernels.cuda.activation import silu_and_mul
+from framework.execution.kernels.cuda.norm import rms_norm
+from framework.execution.kernels.cuda.qkv import QKVShape, rotate_and_write, write_kv
 
 
 @pytest.mark.parametrize("size", [64, 96, 1000])

@@ -7,10 +7,10 @@ import itertools
 import pytest
 import torch
 
+from framework.execution.kernels.cuda.gumbel import gumbel_argmax, gumbel_best
 from framework.interfaces.sampling_params import SamplingParams
-from framework.kernels.cuda.gumbel import gumbel_argmax, gumbel_best
-from plugins.samplers.selection import gumbel_argmax as plain_gumbel_argmax
-from plugins.samplers.temperature import RowTemperatures
+from framework.toolkit.samplers.selection import gumbel_argmax as plain_gumbel_argmax
+from framework.toolkit.samplers.temperature import RowTemperatures
 
 
 @pytest.mark.parametrize("vocab_size", [37, 1024, 2500])

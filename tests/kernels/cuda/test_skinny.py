@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from framework.kernels.cuda.skinny import SkinnyTile, skinny_linear
+from framework.execution.kernels.cuda.skinny import SkinnyTile, skinny_linear
 
 
 @pytest.mark.parametrize("num_rows", [1, 2, 16])

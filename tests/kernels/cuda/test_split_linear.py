@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from framework.kernels.cuda.norm import rms_norm
-from framework.kernels.cuda.split_linear import SplitTile, max_rows, split_linear
+from framework.execution.kernels.cuda.norm import rms_norm
+from framework.execution.kernels.cuda.split_linear import SplitTile, max_rows, split_linear
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-4}
 

@@ -1,0 +1,1 @@
+"""What runs: one cell from configuration to record, sweeps of cells, the commands, and the Python API."""

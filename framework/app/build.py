@@ -1,0 +1,26 @@
+"""The one way from a checked configuration to an engine, wherever its steps run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from omegaconf import DictConfig
+
+if TYPE_CHECKING:
+    from framework.execution.built import BuiltEngine
+
+
+def build(cfg: DictConfig) -> BuiltEngine:
+    """Build the engine that `executor` names. A simulation loads no torch, whose import takes longer than most runs.
+
+    Raises:
+        IncompatibleError: plugins, model and machine cannot work together. No weight has been loaded.
+        ValueError: a value or a file is wrong in itself.
+    """
+    if cfg.executor.name == "simulated":
+        from framework.simulation.build import build_simulated
+
+        return build_simulated(cfg)
+    from framework.execution.build import build_engine
+
+    return build_engine(cfg)

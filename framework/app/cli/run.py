@@ -1,0 +1,119 @@
+"""The command `python run.py`: Hydra composes, `run_cell` runs, the exit code says how it ended."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from framework.app.experiment import run_cell
+from framework.app.launching.arguments import expand
+from framework.app.launching.callback import end_sweep
+from framework.app.launching.child import LOG
+from framework.app.launching.ending import objectives
+from framework.app.launching.sweep_file import Cell
+from framework.config.compose import CONF_DIR, prepare
+from framework.config.explain import explain
+from framework.execution.parallel.world import world_rank
+from framework.registry.discovery import discover
+
+_WANTS_TRACEBACK = bool(os.environ.get("HYDRA_FULL_ERROR"))
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run what `arguments` (those after the program's name) ask for.
+
+    Returns:
+        0 when cells completed and the others, if any, were skipped; 1 when one failed or none completed; 2 for a
+        configuration that does not compose; 130 after Ctrl-C or SIGTERM.
+    """
+    if (rank := world_rank()) is not None:  # one of torchrun's
+        from framework.execution.parallel.torchrun import dismiss, serve
+
+        if rank > 0:
+            return serve()
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints and exits itself, without the valid keys
+    try:
+        code = _run(arguments)
+    finally:
+        if rank is not None:
+            dismiss()
+    if code == 2:  # nothing ran, and a folder that is another sweep's stays as it is
+        return code
+    sweep = end_sweep()
+    if sweep is None or not sweep.cells:
+        return code
+    counts = Counter(cell.status for cell in sweep.cells)
+    reused = sum(cell.reused for cell in sweep.cells)
+    states = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
+    print(f"{len(sweep.cells)} cells: {states}" + (f" ({reused} of them earlier)" if reused else ""))
+    print(f"sweep: {sweep.folder}", flush=True)
+    if code != 130:
+        _warn(sweep.cells)
+    bad = [cell for cell in sweep.cells if cell.status not in ("completed", "skipped") and not cell.reused]
+    return code or int(bool(bad) or not counts["completed"])
+
+
+def _warn(cells: Sequence[Cell]) -> None:
+    """Say at the end, where it is seen, that a sweep has no result, or which of its results are less than they seem."""
+    completed = [cell for cell in cells if cell.status == "completed"]
+    if not completed:
+        first = cells[0]
+        _say(f"nothing completed; cell {first.folder} {first.status}: {first.reason or f'see {LOG} in its folder'}")
+    partial = [cell for cell in completed if cell.reason]
+    if partial:
+        which = ", ".join(cell.folder for cell in partial[:10]) + ("" if len(partial) <= 10 else ", ...")
+        _say(f"completed, with a reservation: {which}; cell {partial[0].folder}: {partial[0].reason}")
+
+
+def _say(warning: str) -> None:
+    print(f"warning: {warning}", file=sys.stderr, flush=True)
+
+
+def _run(arguments: Sequence[str]) -> int:
+    without_result: list[str] = []
+
+    def task(cfg: DictConfig) -> float | list[float] | None:
+        discover(cfg.plugins)  # on another machine nothing has been found yet
+        status = run_cell(cfg)
+        hydra_config = HydraConfig.get()
+        in_sweep = hydra_config.mode == RunMode.MULTIRUN
+        if status == "failed" or (status == "skipped" and not in_sweep):  # a sweep's other cells may have results
+            without_result.append(status)
+        if in_sweep:
+            return objectives(Path(hydra_config.runtime.output_dir), cfg.objective)
+        if hydra_config.sweeper.get("params"):
+            print("note: this was one cell of a study with axes of its own; run.py -m runs all", file=sys.stderr)
+        return None
+
+    try:
+        arguments = expand(arguments)
+        overrides = [a for a in arguments if not a.startswith("-") and ("=" in a or a.startswith("~"))]
+        # Hydra reads sys.argv, and its parser wants overrides in one piece: `a=1 -m b=2,3` becomes `-m a=1 b=2,3`.
+        sys.argv[1:] = [a for a in arguments if a not in overrides] + prepare(overrides)
+        hydra.main(config_path=str(CONF_DIR), config_name="config", version_base="1.3")(task)()
+    except (HydraException, OmegaConfBaseException) as error:
+        return _refuse(explain(error), error)
+    except ValueError as error:
+        return _refuse(str(error), error)
+    except OSError as error:  # run_cell records its own; this is Hydra making the folder
+        return _refuse(f"{error.filename}: {error.strerror}; set hydra.run.dir or hydra.sweep.dir to another", error)
+    except KeyboardInterrupt:
+        return 130
+    return int(bool(without_result))
+
+
+def _refuse(message: str, error: Exception) -> int:
+    if _WANTS_TRACEBACK:
+        raise error
+    print(f"error: {message}", file=sys.stderr)
+    return 2

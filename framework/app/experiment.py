@@ -1,0 +1,215 @@
+"""One cell: compose (Hydra did) -> check -> build -> run -> record."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from framework.config.check import check
+from framework.interfaces.errors import IncompatibleError
+from framework.registry import TRACKERS, WORKLOADS
+
+if TYPE_CHECKING:  # run.py must reach composition errors without waiting for these
+    from framework.interfaces.records import RequestRecord
+    from framework.interfaces.workload import Workload
+    from framework.records.record import Record, Status
+    from framework.records.tracking.base import CellInfo, Tracker
+
+
+def run_cell(cfg: DictConfig, cell: CellInfo | None = None) -> Status:
+    """Run the cell that `cfg` describes and write its record. An error ends the cell, not the sweep around it.
+
+    Args:
+        cell: What the record and the tracker say about it; None takes it from the running Hydra app.
+
+    Raises:
+        KeyboardInterrupt: after Ctrl-C or SIGTERM, with the record written as `interrupted`; a second one kills the
+            process.
+    """
+    from framework.app.launching.resume_key import resume_key
+    from framework.records.environment import environment
+    from framework.records.record import Record, RecordWriter
+    from framework.records.tracking.base import publish
+
+    cell = cell or hydra_cell(cfg)
+    record = Record(
+        status="completed",
+        cell_id=cell.cell_id,
+        resume_key=resume_key(cell.config),
+        requested=cell.config,
+        environment=environment(),
+    )
+    tracker: Tracker | None = None
+    with interruptible():
+        try:
+            timeline_max_events = cfg.record.timeline_max_events if cfg.record.timeline else 0
+            writer = RecordWriter(cell.folder, timeline_max_events=timeline_max_events)
+            try:
+                check(cfg)
+                workload = WORKLOADS.build(cfg.workload)  # a missing file is known before anything is started
+                tracker = TRACKERS.build(cfg.tracker)
+                tracker.start(cell)
+                if cfg.calibrate.enabled:
+                    _calibrate(cfg, record, cell.folder)
+                else:
+                    _measure(cfg, workload, record, tracker)
+                    record.status, record.reason = _served(record.requests)
+            except IncompatibleError as error:
+                record.status, record.reason = "skipped", str(error)
+            except KeyboardInterrupt as error:
+                record.status, record.reason = "interrupted", str(error) or "Ctrl-C"
+            except Exception as error:  # noqa: BLE001 (recorded and printed; a sweep goes on)
+                record.status, record.reason = "failed", _one_line(error)
+                record.traceback = traceback.format_exc()
+            if tracker is None:
+                writer.write(record)
+            else:
+                publish(record, writer, tracker)
+        except ValueError as error:  # the record itself cannot be written
+            record.status, record.reason = "failed", str(error)
+        _report(record, cell.folder)
+    if record.status == "interrupted":
+        raise KeyboardInterrupt
+    return record.status
+
+
+def hydra_cell(cfg: DictConfig) -> CellInfo:
+    """The cell as the running Hydra app knows it: folder, group choices, overrides, and the sweep it belongs to.
+
+    Its tags are the study's, and the overrides that choose an option of a group (`scheduler=fifo`); with the seed and
+    the arm of the study these make its name.
+    """
+    from framework.records.record import cell_id
+    from framework.records.tracking.base import CellInfo
+
+    hydra = HydraConfig.get()
+    config: Any = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
+    groups = {str(group): str(name) for group, name in hydra.runtime.choices.items() if name is not None}
+    choices = {group: name for group, name in groups.items() if "hydra" not in group}
+    overrides = list(hydra.overrides.task)
+    chosen = [text for text in overrides if text.partition("=")[0] in choices]
+    others = [text for text in overrides if text.startswith(("seed=", "study.arm="))]
+    return CellInfo(
+        folder=Path(hydra.runtime.output_dir),
+        cell_id=cell_id(config),
+        config=config,
+        choices=choices,
+        overrides=overrides,
+        name=" ".join([*chosen, *others])[:128],
+        study=choices.get("experiment", ""),
+        tags=[text for text in [*cfg.study.tags, *chosen] if len(text) <= 64],  # W&B's limit
+        group=Path(hydra.sweep.dir).name if hydra.mode == RunMode.MULTIRUN else "",
+    )
+
+
+def _measure(cfg: DictConfig, workload: Workload, record: Record, tracker: Tracker) -> None:
+    """Build, run, and fill `record` with whatever was done, however it ends."""
+    start_s = time.perf_counter()
+    from framework.app.build import build
+    from framework.app.measure import draw, measure
+    from framework.app.progress import ProgressBar
+    from framework.interfaces.observer import Observer
+    from framework.workloads.console import AnswerPrinter
+
+    with ExitStack() as stack:
+        built = build(cfg)
+        stack.enter_context(closing(built.engine))
+        requests = draw(cfg, built, workload, record)
+        startup_s = time.perf_counter() - start_s
+        screen: Observer
+        if workload.prints_answers:
+            screen = stack.enter_context(closing(AnswerPrinter()))
+        else:
+            screen = stack.enter_context(ProgressBar(len(requests)))
+        keep_outputs = cfg.record.outputs or workload.has_text
+        measure(cfg, built, requests, record, [tracker, screen], keep_outputs=keep_outputs, startup_s=startup_s)
+
+
+def _served(requests: Sequence[RequestRecord]) -> tuple[Status, str]:
+    """Status and reason of a run that came to its end: rejected requests are named; one that served nothing failed."""
+    rejected = [request for request in requests if request.finish_reason == "rejected"]
+    if not rejected:
+        return "completed", ""
+    first = f"the first because: {rejected[0].error}"
+    if len(rejected) == len(requests):
+        return "failed", f"served nothing: all {len(requests)} requests were rejected, {first}"
+    return "completed", f"{len(rejected)} of {len(requests)} requests were rejected, {first}"
+
+
+def _calibrate(cfg: DictConfig, record: Record, folder: Path) -> None:
+    """Measure step times on this machine and write their profile."""
+    from framework.execution.build import build_engine
+    from framework.records.atomic import write_text
+    from framework.records.environment import environment
+    from framework.simulation.calibration.run import calibrate
+
+    if cfg.executor.name != "local":
+        raise IncompatibleError("experiment=calibrate measures a real device; set executor=local")
+    built = build_engine(cfg)
+    with closing(built.engine):
+        record.effective, record.environment = dict(built.effective), environment(str(built.effective["device"]))
+        profile, _ = calibrate(cfg, built, record.environment)
+    path = folder / f"{profile.hardware}-{profile.model_name}-{profile.dtype}-tp{profile.tp}.json"
+    write_text(path, profile.to_json())
+    for error in profile.errors:
+        spread = f"{error.median:.1%} median, {error.p95:.1%} p95"
+        print(f"{error.regime}: error of {error.num_points} held-out points: {spread}")
+        record.metrics |= {f"fit_error/{error.regime}/median": error.median, f"fit_error/{error.regime}/p95": error.p95}
+    print(
+        f"profile: {path}\nuse it: executor=simulated executor.hardware={profile.hardware} cost_model=profiled "
+        f"cost_model.path={path}"
+    )
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """The first Ctrl-C or SIGTERM inside raises KeyboardInterrupt, so that the record gets written; the next one kills.
+
+    A SIGTERM that somebody handles already (a launcher, submitit) stays theirs.
+    """
+    if threading.current_thread() is not threading.main_thread():  # signals belong to the main thread
+        yield
+        return
+
+    def first(number: int, frame: object) -> None:
+        for each in previous:
+            signal.signal(each, signal.SIG_DFL)
+        print("interrupted: writing the record (Ctrl-C again kills)", file=sys.stderr, flush=True)
+        raise KeyboardInterrupt("" if number == signal.SIGINT else signal.Signals(number).name)
+
+    ours = [signal.SIGINT, *([signal.SIGTERM] if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL else [])]
+    previous = {each: signal.signal(each, first) for each in ours}
+    try:
+        yield
+    finally:
+        for each, handler in previous.items():
+            signal.signal(each, handler)
+
+
+def _report(record: Record, folder: Path) -> None:
+    from framework.app.progress import print_summary
+
+    if record.metrics:
+        print_summary(record.metrics)
+    if record.status != "completed":
+        hint = f" (traceback in {folder / 'error.txt'})" if record.traceback else ""
+        print(f"{record.status}: {record.reason}{hint}", file=sys.stderr, flush=True)
+    elif record.reason:
+        print(f"warning: {record.reason}", file=sys.stderr, flush=True)
+    print(f"record: {folder}", flush=True)
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text if isinstance(error, ValueError) else f"{type(error).__name__}: {text}"

@@ -1,0 +1,119 @@
+"""What `run.py` takes beyond Hydra's overrides: `resume=DIR`, `smoke=true`, and keys that only some choices have."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from framework.app.launching import search_storage
+from framework.app.launching.sweep_file import read_sweep
+from framework.registry import REGISTRIES
+from framework.registry.discovery import ROOT
+
+_KEY_OF_A_PLUGIN = re.compile(rf"({'|'.join((*REGISTRIES, 'executor'))})\.[\w.]+=")
+_HYDRAS_OWN = re.compile(r"[+~]*hydra[./]")
+EXPERIMENTS = ROOT / "conf" / "experiment"
+
+
+def expand(arguments: Sequence[str]) -> list[str]:
+    """`arguments` as Hydra takes them.
+
+    - `resume=DIR`: the sweep goes on in DIR. Alone, or with keys of Hydra's own (`hydra.launcher.timeout_s=60`), it
+      takes the overrides that the sweep was started with.
+    - `smoke=true`: the overrides under `study.smoke` of the chosen experiment's file, which make it small.
+    - `hydra.sweeper.storage=sqlite:///search.db`: see `framework.app.launching.search_storage`.
+    - In a sweep, `scheduler.limit=3` becomes an axis of one value: Hydra would otherwise apply it to the default one
+      first, and refuse it if that scheduler has no such key, whatever `scheduler=a,b` says.
+
+    Raises:
+        ValueError: there is nothing to resume, or it is a search, or the experiment has no small form.
+    """
+    rest, words = [], {}
+    for text in arguments:
+        key, equals, value = text.partition("=")
+        if equals and key in ("resume", "smoke"):
+            words[key] = value
+        else:
+            rest.append(search_storage.typed(text))
+    if "resume" in words:
+        rest = _resume(Path(words["resume"]).expanduser().absolute(), rest)
+    if words.get("smoke", "false") != "false":
+        rest += _smoke(words["smoke"], rest)
+    return _late(rest) if {"-m", "--multirun"} & set(rest) else rest
+
+
+def _late(arguments: list[str]) -> list[str]:
+    """`arguments` with the keys of plugins in the grid sweeper's `params`, which Hydra applies to each cell only."""
+    if any(text.startswith("hydra/sweeper=") for text in arguments):
+        return arguments
+    late = {text.partition("=")[0]: text.partition("=")[2] for text in arguments if _KEY_OF_A_PLUGIN.match(text)}
+    if not late:
+        return arguments
+    axes = ",".join(f"{key}:{_quoted(value)}" for key, value in late.items())
+    return [text for text in arguments if not _KEY_OF_A_PLUGIN.match(text)] + [f"+hydra.sweeper.params={{{axes}}}"]
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("'", "\\'")
+    return f"'{escaped}'"
+
+
+def _resume(folder: Path, rest: list[str]) -> list[str]:
+    if not {"-m", "--multirun"} & set(rest):
+        raise ValueError(f"resume={folder}: a sweep is resumed, with -m: python run.py -m resume={folder} ...")
+    if any(text.startswith("hydra.sweep.dir=") for text in rest):
+        raise ValueError(f"resume={folder} is the folder of the sweep; leave hydra.sweep.dir out")
+    if not folder.is_dir():
+        raise ValueError(f"resume={folder}: no such folder")
+    if not any("=" in text and not _HYDRAS_OWN.match(text) for text in rest):
+        sweep = read_sweep(folder)
+        if sweep is None:
+            raise ValueError(f"resume={folder}: it has no sweep.json; give the overrides of the sweep as well")
+        given = {_key(text) for text in rest}
+        rest = [*(text for text in sweep.arguments if _key(text) not in given), *rest]
+    if _is_search(rest):
+        raise ValueError(
+            f"resume={folder}: a search cannot be resumed as a grid is; start it again, in a new folder. It goes on "
+            "from the trials of earlier ones if all have hydra.sweeper.storage=sqlite:///search.db "
+            "hydra.sweeper.study_name=NAME"
+        )
+    return [*rest, f"hydra.sweep.dir='{folder}'", "hydra.sweeper.resume=true"]
+
+
+def _is_search(rest: Sequence[str]) -> bool:
+    """Whether another sweeper than the grid is chosen, here or by the experiment."""
+    chosen = {_key(text): text.partition("=")[2] for text in rest}
+    if "hydra/sweeper" in chosen:
+        return chosen["hydra/sweeper"] != "grid"
+    path = EXPERIMENTS / f"{chosen.get('experiment')}.yaml"
+    return path.is_file() and "override /hydra/sweeper:" in path.read_text(encoding="utf-8")
+
+
+def _key(override: str) -> str:
+    return override.partition("=")[0].lstrip("+~")
+
+
+def _smoke(value: str, rest: Sequence[str]) -> list[str]:
+    chosen = [text.partition("=")[2] for text in rest if text.startswith("experiment=")]
+    if value != "true" or not chosen:
+        raise ValueError(f"smoke={value}: smoke=true runs a small form of experiment=NAME; name one")
+    return smoke_overrides(chosen[-1])
+
+
+def smoke_overrides(experiment: str) -> list[str]:
+    """What makes a study small, from its file.
+
+    Raises:
+        ValueError: no such study, or none that says how.
+    """
+    path = EXPERIMENTS / f"{experiment}.yaml"
+    if not path.is_file():
+        names = ", ".join(sorted(file.stem for file in EXPERIMENTS.glob("*.yaml")))
+        raise ValueError(f"experiment={experiment} does not exist; choose from {names}")
+    smoke = OmegaConf.select(OmegaConf.load(path), "study.smoke")
+    if not smoke:
+        raise ValueError(f"smoke=true: {path} lists no overrides under study.smoke")
+    return [str(text) for text in smoke]

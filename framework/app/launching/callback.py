@@ -1,0 +1,48 @@
+"""Hears of a sweep from Hydra, whichever launcher and sweeper run it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+
+from framework.app.launching.ending import read_summary
+from framework.app.launching.jobs import new_sweep
+from framework.app.launching.resume import own_overrides
+from framework.app.launching.sweep_file import Cell, Sweep, read_sweep
+from framework.records.record import SUMMARY
+
+_begun: list[DictConfig] = []
+
+
+class NoteFolder(Callback):
+    """Tells `end_sweep` what ran: Hydra itself returns nothing from a multirun."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        _begun.append(config)
+
+
+def end_sweep() -> Sweep | None:
+    """Complete and return `sweep.json` of the multirun that this process ran; None if there was none, or no cell.
+
+    Cells of launchers that keep no account (Ray, Slurm) are taken from their records.
+    """
+    if not _begun:
+        return None
+    config = _begun.pop()
+    folder = Path(str(config.hydra.sweep.dir)).absolute()
+    if not folder.is_dir():
+        return None
+    sweep = read_sweep(folder) or new_sweep(config)
+    known = {cell.folder: cell for cell in sweep.cells}
+    for path in sorted(folder.rglob(SUMMARY)):
+        where = str(path.parent.relative_to(folder))
+        summary = read_summary(path.parent)
+        if summary is not None and where not in known:
+            cell = Cell(folder=where, overrides=own_overrides(path.parent))
+            cell.status, cell.reason = summary["status"], summary["reason"]
+            sweep.cells.append(cell)
+    sweep.end()
+    return sweep

@@ -1,0 +1,71 @@
+"""How a cell ended, read from its record; the launcher writes the record of a cell that could not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from framework.records.record import SUMMARY, Record, RecordWriter, Status, cell_id
+
+
+def read_summary(folder: Path) -> dict[str, Any] | None:
+    """`summary.json` of `folder`; None where there is none, or half of one."""
+    try:
+        summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
+        return None
+    return summary if isinstance(summary, dict) and "status" in summary else None
+
+
+def settle(folder: Path, config: dict[str, Any], key: str, how: str, status: Status = "failed") -> tuple[str, str]:
+    """Status and reason of the cell that ended in `folder`.
+
+    Args:
+        config: its resolved configuration, for the record if it left none.
+        key: its resume key, likewise.
+        how: what ended its process, in words; "" for a normal end.
+        status: of a cell that left no record.
+    """
+    summary = read_summary(folder)
+    if summary is not None:
+        note = f"after its record was complete: {how}" if how and summary["status"] == "completed" else ""
+        return str(summary["status"]), str(summary["reason"]) or note
+    from framework.records.environment import environment
+
+    reason = how or "its process ended without a record"
+    record = Record(
+        status=status,
+        reason=reason,
+        cell_id=cell_id(config),
+        resume_key=key,
+        requested=config,
+        environment=environment(),
+    )
+    RecordWriter(folder).write(record)
+    return status, reason
+
+
+def objectives(folder: Path, names: Sequence[str]) -> float | list[float] | None:
+    """The metrics `names` of the record in `folder`, which a search optimises: one as a number, several as a list.
+
+    Raises:
+        ValueError: the cell did not complete, or has no such metric: a search counts it as a failed trial.
+    """
+    if not names:
+        return None
+    summary = read_summary(folder)
+    if summary is None or summary["status"] != "completed":
+        state, reason = (summary["status"], summary["reason"]) if summary else ("ended", "no record")
+        raise ValueError(f"no objective: the cell in {folder} {state}: {reason}")
+    values = [_metric(summary["metrics"], name, folder) for name in names]
+    return values[0] if len(values) == 1 else values
+
+
+def _metric(metrics: Mapping[str, Any], name: str, folder: Path) -> float:
+    if name not in metrics:
+        raise ValueError(f"objective=[{name}]: no such metric; there are {', '.join(sorted(metrics))}")
+    if not isinstance(metrics[name], int | float):
+        raise ValueError(f"objective=[{name}]: it is undefined ({metrics[name]}) in {folder}")
+    return float(metrics[name])

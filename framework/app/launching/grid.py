@@ -1,0 +1,144 @@
+"""`hydra/sweeper=grid`, the default: every combination of the axes; one that does not compose costs itself only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+from hydra.core.utils import filter_overrides
+from hydra.errors import HydraException
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from framework.app.launching.ending import read_summary, settle
+from framework.app.launching.folder import claim
+from framework.app.launching.jobs import new_sweep, resolved, subfolder
+from framework.app.launching.resume import Earlier
+from framework.app.launching.resume_key import resume_key
+from framework.app.launching.sweep_file import Cell, Sweep, read_sweep
+from framework.config.explain import explain, is_unknown_key
+
+
+class GridSweeper(Sweeper):
+    """Composes every cell before the first one runs, and hands to the launcher those that can and have to run.
+
+    - A key that only some choices have (`scheduler=a,b scheduler.limit=3`) makes the other cells skipped. A key that no
+      cell has, an unknown choice or a value of a wrong type ends the sweep at once, as a typing mistake.
+    - With `resume`, cells that have a completed record are left out; the others run in the folder that they had.
+
+    Works with any launcher. Keys: `framework.app.launching.settings.GridSettings`.
+    """
+
+    def __init__(self, params: dict[str, str], arms: dict[str, list[str]], resume: bool) -> None:
+        self.params, self.arms, self.resume = params, arms, resume
+        self.hydra_context: HydraContext
+        self.config: DictConfig
+        self.launcher: Launcher
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.hydra_context, self.config = hydra_context, config
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """Run every cell, and return what the launcher says of them.
+
+        Raises:
+            ValueError: the folder holds another sweep's records, or an axis is an interval or has no value.
+        """
+        cells = [(overrides, self._compose(overrides)) for overrides in self._grid(arguments)]  # makes no folder yet
+        illegal = [config for _, config in cells if isinstance(config, Exception)]
+        if len(illegal) == len(cells):
+            raise illegal[0]
+        if any(text.startswith("hydra.sweep.subdir=") for text in self.config.hydra.overrides.hydra):
+            raise ValueError(
+                "hydra.sweep.subdir: a cell's folder is its number, by which resume knows it; leave it out"
+            )
+        sweep = new_sweep(self.config)
+        claim(sweep.folder, resume=self.resume)
+        OmegaConf.save(self.config, sweep.folder / "multirun.yaml")
+        to_run = _sort_out(cells, sweep, Earlier(sweep.folder))
+        sweep.write()
+        if not to_run:
+            return []
+        try:
+            return self.launcher.launch(to_run, initial_job_idx=0)
+        except Exception as error:
+            if not self._account(sweep.folder, to_run, error):
+                raise
+            return []
+
+    def _account(self, folder: Path, launched: list[list[str]], error: Exception) -> bool:
+        """Write the records that cells of a launcher that gave up (Ray and submitit do, when one of their workers dies)
+        did not write. False if there is none at all, so that the error is all there is to say."""
+        accounted = {cell.folder for cell in (read_sweep(folder) or Sweep(folder=folder)).cells}
+        folders = {subfolder(overrides, 0): overrides for overrides in launched}
+        begun = [name for name in folders if name not in accounted and read_summary(folder / name) is not None]
+        if not begun:
+            return False
+        reason = f"no record when the launcher gave up: {type(error).__name__}: {' '.join(str(error).split())}"
+        for name, overrides in folders.items():
+            if name not in accounted:
+                config = self._compose(overrides)
+                assert isinstance(config, dict)
+                settle(folder / name, config, resume_key(config), reason)
+        return True
+
+    def _grid(self, arguments: list[str]) -> list[list[str]]:
+        axes = [f"{key}={values}" for key, values in self.params.items()] + arguments
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        parsed = parser.parse_overrides(axes)
+        for override in parsed:
+            if override.is_interval_sweep():
+                raise ValueError(
+                    f"{override.input_line}: a grid has no intervals; list values, such as range(8,65,8), or set "
+                    "hydra/sweeper=search to let Optuna choose"
+                )
+        (grid,) = BasicSweeper.split_arguments(parsed, None)
+        if not grid:
+            raise ValueError(f"{' '.join(axes)}: an axis has no value, so the sweep has no cell; range(5) has five")
+        if not self.arms:
+            return grid
+        return [_merged(cell, [*arm, f"study.arm={name}"]) for name, arm in self.arms.items() for cell in grid]
+
+    def _compose(self, overrides: list[str]) -> dict[str, Any] | Exception:
+        """The configuration of a cell; an error if it is one that other cells need not have."""
+        try:
+            return resolved(self.hydra_context.config_loader.load_sweep_config(self.config, overrides))
+        except (HydraException, OmegaConfBaseException) as error:
+            if not is_unknown_key(error):
+                raise
+            return error
+
+
+def _merged(cell: list[str], arm: list[str]) -> list[str]:
+    """Overrides of both; of a key that both have, the arm's, since Hydra takes a group once only."""
+    own = {text.partition("=")[0] for text in arm}
+    return [text for text in cell if text.partition("=")[0] not in own] + arm
+
+
+def _sort_out(
+    cells: list[tuple[list[str], dict[str, Any] | Exception]], sweep: Sweep, earlier: Earlier
+) -> list[list[str]]:
+    """Overrides of the cells to run, each with its folder; the others become cells of `sweep` here."""
+    to_run = []
+    for overrides, config in cells:
+        own = list(filter_overrides(overrides))
+        about = {"overrides": own} if isinstance(config, Exception) else config
+        if earlier.completed(about) is not None:
+            continue
+        folder = earlier.folder_for(about, own)
+        if isinstance(config, Exception):
+            status, reason = settle(sweep.folder / folder, about, "", explain(config), "skipped")
+            sweep.cells.append(Cell(folder=folder, overrides=own, status=status, reason=reason))
+        else:
+            to_run.append([*overrides, f"hydra.sweep.subdir={folder}"])
+    sweep.cells += earlier.cells.values()
+    return to_run

@@ -1,0 +1,85 @@
+"""`sweep.json`: what a sweep is, and how each of its cells stands."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+SWEEP = "sweep.json"
+WRITE_INTERVAL_S = 1.0
+
+
+@dataclass(slots=True, kw_only=True)
+class Cell:
+    """One cell of a sweep."""
+
+    folder: str
+    """Below the sweep's."""
+    overrides: list[str]
+    """Those that tell it from the other cells, and all else that the command line changed."""
+    status: str = "waiting"
+    """waiting, running, or that of its record."""
+    reason: str = ""
+    """Why it is not completed, or what went wrong after its record was complete."""
+    wall_s: float | None = None
+    """From the start of its process to its end."""
+    gpus: list[str] = field(default_factory=list)
+    reused: bool = False
+    """From an earlier run of this sweep: completed, or not asked for this time."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Sweep:
+    """A sweep, written to `folder/sweep.json`."""
+
+    folder: Path
+    study: str = ""
+    launcher: str = ""
+    arguments: list[str] = field(default_factory=list)
+    """The overrides of the command line, as typed."""
+    started: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    ended: str = ""
+    cells: list[Cell] = field(default_factory=list)
+    _written_s: float = float("-inf")
+
+    def write(self, *, now: bool = True) -> None:
+        """Write the file, atomically; with `now=False` at most once a second."""
+        if not now and time.monotonic() - self._written_s < WRITE_INTERVAL_S:
+            return
+        from framework.records.atomic import write_text
+
+        values: dict[str, Any] = {name: getattr(self, name) for name in _IN_FILE}
+        values["counts"] = dict(Counter(cell.status for cell in self.cells))
+        values["cells"] = [asdict(cell) for cell in self.cells]
+        write_text(self.folder / SWEEP, json.dumps(values, indent=1, ensure_ascii=False) + "\n")
+        self._written_s = time.monotonic()
+
+    def end(self) -> None:
+        """Write it for the last time."""
+        self.ended = datetime.now(UTC).isoformat(timespec="seconds")
+        self.write()
+
+
+_IN_FILE = ("study", "launcher", "arguments", "started", "ended")
+
+
+def read_sweep(folder: Path) -> Sweep | None:
+    """The sweep in `folder`; None if it has no file.
+
+    Raises:
+        ValueError: naming a file that cannot be read.
+    """
+    path = folder / SWEEP
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        cells = [Cell(**cell) for cell in values["cells"]]
+        return Sweep(folder=folder, cells=cells, **{name: values[name] for name in _IN_FILE})
+    except FileNotFoundError:
+        return None
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} cannot be read: {error!r}; move it away to do without it") from error

@@ -1,0 +1,121 @@
+"""One measured run: a workload through an engine that is ready, from its first request to the metrics of the record."""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import resource
+from collections.abc import Sequence
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from framework.engine.engine import Engine
+from framework.execution.built import BuiltEngine
+from framework.interfaces.observer import Observer
+from framework.interfaces.workload import TimedRequest, Workload, WorkloadContext
+from framework.records.environment import environment
+from framework.records.metrics.recorder import Recorder
+from framework.records.metrics.slo import Slo
+from framework.records.metrics.summary import summarize
+from framework.records.metrics.utilization import utilization
+from framework.records.record import Record, cell_id
+from framework.registry import EVICTIONS, SCHEDULERS, WORKLOADS
+from framework.workloads.drive import drive
+from framework.workloads.future import tell_future
+from framework.workloads.prepare import prepare
+
+
+def draw(cfg: DictConfig, built: BuiltEngine, workload: Workload, record: Record) -> list[TimedRequest]:
+    """The requests of `workload`, ready for the engine, which is told of them if its eviction policy needs to know.
+
+    Raises:
+        ValueError: the workload cannot be drawn.
+        IncompatibleError: the policy needs a future that only the run decides.
+    """
+    device = str(built.effective["device"])
+    record.effective, record.environment = dict(built.effective), environment(device)
+    context = WorkloadContext(
+        tokenizer=built.tokenizer,
+        vocab_size=built.model_config.vocab_size,
+        max_model_len=built.max_model_len,
+        seed=cfg.seed,
+        eos_token_ids=built.eos_token_ids,
+        needs_token_ids=cfg.executor.name != "simulated",
+    )
+    requests = prepare(workload, context)
+    if workload.effective:
+        record.effective["workload"] = dict(workload.effective)
+    tell_future(built.engine, requests)
+    return requests
+
+
+def measure(
+    cfg: DictConfig,
+    built: BuiltEngine,
+    requests: Sequence[TimedRequest],
+    record: Record,
+    observers: Sequence[Observer],
+    *,
+    keep_outputs: bool = False,
+    startup_s: float | None = None,
+) -> None:
+    """Run `requests` and fill `record` with whatever was done, however it ends. Time starts here."""
+    recorder = Recorder(keep_outputs=keep_outputs, tokenizer=built.tokenizer)
+    built.engine.clock.restart()
+    try:
+        drive(built.engine, requests, [recorder, *observers])
+    finally:
+        record.requests, record.steps = recorder.requests, recorder.steps
+        record.effective |= built.after_run()
+        record.outputs = recorder.outputs if keep_outputs else None
+        bandwidth, flops = (
+            utilization(built.costs, built.peaks, recorder.requests, recorder.steps) if built.peaks else (None, None)
+        )
+        record.metrics = summarize(
+            recorder.requests,
+            recorder.steps,
+            slo=Slo(ttft_s=cfg.slo.ttft_s, tpot_s=cfg.slo.tpot_s, e2e_s=cfg.slo.e2e_s),
+            startup_s=startup_s,
+            peak_memory_gib=_peak_memory_gib(str(built.effective["device"])),
+            memory_bandwidth_utilization=bandwidth,
+            model_flops_utilization=flops,
+        )
+
+
+def measure_again(built: BuiltEngine, cfg: DictConfig) -> Record:
+    """A further cell on an executor that has served others, with policies of `cfg`, an empty cache, and time from 0 on.
+
+    For studies whose cells differ in workload, seed and policies only: building an engine for each takes longer than
+    some of them run. All else of `cfg` must be what `built` was built from.
+    """
+    used = built.single_engine
+    used.reset()
+    used.intake.seed = cfg.engine.seed
+    engine = Engine(
+        SCHEDULERS.build(cfg.scheduler),
+        EVICTIONS.build(cfg.eviction),
+        used.executor,
+        used.intake,
+        block_size=cfg.engine.block_size,
+        max_num_seqs=cfg.engine.max_num_seqs,
+        max_num_batched_tokens=cfg.engine.max_num_batched_tokens,
+        overlap=cfg.engine.overlap,
+        prefix_caching=cfg.engine.prefix_caching,
+    )
+    built = dataclasses.replace(built, engine=engine)
+    requested: Any = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
+    record = Record(status="completed", cell_id=cell_id(requested), requested=requested)
+    requests = draw(cfg, built, WORKLOADS.build(cfg.workload), record)
+    gc.collect()
+    measure(cfg, built, requests, record, [])
+    return record
+
+
+def _peak_memory_gib(device: str) -> float:
+    """Memory of the device at its fullest; on a CPU that of the process, earlier cells of a sweep included."""
+    if not device.startswith("cuda"):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux counts in KiB
+    import torch
+
+    return torch.cuda.max_memory_allocated(device) / 2**30

@@ -1,0 +1,138 @@
+"""What a person sees: a bar while requests run, a table of the metrics at the end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from framework.interfaces.observer import Observer, Output
+from framework.interfaces.records import RequestRecord, StepRecord
+from framework.interfaces.workload import TimedRequest
+
+BAR_INTERVAL_S = 0.2
+LINE_INTERVAL_S = 5.0
+
+
+class ProgressBar(Observer):
+    """Finished requests, output tokens per second, queue and KV use; on stderr, so that piped output stays clean.
+
+    A terminal gets a bar, drawn at most five times a second on the engine's thread (no thread of its own). Anything
+    else gets a plain line every five seconds. Use as a context manager around the run.
+
+    Args:
+        num_requests: how many will end.
+        console: where to draw; None for stderr.
+    """
+
+    def __init__(self, num_requests: int, console: Console | None = None) -> None:
+        self.console = console or Console(stderr=True)
+        self.num_requests = num_requests
+        self.num_done = self.num_tokens = 0
+        self.interval_s = BAR_INTERVAL_S if self.console.is_terminal else LINE_INTERVAL_S
+        self._step: StepRecord | None = None
+        self._start_s = self._shown_s = time.monotonic()
+        self._shown_tokens = 0
+        self._bar = Progress(
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[status]}"),
+            TimeElapsedColumn(),
+            console=self.console,
+            auto_refresh=False,
+            transient=True,
+            disable=not self.console.is_terminal,
+        )
+        self._task = self._bar.add_task("requests", total=num_requests, status="")
+
+    def __enter__(self) -> ProgressBar:
+        self._start_s = self._shown_s = time.monotonic()
+        self._bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._bar.stop()
+
+    def on_reject(self, record: RequestRecord, request: TimedRequest) -> None:
+        self.num_done += 1
+        self.console.print(f"request rejected: {record.error}", markup=False, highlight=False, soft_wrap=True)
+
+    def on_step(self, step: StepRecord) -> None:
+        self._step = step
+        # Every decode row brings a token; the first tokens, brought by prefill chunks, are not worth counting here.
+        self.num_tokens += step.num_decode_tokens
+
+    def on_outputs(self, outputs: Sequence[Output]) -> None:
+        self.num_done += sum(output.finished for output in outputs)
+        if time.monotonic() - self._shown_s >= self.interval_s:
+            self._show()
+
+    def _show(self) -> None:
+        now_s = time.monotonic()
+        rate = (self.num_tokens - self._shown_tokens) / (now_s - self._shown_s)
+        self._shown_s, self._shown_tokens = now_s, self.num_tokens
+        status = f"{rate:,.0f} tok/s"
+        if (step := self._step) is not None:
+            kv_share = step.blocks_used / (step.blocks_used + step.blocks_cached + step.blocks_free)
+            status += f", {step.num_running} running, {step.num_waiting} waiting, KV {kv_share:.0%}"
+        if self.console.is_terminal:
+            self._bar.update(self._task, completed=self.num_done, status=status, refresh=True)
+        else:
+            line = f"{now_s - self._start_s:.0f} s: {self.num_done}/{self.num_requests} requests, {status}"
+            self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def print_summary(metrics: Mapping[str, float | int | None], console: Console | None = None) -> None:
+    """Print the main metrics (see `records.metrics.summary`) as two tables; undefined ones are left out."""
+    console = console or Console()
+    counts = Table(title="Run", show_header=False)
+    counts.add_column()
+    counts.add_column(justify="right")
+    for label, name, form in _ROWS:
+        if (value := metrics.get(name)) is not None:
+            counts.add_row(label, form.format(value))
+    console.print(counts)
+    latencies = Table("latency", title="Latency of completed requests (ms)")
+    for statistic in ("mean", "p50", "p90", "p99"):
+        latencies.add_column(statistic, justify="right")
+    for label, name in _LATENCIES:
+        values = [metrics.get(f"{name}/{statistic}") for statistic in ("mean", "p50", "p90", "p99")]
+        if values[0] is not None:
+            latencies.add_row(label, *("" if value is None else f"{value * 1e3:,.1f}" for value in values))
+    if latencies.row_count:
+        console.print(latencies)
+
+
+_ROWS = (
+    ("requests completed", "requests_completed", "{:,}"),
+    ("requests rejected", "requests_rejected", "{:,}"),
+    ("requests aborted", "requests_aborted", "{:,}"),
+    ("duration", "duration_s", "{:,.2f} s"),
+    ("start-up", "startup_s", "{:,.2f} s"),
+    ("prompt tokens", "prompt_tokens", "{:,}"),
+    ("output tokens", "output_tokens", "{:,}"),
+    ("output tokens/s", "output_tokens_per_s", "{:,.1f}"),
+    ("total tokens/s", "total_tokens_per_s", "{:,.1f}"),
+    ("requests/s", "requests_per_s", "{:,.2f}"),
+    ("goodput requests/s", "goodput_requests_per_s", "{:,.2f}"),
+    ("steps", "steps", "{:,}"),
+    ("preemptions", "preemptions", "{:,}"),
+    ("evictions", "evictions", "{:,}"),
+    ("prefix cache hit rate", "prefix_cache_hit_rate", "{:.1%}"),
+    ("padding", "padding_fraction", "{:.1%}"),
+    ("KV utilization, mean", "kv_utilization/mean", "{:.1%}"),
+    ("memory bandwidth utilization", "memory_bandwidth_utilization", "{:.1%}"),
+    ("model FLOPS utilization", "model_flops_utilization", "{:.1%}"),
+    ("peak memory", "peak_memory_gib", "{:,.2f} GiB"),
+)
+_LATENCIES = (
+    ("TTFT (first token)", "ttft_s"),
+    ("TPOT (per output token)", "tpot_s"),
+    ("ITL (between tokens)", "itl_s"),
+    ("E2E (end to end)", "e2e_s"),
+    ("queue", "queue_s"),
+)

@@ -1,0 +1,1 @@
+"""The rules of each plugin kind, one file per kind."""

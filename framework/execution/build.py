@@ -1,0 +1,169 @@
+"""From a checked configuration to an engine that is ready to run."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+from functools import partial
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+
+from framework.engine.engine import Engine
+from framework.engine.intake import Intake
+from framework.execution.built import BuiltEngine
+from framework.execution.device.peaks import measure_peaks
+from framework.execution.device.thread import DeviceThread
+from framework.execution.parallel.executor import ParallelExecutor
+from framework.execution.parallel.ranks import start_ranks, threads_per_rank
+from framework.execution.rank.choices import Choices, choose
+from framework.execution.rank.compiled import compile_seconds
+from framework.execution.rank.local import LocalExecutor
+from framework.execution.rank.rank import OnDevice, Rank, build_rank, call_here
+from framework.interfaces.eviction import EvictionPolicy, NeedsFuture
+from framework.interfaces.sampling_params import SamplingParams
+from framework.interfaces.scheduler import Scheduler
+from framework.models.config import ModelConfig
+from framework.models.layers.group import PeerError, TensorParallelGroup
+from framework.models.loading.load import LoadedModel
+from framework.models.split import config_of_rank
+from framework.records.metrics.utilization import ModelCosts
+from framework.registry import EVICTIONS, SCHEDULERS
+
+
+def build_engine(cfg: DictConfig) -> BuiltEngine:
+    """Check that everything works together, load the model, size the cache, warm up.
+
+    Raises:
+        IncompatibleError: before any weight is loaded, if plugins, model and machine cannot work together.
+        ValueError: for values and files that are wrong in themselves.
+    """
+    started, compiled_s = time.perf_counter(), compile_seconds()
+    choices = choose(cfg)
+    scheduler, eviction = _policies(cfg)
+    peaks = measure_peaks(choices.device, choices.dtype)  # before weights and cache take the memory
+    with ExitStack() as stack:  # closes what was started if anything fails on the way
+        executor, rank = _executor(cfg, choices, stack)
+        start_engine = _engine_around(cfg, choices, rank, executor)
+        _warm_up(start_engine(scheduler, eviction))
+        engine = start_engine(*_policies(cfg))  # without a memory of warm-up
+        effective = _effective(choices, rank) | executor.effective()
+        if cfg.compile.level != "off":
+            effective["compile_s"] = round(compile_seconds() - compiled_s, 3)
+        if isinstance(executor, ParallelExecutor):
+            executor.judge()
+        stack.pop_all()
+    return BuiltEngine(
+        engine=engine,
+        tokenizer=rank.loaded.tokenizer,
+        model_config=choices.config,
+        eos_token_ids=rank.loaded.eos_token_ids,
+        max_model_len=rank.max_model_len,
+        effective=effective,
+        costs=_costs(config_of_rank(choices.config, cfg.executor.tp), choices.dtype, choices.kv_dtype),
+        peaks=peaks,
+        startup_s=time.perf_counter() - started,
+    )
+
+
+def _executor(cfg: DictConfig, choices: Choices, stack: ExitStack) -> tuple[LocalExecutor, Rank]:
+    """Rank 0, and with executor.tp > 1 the others around it; `stack` closes what there is of them."""
+    tp = cfg.executor.tp
+    num_threads = threads_per_rank(cfg) if tp > 1 else cfg.executor.threads
+    # A GPU needs no thread: its steps are enqueued and run by themselves.
+    thread = DeviceThread(num_threads) if choices.device.type == "cpu" else None
+    on_device: OnDevice = call_here
+    if thread is not None:
+        stack.callback(thread.close)
+        on_device = thread.run
+    if tp == 1:
+        rank = build_rank(cfg, choices, TensorParallelGroup(), on_device)
+        executor = LocalExecutor(rank.runner, thread, num_blocks=rank.num_blocks)
+    else:
+        ranks = start_ranks(cfg, num_threads)
+        stack.callback(ranks.end, now=True)
+        try:
+            rank = build_rank(cfg, choices, ranks.join(cfg, choices).group, on_device)
+        except PeerError as error:
+            raise ranks.watch.explain(error) from error
+        ranks.wait_ready()
+        executor = ParallelExecutor(rank, thread, ranks)
+    stack.callback(executor.close)
+    return executor, rank
+
+
+def _policies(cfg: DictConfig) -> tuple[Scheduler, EvictionPolicy]:
+    eviction = EVICTIONS.build(cfg.eviction)
+    if isinstance(eviction, NeedsFuture):
+        eviction.on_future([[]])  # of the warm-up; a cell tells the workload's before its first request
+    return SCHEDULERS.build(cfg.scheduler), eviction
+
+
+def _engine_around(cfg: DictConfig, choices: Choices, rank: Rank, executor: LocalExecutor) -> Any:
+    """`start(scheduler, eviction) -> Engine`."""
+    return partial(
+        Engine,
+        executor=executor,
+        intake=_intake(cfg, rank.loaded, rank.max_model_len, type(choices.sampler).unsupported_reason),
+        block_size=choices.spec.block_size,
+        max_num_seqs=choices.spec.max_num_seqs,
+        max_num_batched_tokens=choices.spec.max_num_batched_tokens,
+        overlap=cfg.engine.overlap,
+        prefix_caching=cfg.engine.prefix_caching,
+    )
+
+
+def _effective(choices: Choices, rank: Rank) -> dict[str, object]:
+    return {
+        "attention": choices.attention_name,
+        "attention_passed_over": choices.attention_passed_over,
+        "graph": choices.graph_name,
+        "device": str(choices.device),
+        "dtype": str(choices.dtype).removeprefix("torch."),
+        "kv_dtype": str(choices.kv_dtype).removeprefix("torch."),
+        "num_blocks": rank.num_blocks,
+        "max_model_len": rank.max_model_len,
+        "threads": rank.threads,
+        "model_source": rank.loaded.source,
+        "load_s": round(rank.loaded.load_s, 3),
+        "weights_reused": rank.weights_reused,
+        "kernels": rank.kernels,
+        "activation_gib": round(rank.activation_bytes / 2**30, 3),
+        **({} if rank.kv_error is None else {"kv_error": rank.kv_error}),
+    }
+
+
+def _intake(cfg: DictConfig, loaded: LoadedModel, max_model_len: int, refuses: Any) -> Intake:
+    return Intake(
+        vocab_size=loaded.config.vocab_size,
+        max_model_len=max_model_len,
+        seed=cfg.engine.seed,
+        eos_token_ids=loaded.eos_token_ids,
+        tokenizer=loaded.tokenizer,
+        refuses=refuses,
+    )
+
+
+def _costs(config: ModelConfig, dtype: torch.dtype, kv_dtype: torch.dtype) -> ModelCosts:
+    untied = 0 if config.tie_embeddings else config.vocab_size * config.hidden_size  # looked up, not read
+    return ModelCosts(
+        weight_bytes=(config.num_parameters - untied) * dtype.itemsize,
+        kv_bytes_per_token=config.kv_bytes_per_token(kv_dtype),
+        flops_per_token=config.matmul_flops_per_token,
+        attention_flops_per_token_pair=4 * config.num_layers * config.num_heads * config.head_size,
+    )
+
+
+def _warm_up(engine: Engine) -> None:
+    """One short request, so that lazily built kernels and buffers are in no number; it leaves no trace."""
+    num_prompt = max(1, min(8, engine.intake.max_model_len - 2))
+    engine.add_request(
+        prompt_token_ids=[0] * num_prompt,
+        params=SamplingParams(
+            temperature=0, max_tokens=min(2, engine.intake.max_model_len - num_prompt), ignore_eos=True
+        ),
+    )
+    while engine.has_work:
+        engine.step()
+    engine.reset()

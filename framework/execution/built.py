@@ -1,0 +1,42 @@
+"""An engine that is ready to run, wherever its steps run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from framework.engine.engine import Engine
+from framework.engine.fleet import Fleet
+from framework.models.config import ModelConfig
+from framework.records.metrics.utilization import DevicePeaks, ModelCosts
+
+if TYPE_CHECKING:  # a simulation does not wait for torch
+    from framework.models.loading.tokenizer import Tokenizer
+
+
+@dataclass(slots=True)
+class BuiltEngine:
+    """An engine, and what was found out while building it."""
+
+    engine: Engine | Fleet
+    tokenizer: Tokenizer | None
+    model_config: ModelConfig
+    eos_token_ids: tuple[int, ...]
+    max_model_len: int
+    effective: dict[str, object]
+    """What was chosen where the configuration left it open."""
+    costs: ModelCosts
+    """Of the same ranks as `peaks`: one that is real, or all simulated ones"""
+    peaks: DevicePeaks | None
+    """None on a CPU, whose utilisation is not reported"""
+    startup_s: float
+    """From here to the end of warm-up, imports excluded."""
+    after_run: Callable[[], dict[str, object]] = dict
+    """What only a run can tell, to be added to `effective` when it has ended."""
+
+    @property
+    def single_engine(self) -> Engine:
+        """The engine of what is no fleet."""
+        assert isinstance(self.engine, Engine)
+        return self.engine

@@ -1,0 +1,1 @@
+"""The device: which one, its memory, its peaks, the thread that works on it."""

@@ -1,0 +1,1 @@
+"""Captured steps and pieces of steps, and the choice of the strategy that captures them."""

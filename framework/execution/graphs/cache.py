@@ -1,0 +1,83 @@
+"""Captured CUDA graphs: one shared memory pool, captured at start or at first use, replayed with static buffers."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+
+from framework.execution.device.memory import explain_out_of_memory
+from framework.interfaces.graph import GraphKey
+
+Body = Callable[[], Any]
+
+
+class Graph(Protocol):
+    """Something captured."""
+
+    def replay(self) -> Any:
+        """Launch it; returns what the captured function returned, in the same memory every time."""
+
+
+class CapturedGraph:
+    """One CUDA graph of `body`."""
+
+    def __init__(self, body: Body, pool: Any) -> None:
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph, pool=pool, capture_error_mode="thread_local"):
+            self._outputs = body()
+
+    def replay(self) -> Any:
+        self._graph.replay()
+        return self._outputs
+
+
+class GraphCache:
+    """Graphs by key; with `max_graphs`, the one not replayed for longest makes room.
+
+    Args:
+        capture: builds the graph of a key in a memory pool.
+    """
+
+    def __init__(
+        self, device: torch.device, capture: Callable[[GraphKey, Any], Graph], max_graphs: int | None = None
+    ) -> None:
+        self._device, self._capture, self._max_graphs = device, capture, max_graphs
+        self._pool: Any = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
+        self._graphs: OrderedDict[GraphKey, Graph] = OrderedDict()
+        self.capture_s = 0.0
+        self.memory_bytes = 0
+        self.num_captured = 0
+
+    def __contains__(self, key: GraphKey) -> bool:
+        return key in self._graphs
+
+    def get(self, key: GraphKey) -> Graph:
+        """The graph of `key`, captured now if it is not there.
+
+        Raises:
+            ValueError: out of memory while capturing.
+        """
+        graph = self._graphs.get(key)
+        if graph is not None:
+            self._graphs.move_to_end(key)
+            return graph
+        if self._max_graphs is not None and len(self._graphs) >= self._max_graphs:
+            if self._device.type == "cuda":
+                torch.cuda.synchronize(self._device)  # it may still be running
+            self._graphs.popitem(last=False)
+        started, before = time.perf_counter(), self._free_bytes()
+        with explain_out_of_memory(
+            f"capturing the graph of {key.num_tokens} tokens", "engine.kv_memory_fraction, or choose graph=eager"
+        ):
+            graph = self._graphs[key] = self._capture(key, self._pool)
+        self.capture_s += time.perf_counter() - started
+        self.memory_bytes += max(0, before - self._free_bytes())
+        self.num_captured += 1
+        return graph
+
+    def _free_bytes(self) -> int:
+        return torch.cuda.mem_get_info(self._device)[0] if self._device.type == "cuda" else 0

@@ -1,0 +1,91 @@
+"""From a graph strategy to captured graphs, or to the reason why it cannot have them."""
+
+from __future__ import annotations
+
+import torch
+
+from framework.execution.graphs.piece_graphs import PieceGraphs
+from framework.execution.graphs.step_graphs import StepGraphs
+from framework.execution.step.device_state import DeviceState
+from framework.execution.step.network import Network
+from framework.interfaces.attention import AttentionBackend, AttentionSpec, GraphSupport
+from framework.interfaces.errors import IncompatibleError
+from framework.interfaces.graph import GraphLimits, GraphScope, GraphStrategy
+from framework.interfaces.sampler import Sampler
+
+
+def check_graphs(
+    strategy: GraphStrategy,
+    name: str,
+    attention: AttentionBackend,
+    sampler: Sampler,
+    kernels: str,
+    device: torch.device,
+) -> None:
+    """Refuse what can't be captured, before any weight is loaded.
+
+    Raises:
+        IncompatibleError: naming what stands in the way and what to choose instead.
+    """
+    if name == "eager":
+        return
+    if device.type != "cuda":
+        raise IncompatibleError(f"graph={name}: graphs are captured on CUDA GPUs, not on {device}; choose graph=eager")
+    if strategy.scope is GraphScope.PIECES:
+        return
+    if attention.graph_support < GraphSupport.DECODE:
+        raise IncompatibleError(
+            f"graph={name}: {type(attention).__name__} cannot run inside a graph; choose graph=piecewise or eager, or "
+            f"attention=triton"
+        )
+    if strategy.needs_mixed and attention.graph_support < GraphSupport.MIXED:
+        raise IncompatibleError(
+            f"graph={name}: {type(attention).__name__} cannot run inside a graph with prompt chunks in it; choose "
+            f"graph=full or piecewise, or attention=triton"
+        )
+    if strategy.scope is GraphScope.STEP and not sampler.graph_safe:
+        raise IncompatibleError(
+            f"graph={name}: {type(sampler).__name__} cannot be captured; choose sampler=gumbel or greedy, or "
+            f"graph=bucketed"
+        )
+
+
+def build_graphs(
+    strategy: GraphStrategy,
+    network: Network,
+    attention: AttentionBackend,
+    sampler: Sampler,
+    state: DeviceState,
+    spec: AttentionSpec,
+) -> StepGraphs | PieceGraphs | None:
+    """Capture what the strategy lists; None for a strategy that captures nothing, now or later.
+
+    Raises:
+        ValueError: out of memory while capturing.
+    """
+    if state.device.type != "cuda":
+        return None
+    limits = GraphLimits(
+        max_num_seqs=spec.max_num_seqs,
+        max_num_batched_tokens=spec.max_num_batched_tokens,
+        mixed_supported=attention.graph_support >= GraphSupport.MIXED,
+    )
+    keys = strategy.keys(limits)
+    graphs: StepGraphs | PieceGraphs
+    if strategy.scope is GraphScope.PIECES:
+        largest = max((key.num_tokens for key in keys), default=spec.max_num_batched_tokens)
+        graphs = PieceGraphs(network, state, largest, max_graphs=strategy.max_graphs)
+    else:
+        graphs = StepGraphs(
+            network,
+            attention,
+            sampler,
+            state,
+            strategy.scope,
+            max_rows=spec.max_num_seqs,
+            max_tokens=spec.max_num_batched_tokens,
+            max_graphs=strategy.max_graphs,
+        )
+    for key in keys:
+        graphs.capture(key)
+    return graphs

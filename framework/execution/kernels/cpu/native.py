@@ -1,0 +1,84 @@
+"""The loaded library and the types of its functions. Nothing is compiled or loaded before the first call."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import threading
+
+import torch
+
+from framework.execution.kernels.cpu.build import BuildError, build_library
+
+_POINTER, _INT64, _INT, _FLOAT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int, ctypes.c_float
+_DTYPES = {torch.float32: 0, torch.bfloat16: 1}  # as `DType` in src/vec.h
+SUPPORTED_DTYPES = frozenset(_DTYPES)
+
+# In the order of the parameters in src/*.cpp.
+_ARGUMENTS: dict[str, list[type]] = {
+    "servelab_packed_elements": [_INT64, _INT64, _INT],
+    "servelab_pack_weight": [_POINTER, _INT64, _INT, _POINTER, _INT64, _INT64, _INT],
+    "servelab_linear": [
+        *(_POINTER, _INT64, _INT),  # x, stride, dtype
+        *(_POINTER, _INT, _POINTER),  # weight, dtype, bias
+        *(_POINTER, _INT64),  # out, stride
+        *(_INT64, _INT64, _INT64, _INT),  # T, I, O, threads
+    ],
+    "servelab_paged_attention": [
+        *(_POINTER, _INT64, _POINTER, _INT64, _POINTER, _INT64, _INT),  # q, k, v, each with its stride; dtype
+        *(_POINTER, _POINTER, _INT),  # out, cache, cache dtype
+        *(_POINTER, _POINTER, _POINTER, _POINTER, _INT64),  # slots, query starts, lengths, block table, stride
+        *(_INT64, _INT64, _INT64, _INT64, _INT64, _FLOAT, _INT),  # R, N, M, H, block size, scale, threads
+    ],
+    "servelab_rms_norm": [_POINTER, _POINTER, _POINTER, _POINTER, _INT, _INT64, _INT64, _FLOAT, _INT],
+    "servelab_silu_and_mul": [_POINTER, _POINTER, _INT, _INT64, _INT64, _INT],
+    "servelab_rotate": [_POINTER, _INT64, _POINTER, _POINTER, _INT, _INT64, _INT64, _INT64, _INT],
+}
+
+_lock = threading.Lock()
+
+
+def unavailable_reason() -> str | None:
+    """Why the C++ kernels can't be used here, with a remedy; None when they can. The first call may compile them."""
+    loaded = _load()
+    return loaded if isinstance(loaded, str) else None
+
+
+def library() -> ctypes.CDLL:
+    """The library, for callers who have seen that `unavailable_reason()` is None.
+
+    Raises:
+        RuntimeError: with that reason, if there is one.
+    """
+    loaded = _load()
+    if isinstance(loaded, str):
+        raise RuntimeError(loaded)
+    return loaded
+
+
+def dtype_code(dtype: torch.dtype) -> int:
+    """How the C++ side calls `dtype`, one of `SUPPORTED_DTYPES`."""
+    return _DTYPES[dtype]
+
+
+def _load() -> ctypes.CDLL | str:
+    with _lock:  # one build, however many threads ask
+        return _load_once()
+
+
+@functools.cache
+def _load_once() -> ctypes.CDLL | str:
+    try:
+        path = build_library()
+    except BuildError as error:
+        return str(error)
+    try:
+        loaded = ctypes.CDLL(str(path))
+    except OSError as error:  # GOMP_parallel is looked up in what torch has loaded
+        return f"{path} can't be loaded ({error}); the kernels need a PyTorch built with OpenMP"
+    for name, arguments in _ARGUMENTS.items():
+        function = getattr(loaded, name)
+        function.argtypes = arguments
+        function.restype = None
+    loaded.servelab_packed_elements.restype = _INT64
+    return loaded

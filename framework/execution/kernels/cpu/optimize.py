@@ -1,0 +1,51 @@
+"""Makes a loaded model fast on a CPU: packed weights and fused elementwise operations."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from framework.execution.kernels.cpu import native
+from framework.execution.kernels.cpu.layers import NativeRMSNorm, NativeRotaryEmbedding, NativeSiluAndMul
+from framework.execution.kernels.cpu.linear import linear_kernel_name, pack_linear
+from framework.models.decoder import DecoderLM
+from framework.models.layers.activation import SiluAndMul
+from framework.models.layers.norm import RMSNorm
+from framework.models.layers.rotary import RotaryEmbedding
+
+
+def optimize_for_cpu(model: DecoderLM) -> dict[str, object]:
+    """Replace what can be replaced, in place, and say what was chosen, for the record. Call once, after loading.
+
+    A packed weight takes the place of the original, which becomes a meta tensor of the same shape. A tied embedding is
+    still needed for look-ups, so it alone is held twice.
+
+    Returns:
+        `linear_kernel` and `elementwise_kernel`, and `native_unavailable` with the reason if the C++ kernels are not
+        to be had.
+    """
+    dtype = model.embed_tokens.weight.dtype
+    name = linear_kernel_name(dtype)
+    if name != "torch":
+        for _, layer in model.linear_layers():
+            layer.kernel = pack_linear(layer.weight, layer.bias)
+            if layer.weight is not model.embed_tokens.weight:
+                layer.weight = nn.Parameter(layer.weight.to("meta"), requires_grad=False)
+    reason = native.unavailable_reason()
+    fused = reason is None and dtype in native.SUPPORTED_DTYPES
+    if fused:
+        _fuse_elementwise(model)
+    chosen: dict[str, object] = {"linear_kernel": name, "elementwise_kernel": "native" if fused else "torch"}
+    if reason is not None:
+        chosen["native_unavailable"] = reason
+    return chosen
+
+
+def _fuse_elementwise(model: nn.Module) -> None:
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if type(child) is RMSNorm:
+                setattr(parent, name, NativeRMSNorm(child))
+            elif type(child) is SiluAndMul:
+                setattr(parent, name, NativeSiluAndMul())
+            elif type(child) is RotaryEmbedding:
+                setattr(parent, name, NativeRotaryEmbedding(child))

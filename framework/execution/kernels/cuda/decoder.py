@@ -1,0 +1,132 @@
+"""A decoder's forward pass from fused kernels: nine a layer for many tokens, eight for dozens, six for one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from framework.execution.kernels.cuda import skinny
+from framework.execution.kernels.cuda import split_linear as split
+from framework.execution.kernels.cuda.activation import silu_and_mul
+from framework.execution.kernels.cuda.norm import rms_norm
+from framework.execution.kernels.cuda.qkv import QKVShape, rotate_and_write
+from framework.execution.kernels.cuda.skinny import skinny_linear
+from framework.execution.kernels.cuda.split_linear import split_linear
+from framework.models.decoder import DecoderLayer, DecoderLM
+from framework.models.layers.linear import RowParallelLinear
+
+AttendCached = Callable[[int, Tensor], Tensor]
+"""`attend(layer, q_TNH) -> [T, N, H]`, after the step's keys and values were written to the cache."""
+
+FUSED_ROWS = 1
+"""Up to so many tokens residual addition, and for one the norm too, is part of the products where more leave parts."""
+
+
+class FusedDecoder:
+    """Runs a loaded `DecoderLM` without its modules' forward methods.
+
+    Up to `split_rows` tokens the matrix products of a model without biases are our own, with the gate fused in; 0 turns
+    them off. On one rank the norm adds up their parts, and few tokens have the residual addition fused in instead: one,
+    or with large weights all that are few enough. On several ranks the sum over them stands between product and norm.
+    """
+
+    def __init__(self, model: DecoderLM, *, split_rows: int = split.MAX_ROWS) -> None:
+        self.model = model
+        attention = model.layers[0].self_attn
+        self._shape = QKVShape(attention.num_heads, attention.num_kv_heads, attention.head_size)
+        biased = any(layer.bias is not None for _, layer in model.linear_layers())
+        self._group = attention.o_proj.group
+        self._split_rows = 0 if biased else min(split_rows, split.max_rows(model.layers[0].mlp.gate_up_proj.weight))
+        self._skinny_rows = min(self._split_rows, skinny.MAX_ROWS)
+        in_parts = self._split_rows > skinny.MAX_ROWS
+        fused_rows = min(self._split_rows, FUSED_ROWS) if in_parts else self._split_rows
+        self._fused_rows = fused_rows if self._group.size == 1 else 0
+
+    @property
+    def step_sizes(self) -> tuple[int, ...]:
+        """The smallest step of each set of kernels."""
+        if not self._split_rows:
+            return (1,)
+        return 1, 2, self._skinny_rows + 1, split.MIN_ROWS + 1, self._split_rows + 1
+
+    def forward(
+        self,
+        token_ids_T: Tensor,
+        position_T: Tensor,
+        slot_T: Tensor,
+        kv_caches: Sequence[Tensor],
+        attend: AttendCached,
+    ) -> Tensor:
+        """[T] tokens at [T] positions -> [T, D] hidden states, normalised; KV goes to slots [T], -1 for nowhere."""
+        model = self.model
+        residual_TD = model.embed_tokens(token_ids_T)
+        if len(token_ids_T) <= self._fused_rows:
+            for index, layer in enumerate(model.layers):
+                self._few_tokens(index, layer, residual_TD, position_T, slot_T, kv_caches[index], attend)
+            return rms_norm(residual_TD, model.norm.weight, model.norm.eps)
+        ours = len(token_ids_T) <= self._split_rows
+        product = skinny_linear if len(token_ids_T) <= self._skinny_rows else split_linear
+        added_TD: Tensor | None = None
+        for index, layer in enumerate(model.layers):
+            norm, attention, mlp = layer.input_layernorm, layer.self_attn, layer.mlp
+            if added_TD is None:
+                normed_TD = rms_norm(residual_TD, norm.weight, norm.eps)
+            else:
+                normed_TD = rms_norm(added_TD, norm.weight, norm.eps, residual_TD)
+            qkv_TX = product(normed_TD, attention.qkv_proj.weight) if ours else attention.qkv_proj(normed_TD)
+            out_TX = attend(index, self._rotate(layer, qkv_TX, position_T, slot_T, kv_caches[index])).flatten(1)
+            added_TD = self._added(attention.o_proj, out_TX)
+            norm = layer.post_attention_layernorm
+            normed_TD = rms_norm(added_TD, norm.weight, norm.eps, residual_TD)
+            if ours:
+                gated_TI = product(normed_TD, mlp.gate_up_proj.weight, gated=True)
+            else:
+                gated_TI = silu_and_mul(mlp.gate_up_proj(normed_TD))
+            added_TD = self._added(mlp.down_proj, gated_TI)
+        assert added_TD is not None
+        return rms_norm(added_TD, model.norm.weight, model.norm.eps, residual_TD)
+
+    def compute_logits(self, hidden_RD: Tensor) -> Tensor:
+        """[R, D] -> [R, V] in the model's dtype."""
+        head = self.model.lm_head
+        few = len(hidden_RD) <= self._skinny_rows
+        return head.share_of(skinny_linear(hidden_RD, head.weight) if few else F.linear(hidden_RD, head.weight))
+
+    def _added(self, layer: RowParallelLinear, x_TK: Tensor) -> Tensor:
+        """What the next norm adds to the residual: [T, D], or its parts [P, T, D]."""
+        if len(x_TK) > self._split_rows:
+            return layer(x_TK)
+        if self._group.size == 1:
+            return split_linear(x_TK, layer.weight, in_parts=True)
+        few = len(x_TK) <= self._skinny_rows
+        return self._group.all_reduce((skinny_linear if few else split_linear)(x_TK, layer.weight))
+
+    def _few_tokens(
+        self,
+        index: int,
+        layer: DecoderLayer,
+        residual_TD: Tensor,
+        position_T: Tensor,
+        slot_T: Tensor,
+        kv_cache: Tensor,
+        attend: AttendCached,
+    ) -> None:
+        attention, mlp = layer.self_attn, layer.mlp
+        norm = layer.input_layernorm
+        qkv_TX = skinny_linear(residual_TD, attention.qkv_proj.weight, norm_K=norm.weight, eps=norm.eps)
+        q_TNH = self._rotate(layer, qkv_TX, position_T, slot_T, kv_cache)
+        skinny_linear(attend(index, q_TNH).flatten(1), attention.o_proj.weight, add_to_RN=residual_TD)
+        norm = layer.post_attention_layernorm
+        gated_TI = skinny_linear(residual_TD, mlp.gate_up_proj.weight, norm_K=norm.weight, eps=norm.eps, gated=True)
+        skinny_linear(gated_TI, mlp.down_proj.weight, add_to_RN=residual_TD)
+
+    def _rotate(
+        self, layer: DecoderLayer, qkv_TX: Tensor, position_T: Tensor, slot_T: Tensor, kv_cache: Tensor
+    ) -> Tensor:
+        norm = layer.self_attn.qk_norm
+        cos_sin_PH = self.model.rotary.cos_sin_PH
+        if norm is None:
+            return rotate_and_write(qkv_TX, self._shape, cos_sin_PH, position_T, slot_T, kv_cache)
+        return rotate_and_write(qkv_TX, self._shape, cos_sin_PH, position_T, slot_T, kv_cache, norm.weight, norm.eps)

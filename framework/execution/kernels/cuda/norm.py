@@ -1,0 +1,67 @@
+"""RMSNorm, alone or fused with the residual addition: one read and one write of the stream."""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from framework.execution.kernels.cuda.pdl import launch_options, let_next_start, wait_for_previous
+
+
+@triton.jit
+def _rms_norm_kernel(
+    out_ptr,
+    x_ptr,
+    residual_ptr,
+    weight_ptr,
+    size,
+    eps,
+    part_stride,
+    ADD: tl.constexpr,
+    PARTS: tl.constexpr,
+    SIZE_PAD: tl.constexpr,
+    PDL: tl.constexpr,
+):
+    let_next_start(PDL)
+    row = tl.program_id(0).to(tl.int64)
+    column = tl.arange(0, SIZE_PAD)
+    mask = column < size
+    weight = tl.load(weight_ptr + column, mask=mask, other=0.0).to(tl.float32)
+    wait_for_previous(PDL)
+    x = tl.load(x_ptr + row * size + column, mask=mask, other=0.0).to(tl.float32)
+    for part in tl.static_range(1, PARTS):
+        x += tl.load(x_ptr + part * part_stride + row * size + column, mask=mask, other=0.0)
+    if ADD:
+        x += tl.load(residual_ptr + row * size + column, mask=mask, other=0.0).to(tl.float32)
+        rounded = x.to(residual_ptr.dtype.element_ty)
+        tl.store(residual_ptr + row * size + column, rounded, mask=mask)
+        x = rounded.to(tl.float32)  # what the next layer will see
+    scale = tl.rsqrt(tl.sum(x * x, 0) / size + eps)
+    tl.store(out_ptr + row * size + column, (x * scale * weight).to(out_ptr.dtype.element_ty), mask=mask)
+
+
+def rms_norm(x_TD: Tensor, weight_D: Tensor, eps: float, residual_TD: Tensor | None = None) -> Tensor:
+    """[T, D] -> [T, D], accumulated in float32; with `residual_TD`, `x` is added to it in place and the sum normed.
+
+    `x` may be the [P, T, D] float32 parts of a product, which are added up first; then there has to be a residual.
+    """
+    *parts, num_tokens, size = x_TD.shape
+    out_TD = torch.empty_like(x_TD if residual_TD is None else residual_TD)
+    size_pad = triton.next_power_of_2(size)
+    _rms_norm_kernel[(num_tokens,)](
+        out_TD,
+        x_TD,
+        x_TD if residual_TD is None else residual_TD,
+        weight_D,
+        size,
+        eps,
+        num_tokens * size,
+        ADD=residual_TD is not None,
+        PARTS=parts[0] if parts else 1,
+        SIZE_PAD=size_pad,
+        num_warps=min(8, max(1, size_pad // 256)),
+        **launch_options(),
+    )
+    return out_TD

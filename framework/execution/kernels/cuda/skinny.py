@@ -1,0 +1,155 @@
+"""Matrix products of a few rows, where reading the weights is all the cost, fused with what stands before and after.
+
+A decoder layer of a small batch is many kernels too short to fill the GPU. Here the norm is a prologue (its scale is
+one number, applied after the product), the gate and the residual addition are epilogues. With several rows the norm
+is a kernel of its own: every program would have to repeat it, which costs more than a launch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from framework.execution.kernels.cuda.norm import rms_norm
+from framework.execution.kernels.cuda.pdl import launch_options, let_next_start, wait_for_previous
+
+MAX_ROWS = 16
+"""Above it a library's matrix product is faster; see experiments/gpu_speed."""
+
+
+@triton.jit
+def _one_row_kernel(
+    out_ptr, x_ptr, weight_ptr, norm_ptr, num_outputs, eps,
+    K: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+    NORM: tl.constexpr, GATED: tl.constexpr, ADD: tl.constexpr, PDL: tl.constexpr,
+):  # fmt: skip
+    let_next_start(PDL)
+    output = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
+    mask_N = output < num_outputs
+    column = tl.arange(0, BLOCK_K)  # a whole row of weights, read before the input is there
+    mask = mask_N[:, None] & (column < K)[None, :]
+    weight_offset = output.to(tl.int64)[:, None] * K + column[None, :]
+    weight = tl.load(weight_ptr + weight_offset, mask=mask, other=0.0)
+    if GATED:
+        weight_up = tl.load(weight_ptr + num_outputs.to(tl.int64) * K + weight_offset, mask=mask, other=0.0)
+    if NORM:
+        norm = tl.load(norm_ptr + column, mask=column < K, other=0.0).to(tl.float32)
+    wait_for_previous(PDL)
+    x = tl.load(x_ptr + column, mask=column < K, other=0.0).to(tl.float32)
+    scale = 1.0
+    if NORM:
+        scale = tl.rsqrt(tl.sum(x * x, 0) / K + eps)
+        x *= norm
+    value = tl.sum(weight.to(tl.float32) * x[None, :], 1) * scale
+    if GATED:
+        value = value / (1.0 + tl.exp(-value)) * (tl.sum(weight_up.to(tl.float32) * x[None, :], 1) * scale)
+    if ADD:
+        value += tl.load(out_ptr + output, mask=mask_N, other=0.0).to(tl.float32)
+    tl.store(out_ptr + output, value.to(out_ptr.dtype.element_ty), mask=mask_N)
+
+
+@triton.jit(do_not_specialize=["num_rows"])
+def _few_rows_kernel(
+    out_ptr, x_ptr, weight_ptr, num_rows, num_outputs,
+    K: tl.constexpr, ROWS: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+    GATED: tl.constexpr, ADD: tl.constexpr, PRECISION: tl.constexpr, PDL: tl.constexpr,
+):  # fmt: skip
+    let_next_start(PDL)
+    output = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
+    mask_N = output < num_outputs
+    row = tl.arange(0, ROWS)
+    mask_R = row < num_rows
+    total = tl.zeros((ROWS, BLOCK_N), tl.float32)
+    total_up = tl.zeros((ROWS, BLOCK_N), tl.float32)
+    row_ptr = weight_ptr + output.to(tl.int64)[:, None] * K
+    wait_for_previous(PDL)
+    for start in range(0, K, BLOCK_K):
+        column = start + tl.arange(0, BLOCK_K)
+        mask_K = (column < K)[None, :]
+        weight = tl.load(row_ptr + column[None, :], mask=mask_N[:, None] & mask_K, other=0.0)
+        if GATED:
+            up_ptr = row_ptr + num_outputs.to(tl.int64) * K + column[None, :]
+            weight_up = tl.load(up_ptr, mask=mask_N[:, None] & mask_K, other=0.0)
+        x = tl.load(x_ptr + row[:, None] * K + column[None, :], mask=mask_R[:, None] & mask_K, other=0.0)
+        total = tl.dot(x, tl.trans(weight), total, input_precision=PRECISION)
+        if GATED:
+            total_up = tl.dot(x, tl.trans(weight_up), total_up, input_precision=PRECISION)
+    value = total
+    if GATED:
+        value = value / (1.0 + tl.exp(-value)) * total_up
+    out_RN_ptr = out_ptr + row[:, None] * num_outputs + output[None, :]
+    mask = mask_R[:, None] & mask_N[None, :]
+    if ADD:
+        value += tl.load(out_RN_ptr, mask=mask, other=0.0).to(tl.float32)
+    tl.store(out_RN_ptr, value.to(out_ptr.dtype.element_ty), mask=mask)
+
+
+@dataclass(frozen=True, slots=True)
+class SkinnyTile:
+    """How a product is cut: outputs a program, inputs an iteration, warps, pipeline stages."""
+
+    block_n: int
+    block_k: int
+    num_warps: int
+    num_stages: int
+
+
+def choose_tile(num_rows: int, num_inputs: int, num_outputs: int, gated: bool) -> SkinnyTile:
+    """By measurement on an H200, see experiments/gpu_speed. One row takes its inputs in one piece."""
+    whole = triton.next_power_of_2(num_inputs)
+    if num_rows == 1:
+        if num_outputs >= 16_384:
+            return SkinnyTile(max(1, 8192 // whole), whole, 8, 1)
+        return SkinnyTile(max(1, (2048 if gated else 4096) // whole), whole, 2 if whole <= 1024 else 4, 1)
+    if num_outputs >= 16_384:
+        return SkinnyTile(32, min(512, whole), 4, 3)
+    if gated:
+        return SkinnyTile(32, min(256, whole), 2, 5)
+    if num_outputs >= 2048:
+        return SkinnyTile(32, min(512, whole), 4, 5)
+    return SkinnyTile(16, min(512, whole), 2, 5)
+
+
+def skinny_linear(
+    x_RK: Tensor,
+    weight_NK: Tensor,
+    *,
+    norm_K: Tensor | None = None,
+    eps: float = 0.0,
+    gated: bool = False,
+    add_to_RN: Tensor | None = None,
+    tile: SkinnyTile | None = None,
+) -> Tensor:
+    """`epilogue(rms_norm(x) W^T)` for at most `MAX_ROWS` rows: [R, K] -> [R, N] in the dtype of `x`.
+
+    Args:
+        weight_NK: [N, K], or with `gated` [2 N, K], the gate's rows first; the result is then `silu(gate) * up`.
+        norm_K: weight of the RMSNorm of `x`; None for no norm.
+        add_to_RN: the residual stream, which the product is added to in place and which is returned.
+    """
+    num_rows, num_inputs = x_RK.shape
+    num_outputs = weight_NK.shape[0] // (2 if gated else 1)
+    out_RN = (
+        torch.empty(num_rows, num_outputs, dtype=x_RK.dtype, device=x_RK.device) if add_to_RN is None else add_to_RN
+    )
+    tile = tile or choose_tile(num_rows, num_inputs, num_outputs, gated)
+    if norm_K is not None and num_rows > 1:
+        x_RK, norm_K = rms_norm(x_RK, norm_K, eps), None
+    launch = {"num_warps": tile.num_warps, "num_stages": tile.num_stages, **launch_options()}
+    flags = {"K": num_inputs, "GATED": gated, "ADD": add_to_RN is not None}
+    grid = (triton.cdiv(num_outputs, tile.block_n),)
+    if num_rows == 1:
+        _one_row_kernel[grid](
+            out_RN, x_RK, weight_NK, x_RK if norm_K is None else norm_K, num_outputs, eps,
+            BLOCK_N=tile.block_n, BLOCK_K=tile.block_k, NORM=norm_K is not None, **flags, **launch,
+        )  # fmt: skip
+    else:
+        _few_rows_kernel[grid](
+            out_RN, x_RK, weight_NK, num_rows, num_outputs, ROWS=16, BLOCK_N=tile.block_n, BLOCK_K=tile.block_k,
+            PRECISION="ieee" if x_RK.dtype == torch.float32 else "tf32", **flags, **launch,
+        )  # fmt: skip
+    return out_RN

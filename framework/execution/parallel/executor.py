@@ -1,0 +1,113 @@
+"""Several ranks as one device: rank 0 runs here, the others run the same plans in their own processes."""
+
+from __future__ import annotations
+
+import time
+import weakref
+from concurrent.futures import Future
+
+import torch
+
+from framework.execution.device.thread import DeviceThread
+from framework.execution.parallel.plan_codec import PlanEncoder
+from framework.execution.parallel.ranks import Ranks
+from framework.execution.parallel.watch import Watch
+from framework.execution.rank.local import LocalExecutor
+from framework.execution.rank.rank import Rank
+from framework.execution.step.pending import PendingStep
+from framework.interfaces.errors import RankError
+from framework.interfaces.executor import StepBatch, StepResult
+from framework.models.layers.group import PeerError
+
+_LOOK_S = 0.25
+_PATIENCE_S = 3.0
+
+
+class ParallelExecutor(LocalExecutor):
+    """Sends every plan to the workers and runs it as rank 0.
+
+    Every rank derives the same tokens, so nothing comes back but heartbeats: a worker that died, raised or stalled
+    makes `submit` or `collect` raise, with its traceback as a note of the error.
+    """
+
+    def __init__(self, rank: Rank, thread: DeviceThread | None, ranks: Ranks) -> None:
+        super().__init__(rank.runner, thread, num_blocks=rank.num_blocks)
+        self._ranks = ranks
+        self._encoder = PlanEncoder()
+        self._finalizer = weakref.finalize(self, ranks.end, now=True)  # an engine that nobody closed
+
+    def submit(self, batch: StepBatch) -> None:
+        self._ranks.watch.check()
+        assert self._ranks.plans is not None
+        try:
+            self._ranks.plans.send(self._encoder.encode(batch))
+        except PeerError as error:
+            raise self._ranks.watch.explain(error) from error
+        self._ranks.watch.working = True
+        super().submit(batch)
+
+    def collect(self) -> StepResult:
+        watch = self._ranks.watch
+        try:
+            self._wait(watch)
+            result = super().collect()
+        except PeerError as error:
+            raise watch.explain(error) from error
+        watch.working = bool(self._pending)
+        return result
+
+    def judge(self) -> None:
+        """From now on a rank that falls behind is at fault: everything is compiled and warm."""
+        self._ranks.watch.judging = True
+
+    def close(self) -> None:
+        idle = not self._pending and self._ranks.watch.failure is None
+        self._finalizer.detach()
+        try:
+            self._ranks.end(now=not idle)  # first: a step in flight waits for them
+        except (PeerError, RankError):
+            self._ranks.end(now=True)
+        if not idle:
+            self._give_up()
+        super().close()
+
+    def effective(self) -> dict[str, object]:
+        joined = self._ranks.joined
+        assert joined is not None
+        return super().effective() | {
+            "tp": self._ranks.size,
+            "allreduce": joined.allreduce,
+            "allreduce_passed_over": joined.passed_over,
+            "plan_transport": self._ranks.plan_transport,
+            "ranks": [peer.ready for peer in self._ranks.watch.peers],
+        }
+
+    def _wait(self, watch: Watch) -> None:
+        """For the oldest step; a step that another rank will never finish must not hold the main thread for ever."""
+        step = self._pending[0]
+        if isinstance(step, Future):
+            while True:
+                try:
+                    step.exception(timeout=_LOOK_S)
+                    return
+                except TimeoutError:
+                    watch.check()
+        while not step.done():  # as torch's own synchronize does, this spins
+            watch.check()
+        watch.check()  # a sum that was given up is done too
+
+    def _give_up(self) -> None:
+        """End what may be waiting for a rank that is gone, or is stuck itself, as far as it can be ended."""
+        if self._thread is not None:
+            self._thread.interrupt()
+            return
+        until_s = time.monotonic() + _PATIENCE_S
+        while not torch.cuda.current_stream().query():
+            if time.monotonic() > until_s:
+                self._runner = None  # so that `close` does not wait for a kernel that will never end
+                return
+            time.sleep(_LOOK_S)
+
+    def _launch(self, batch: StepBatch) -> PendingStep:
+        self._ranks.progress.count += 1
+        return super()._launch(batch)

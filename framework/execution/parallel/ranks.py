@@ -1,0 +1,166 @@
+"""The ranks above 0 of one engine, as rank 0 holds them: started here, or joined under torchrun."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Protocol
+
+from omegaconf import DictConfig
+
+from framework.execution.parallel.follow import start_message
+from framework.execution.parallel.make_group import Joined, join
+from framework.execution.parallel.processes import WorkerProcess, start_worker
+from framework.execution.parallel.ring import RingWriter
+from framework.execution.parallel.watch import Peer, Watch
+from framework.execution.parallel.world import world_rank
+from framework.execution.rank.choices import Choices
+from framework.models.layers.group import Progress
+
+
+class PlanWriter(Protocol):
+    """Where encoded plans go: `RingWriter` on one host, `GroupWriter` across hosts."""
+
+    def send(self, message: bytes) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Ranks(ABC):
+    """Owns the watch, the plans' way and the process group of an engine."""
+
+    plan_transport: str
+    watch: Watch
+
+    def __init__(self, cfg: DictConfig) -> None:
+        self.size, self.limit_s = cfg.executor.tp, float(cfg.executor.startup_limit_s)
+        self.progress = Progress()
+        self.joined: Joined | None = None
+        self.plans: PlanWriter | None = None
+        self._ended = False
+        self.name = f"servelab-{secrets.token_hex(8)}"
+
+    @abstractmethod
+    def join(self, cfg: DictConfig, choices: Choices) -> Joined:
+        """Meet the workers in a process group.
+
+        Raises:
+            RankError: one of them failed before.
+        """
+
+    def wait_ready(self) -> list[dict[str, object]]:
+        """What the workers found out while they were built, in rank order, once all of them are.
+
+        Raises:
+            RankError: one of them failed, or they took longer than executor.startup_limit_s.
+        """
+        self.watch.wait_for(
+            lambda: all(peer.ready is not None for peer in self.watch.peers), self.limit_s, "not every rank was ready"
+        )
+        return [peer.ready or {} for peer in self.watch.peers]
+
+    def end(self, *, now: bool) -> None:
+        """End the workers' part in this engine: `now`, or after the plans that they have. Idempotent.
+
+        Raises:
+            PeerError: not `now`, and a worker is gone.
+        """
+        if self._ended:
+            return
+        self.watch.close()
+        self._end(now)
+        self._ended = True
+        if self.joined is not None:
+            if now:
+                self.joined.abort()
+            self.joined.close()
+        if self.plans is not None:
+            self.plans.close()
+
+    @abstractmethod
+    def _end(self, now: bool) -> None:
+        """End the processes, or their part."""
+
+    def _join(self, make: Callable[[], Joined]) -> Joined:
+        """`make()` on a thread of its own, so that a worker's failure does not leave this one waiting for it."""
+        result: list[Joined] = []
+        errors: list[Exception] = []
+        finished = threading.Event()
+
+        def run() -> None:
+            try:
+                result.append(make())
+            except Exception as error:  # noqa: BLE001 (raised below)
+                errors.append(error)
+            finished.set()
+
+        threading.Thread(target=run, name="servelab-join", daemon=True).start()
+        while not finished.wait(0.02):
+            self.watch.check()
+        if errors:
+            self.watch.check()
+            raise errors[0]
+        self.joined = joined = result[0]
+        self.watch.abort = joined.abort
+        return joined
+
+
+class LocalRanks(Ranks):
+    """Worker processes on this host, which end with this object or with this process."""
+
+    plan_transport = "shared_memory"
+
+    def __init__(self, cfg: DictConfig, num_threads: int) -> None:
+        from torch.distributed import TCPStore
+
+        super().__init__(cfg)
+        self._store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # a port that is free
+        self._workers: list[WorkerProcess] = []
+        ring = self.plans = self._ring = RingWriter(self.size - 1, lambda: self.watch.check())
+        try:
+            for rank in range(1, self.size):
+                self._workers.append(start_worker(rank, ring, num_threads))
+            for socket_ in ring.reader_sockets:
+                socket_.close()
+            for worker in self._workers:
+                start = start_message(cfg, name=self.name, rank=worker.rank, size=self.size, threads=num_threads)
+                worker.channel.send(start=start | {"port": self._store.port})
+        except BaseException:
+            for worker in self._workers:
+                worker.end(now=True)
+            ring.close()
+            raise
+        peers = [Peer(one.rank, one.channel, one.describe_end, one.kill) for one in self._workers]
+        self.watch = Watch(peers, self.progress, cfg.executor.heartbeat_s)
+
+    def join(self, cfg: DictConfig, choices: Choices) -> Joined:
+        return self._join(lambda: join(cfg, choices, self._store, self.name, 0, self.progress, local=True))
+
+    def _end(self, now: bool) -> None:
+        if now:
+            for worker in self._workers:
+                worker.kill()
+        else:
+            self._ring.send(b"")
+        for worker in self._workers:
+            worker.end(now=now)
+
+
+def start_ranks(cfg: DictConfig, num_threads: int) -> Ranks:
+    """The ranks above 0 for one engine: torchrun's if it started this process, else new processes."""
+    if world_rank() is None:
+        return LocalRanks(cfg, num_threads)
+    from framework.execution.parallel.torchrun import TorchrunRanks
+
+    return TorchrunRanks(cfg, num_threads)
+
+
+def threads_per_rank(cfg: DictConfig) -> int:
+    """`executor.threads`, or this process's cores shared among the ranks on this host."""
+    if cfg.executor.threads is not None:
+        return int(cfg.executor.threads)
+    num_local = int(os.environ.get("LOCAL_WORLD_SIZE", cfg.executor.tp))
+    return max(1, len(os.sched_getaffinity(0)) // num_local)

@@ -1,0 +1,134 @@
+"""What a configuration comes to on this machine: device, types and plugins of one rank, before any weight is loaded."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import torch
+from omegaconf import DictConfig
+
+from framework.execution.device.device import resolve_device, resolve_dtype
+from framework.execution.graphs.choose_graph import choose_graph
+from framework.execution.graphs.setup_graphs import check_graphs
+from framework.execution.rank.choose_attention import choose_attention
+from framework.interfaces.attention import AttentionBackend, AttentionSpec
+from framework.interfaces.errors import IncompatibleError
+from framework.interfaces.graph import GraphStrategy
+from framework.interfaces.sampler import Sampler
+from framework.models.config import ModelConfig
+from framework.models.loading.load import load_config
+from framework.models.split import check_split, config_of_rank
+from framework.registry import SAMPLERS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choices:
+    """Everything that a rank is built from; equal on every rank but for the device's index."""
+
+    config: ModelConfig
+    device: torch.device
+    dtype: torch.dtype
+    kv_dtype: torch.dtype
+    max_model_len: int
+    spec: AttentionSpec
+    """With the heads of one rank"""
+    attention: AttentionBackend
+    attention_name: str
+    attention_passed_over: dict[str, str]
+    sampler: Sampler
+    strategy: GraphStrategy
+    graph_name: str
+    kernels: str
+    """`fused` or `torch`: whose kernels run the layers on a GPU"""
+
+
+def choose(cfg: DictConfig) -> Choices:
+    """Resolve every `auto`, build the plugins that a rank runs, and check that they work together.
+
+    Raises:
+        IncompatibleError: if plugins, model and machine cannot work together.
+        ValueError: for values and files that are wrong in themselves.
+    """
+    device = resolve_device(cfg.executor.device)
+    config = load_config(cfg.model, max_model_len=cfg.engine.max_model_len)
+    check_split(config, cfg.executor.tp)
+    _check_ranks(cfg, device)
+    dtype = resolve_dtype(cfg.executor.dtype, device, config.dtype)
+    kv_dtype = dtype if cfg.executor.kv_dtype == "auto" else resolve_dtype(cfg.executor.kv_dtype, device, None)
+    max_model_len = cfg.engine.max_model_len or config.max_model_len
+    shard = config_of_rank(config, cfg.executor.tp)
+    spec = AttentionSpec(
+        device=device,
+        dtype=dtype,
+        kv_dtype=kv_dtype,
+        num_heads=shard.num_heads,
+        num_kv_heads=shard.num_kv_heads,
+        head_size=config.head_size,
+        block_size=cfg.engine.block_size,
+        num_layers=config.num_layers,
+        scale=config.head_size**-0.5,
+        max_num_seqs=cfg.engine.max_num_seqs,
+        max_num_batched_tokens=cfg.engine.max_num_batched_tokens,
+        max_model_len=max_model_len,
+    )
+    attention, attention_name, passed_over = choose_attention(cfg.attention, spec)
+    sampler = SAMPLERS.build(cfg.sampler, config.vocab_size, device)
+    strategy, graph_name = choose_graph(cfg, attention, sampler, device.type)
+    kernels = _choose_kernels(cfg, attention, attention_name, device)
+    check_graphs(strategy, graph_name, attention, sampler, kernels, device)
+    return Choices(
+        config=config,
+        device=device,
+        dtype=dtype,
+        kv_dtype=kv_dtype,
+        max_model_len=max_model_len,
+        spec=spec,
+        attention=attention,
+        attention_name=attention_name,
+        attention_passed_over=passed_over,
+        sampler=sampler,
+        strategy=strategy,
+        graph_name=graph_name,
+        kernels=kernels,
+    )
+
+
+def _check_ranks(cfg: DictConfig, device: torch.device) -> None:
+    tp, allreduce, graph = cfg.executor.tp, cfg.executor.allreduce, cfg.graph.name
+    if device.type == "cpu":
+        if allreduce not in ("auto", "gloo"):
+            raise IncompatibleError(
+                f"executor.allreduce={allreduce}: it sums over GPUs, and this runs on {device}; set "
+                f"executor.allreduce=auto"
+            )
+        return
+    if tp > 1 and allreduce == "gloo" and graph not in ("eager", "auto"):
+        raise IncompatibleError(f"executor.allreduce=gloo: it cannot be captured by graph={graph}; choose graph=eager")
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", tp))
+    if allreduce != "gloo" and here > torch.cuda.device_count():
+        raise IncompatibleError(
+            f"executor.tp={tp}: {here} ranks of this host need a GPU each, and torch sees {torch.cuda.device_count()}; "
+            f"lower executor.tp, or let ranks share one with executor.allreduce=gloo graph=eager (slow)"
+        )
+
+
+def _choose_kernels(cfg: DictConfig, attention: AttentionBackend, name: str, device: torch.device) -> str:
+    wanted = cfg.executor.kernels
+    if device.type == "cpu":
+        if wanted == "fused":
+            raise IncompatibleError("executor.kernels=fused: these are for CUDA GPUs; set executor.kernels=auto")
+        if cfg.compile.level != "off":
+            raise IncompatibleError(
+                f"compile.level={cfg.compile.level}: a CPU has kernels of its own, only a GPU's layers are compiled; "
+                f"set compile.level=off"
+            )
+        return "torch"
+    if wanted == "fused" and not attention.separate_write:
+        raise IncompatibleError(
+            f"executor.kernels=fused: attention={name} writes the cache itself; choose attention=triton or flash, or "
+            f"executor.kernels=torch"
+        )
+    if wanted == "auto":
+        return "fused" if attention.separate_write and cfg.compile.level == "off" else "torch"
+    return str(wanted)

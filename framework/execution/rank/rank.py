@@ -1,0 +1,150 @@
+"""One rank, ready to run: its share of the model, its KV cache, its graphs. The same code builds rank 0 and workers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ParamSpec, Protocol, TypeVar
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from framework.execution.device.capacity import fit_length
+from framework.execution.device.memory import explain_out_of_memory, kv_block_bytes, num_kv_blocks
+from framework.execution.graphs.setup_graphs import build_graphs
+from framework.execution.kernels.cpu.optimize import optimize_for_cpu
+from framework.execution.rank.choices import Choices
+from framework.execution.rank.compiled import compile_model
+from framework.execution.rank.kv_error import kv_error
+from framework.execution.rank.profile import activation_bytes
+from framework.execution.rank.reuse import load_once
+from framework.execution.rank.runner import Runner
+from framework.execution.step.device_state import DeviceState
+from framework.execution.step.network import FusedNetwork, ModuleNetwork, Network
+from framework.interfaces.attention import AttentionBackend
+from framework.models.layers.group import TensorParallelGroup
+from framework.models.loading.load import LoadedModel, load_model
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class OnDevice(Protocol):
+    """Makes a call on the thread on which everything of the device happens."""
+
+    def __call__(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
+
+
+def call_here(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    """An `OnDevice` for the current thread."""
+    return function(*args, **kwargs)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rank:
+    """A runner, and what was found out while building it."""
+
+    runner: Runner
+    loaded: LoadedModel
+    weights_reused: bool
+    num_blocks: int
+    max_model_len: int
+    """Lowered to what the KV cache holds, where the configuration left it open"""
+    kernels: dict[str, object]
+    """What runs the layers, for the record"""
+    activation_bytes: int
+    threads: int
+    """CPU threads of the device's thread"""
+    kv_error: dict[str, float] | None
+    """What a KV cache of another type than the model's costs in accuracy"""
+
+
+def build_rank(
+    cfg: DictConfig,
+    choices: Choices,
+    group: TensorParallelGroup,
+    on_device: OnDevice,
+    *,
+    with_tokenizer: bool = True,
+) -> Rank:
+    """Load this rank's weights, size the cache, capture graphs. Ranks of a group have to do it at the same time.
+
+    Raises:
+        ValueError: memory runs out, or files do not hold what they should.
+    """
+    device, spec, attention = choices.device, choices.spec, choices.attention
+    (loaded, kernels), weights_reused = _load(cfg, choices, group, on_device, with_tokenizer)
+    head = loaded.model.lm_head
+    head.split = head.can_split and choices.sampler.can_shard
+    network = _network(loaded, attention, choices.kernels, 1)
+    reserved = activation_bytes(
+        network, num_tokens=spec.max_num_batched_tokens, num_rows=spec.max_num_seqs, device=device
+    )
+    num_sharing = group.size if device.type == "cpu" else 1
+    num_blocks = num_kv_blocks(
+        cfg.engine, device, kv_block_bytes(spec), choices.max_model_len, reserved, num_sharing=num_sharing
+    )
+    num_blocks = on_device(group.min, num_blocks, device)
+    max_model_len = fit_length(cfg.engine, num_blocks, choices.max_model_len)
+    state = DeviceState(
+        num_slots=spec.max_num_seqs, max_model_len=max_model_len, block_size=spec.block_size, device=device
+    )
+    with explain_out_of_memory("allocating the KV cache", "engine.kv_memory_fraction or engine.num_blocks"):
+        network = _network(loaded, attention, choices.kernels, num_blocks)
+    narrowed = choices.kv_dtype != choices.dtype
+    error = on_device(kv_error, loaded.model, attention, network.kv_caches) if narrowed else None
+    graphs = build_graphs(choices.strategy, network, attention, choices.sampler, state, spec)
+    return Rank(
+        runner=Runner(network, attention, choices.sampler, state, graphs, choices.strategy),
+        loaded=loaded,
+        num_blocks=num_blocks,
+        max_model_len=max_model_len,
+        weights_reused=weights_reused,
+        kernels=kernels,
+        activation_bytes=reserved,
+        threads=on_device(torch.get_num_threads),
+        kv_error=error,
+    )
+
+
+def _load(
+    cfg: DictConfig, choices: Choices, group: TensorParallelGroup, on_device: OnDevice, with_tokenizer: bool
+) -> tuple[tuple[LoadedModel, dict[str, object]], bool]:
+    """The model with what runs its layers, and whether an earlier cell of this process loaded it."""
+
+    def load() -> tuple[LoadedModel, dict[str, object]]:
+        with explain_out_of_memory("loading the weights", "the model's size or executor.dtype"):
+            loaded = on_device(
+                load_model,
+                cfg.model,
+                device=choices.device,
+                dtype=choices.dtype,
+                group=group,
+                max_model_len=choices.max_model_len,
+                with_tokenizer=with_tokenizer,
+            )
+        on_cpu = choices.device.type == "cpu"
+        kernels = on_device(optimize_for_cpu, loaded.model) if on_cpu else {"layers": choices.kernels}
+        return loaded, kernels | compile_model(loaded.model, cfg.compile.level, cfg.compile.mode)
+
+    if group.size > 1:
+        return load(), False  # its layers hold the process group, which ends with the engine
+    determined_by = {
+        "model": OmegaConf.to_container(cfg.model, resolve=True),
+        "compile": OmegaConf.to_container(cfg.compile, resolve=True),
+        "at": [str(choices.device), str(choices.dtype), choices.max_model_len, choices.kernels, cfg.executor.threads],
+    }
+    return load_once(determined_by, load)
+
+
+def _network(loaded: LoadedModel, attention: AttentionBackend, kernels: str, num_blocks: int) -> Network:
+    """The model with a KV cache of `num_blocks` blocks a layer."""
+    spec = attention.spec
+    shape = attention.kv_cache_shape(num_blocks)
+    # Not zeroed: untouched memory costs nothing on a CPU, and no backend may read a slot that was never written.
+    caches = [torch.empty(shape, dtype=spec.kv_dtype, device=spec.device) for _ in range(spec.num_layers)]
+    if kernels != "fused":
+        return ModuleNetwork(loaded.model, caches)
+    from framework.execution.kernels.cuda.decoder import FusedDecoder
+
+    return FusedNetwork(FusedDecoder(loaded.model), caches)

@@ -1,0 +1,1 @@
+"""Weights, configs and tokenizers from a folder, the hub, a GGUF file or a seed."""

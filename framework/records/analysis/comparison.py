@@ -1,0 +1,93 @@
+"""What a comparison is made of: a row for each metric of each group of cells."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from framework.records.analysis.cells import Cell, Damaged
+from framework.records.analysis.grouping import Group
+from framework.records.analysis.statistics import Estimate
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Correction = Literal["none", "holm"]
+Test = Literal["paired", "welch", ""]
+Mark = Literal["baseline", "noise", "better", "worse", "differs", "same", "few seeds", ""]
+
+
+@dataclass(slots=True, kw_only=True)
+class Row:
+    """One metric of one group."""
+
+    group: Group
+    metric: str
+    n: int
+    """Seeds that define it."""
+    mean: Estimate
+    baseline: Group | None = None
+    difference: Estimate | None = None
+    """Of the group less the baseline; None for the baseline itself, or where there is none."""
+    test: Test = ""
+    num_compared: int = 0
+    """Pairs, or for Welch the smaller number of seeds."""
+    effect: float | None = None
+    """The difference as a share of the baseline's mean over what was compared."""
+    p: float | None = None
+    """Of the difference, corrected if that was asked for."""
+    mark: Mark = ""
+
+
+@dataclass(slots=True, kw_only=True)
+class Comparison:
+    """What `compare` found."""
+
+    by: list[str]
+    baseline: dict[str, str]
+    seeds: list[str]
+    """Keys that tell repeats apart."""
+    metrics: list[str]
+    correction: Correction
+    cells: list[Cell]
+    """Completed ones, which were compared."""
+    groups: list[Group]
+    rows: list[Row] = field(default_factory=list)
+    not_completed: list[Cell] = field(default_factory=list)
+    damaged: list[Damaged] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    """What may make the numbers mean something else than they seem to."""
+    notes: list[str] = field(default_factory=list)
+    """How the numbers were made."""
+
+    def of(self, metric: str) -> list[Row]:
+        """The rows of one metric, in order of the groups."""
+        return [row for row in self.rows if row.metric == metric]
+
+    def frame(self) -> pd.DataFrame:
+        """A row a group and metric: the compared keys, `metric n mean low high`, the difference to the baseline."""
+        import pandas as pd
+
+        return pd.DataFrame([_flat(row) for row in self.rows])
+
+
+def _flat(row: Row) -> dict[str, Any]:
+    difference, nothing = row.difference, Estimate(float("nan"))
+    d = difference or nothing
+    return {
+        **row.group.values,
+        "metric": row.metric,
+        "n": row.n,
+        "mean": row.mean.value,
+        "low": row.mean.low,
+        "high": row.mean.high,
+        "baseline": row.baseline.name if row.baseline else None,
+        "difference": d.value if difference else None,
+        "difference_low": d.low,
+        "difference_high": d.high,
+        "effect": row.effect,
+        "p": row.p,
+        "test": row.test,
+        "num_compared": row.num_compared,
+        "mark": row.mark,
+    }

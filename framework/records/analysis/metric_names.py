@@ -1,0 +1,65 @@
+"""What is known of a metric by its name: whether more is better, and which ones tell most."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+
+from framework.records.analysis.cells import Cell
+
+_CLIENT = re.compile(r"^client/.*/(?=(ttft_s|goodput_requests_per_s)\b)")
+_LESS_IS_BETTER = (
+    *("duration_s", "ttft_s", "tpot_s", "itl_s", "e2e_s", "queue_s", "plan_s", "startup_s", "peak_memory_gib"),
+    *("preemptions", "evictions", "padding_fraction", "requests_rejected", "requests_aborted", "steps"),
+    "unfair_service_fraction",
+)
+_MORE_IS_BETTER = (
+    *("output_tokens_per_s", "total_tokens_per_s", "requests_per_s", "goodput_requests_per_s", "requests_completed"),
+    *("prefix_cache_hit_rate", "block_hit_rate", "memory_bandwidth_utilization", "model_flops_utilization"),
+    "fairness_index",
+)
+_DEFAULT = (
+    *("output_tokens_per_s", "goodput_requests_per_s", "ttft_s/mean", "ttft_s/p99", "tpot_s/mean", "itl_s/p99"),
+    *("fairness_index", "prefix_cache_hit_rate", "preemptions"),
+)
+
+
+def direction(metric: str) -> int:
+    """1 when more is better, -1 when less is, 0 when that cannot be said."""
+    base = _CLIENT.sub("", metric).partition("/")[0]
+    return (base in _MORE_IS_BETTER) - (base in _LESS_IS_BETTER)
+
+
+def known_metrics(cells: Sequence[Cell]) -> list[str]:
+    """Metrics that at least one cell defines, in the order of the record."""
+    return list(dict.fromkeys(name for cell in cells for name in cell.metrics))
+
+
+def default_metrics(cells: Sequence[Cell]) -> list[str]:
+    """The telling ones among those that these cells define and that are not the same everywhere."""
+    known = [name for name in _DEFAULT if any(name in cell.metrics for cell in cells)]
+    varying = [name for name in known if len({cell.metrics.get(name) for cell in cells}) > 1]
+    return varying or known or known_metrics(cells)[:4]
+
+
+def check_metrics(names: Sequence[str], cells: Sequence[Cell]) -> list[str]:
+    """`names` without repeats.
+
+    Raises:
+        ValueError: no cell defines one of them; names those that are known, the closest first.
+    """
+    known = known_metrics(cells)
+    for name in names:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+            others = [other for other in known if other not in close]
+            raise ValueError(f"no record has the metric {name!r}; known: {', '.join([*close, *others])}")
+    return list(dict.fromkeys(names))
+
+
+def show_number(value: float | None) -> str:
+    """Four significant digits, no exponent for large numbers; a dash for what is undefined."""
+    if value is None:
+        return "-"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"

@@ -1,0 +1,100 @@
+"""A sweep as one HTML page that needs nothing beside it: no network, no other file."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, select_autoescape
+from markupsafe import Markup
+
+import framework
+from framework.records.analysis import report_cells
+from framework.records.analysis.cells import Cell, find
+from framework.records.analysis.comparison import Comparison
+from framework.records.analysis.figures.inline import drawn
+from framework.records.analysis.grouping import differing_keys
+from framework.records.analysis.metric_names import default_metrics
+from framework.records.analysis.report_comparison import summarized
+
+_PAGE = Path(__file__).parent / "page"
+
+
+def render(folder: Path, comparison: Comparison | None, command: str) -> str:
+    """The page of the sweep in `folder`.
+
+    Args:
+        folder: of a sweep or a run.
+        comparison: of its completed cells; None when there are none.
+        command: how this page was made, for its last line.
+
+    Raises:
+        ValueError: `folder` holds no readable record.
+    """
+    cells, damaged = find([folder])
+    sweep = _sweep_file(folder)
+    notes = {str(one.get("folder")): one for one in sweep.get("cells", []) if isinstance(one, dict)}
+    problems = report_cells.problems(folder, cells, damaged, notes)
+    keys = differing_keys(cells)
+    metrics = comparison.metrics if comparison else default_metrics(cells)
+    statuses = Counter(["completed"] * sum(cell.status == "completed" for cell in cells))
+    statuses.update(problem["status"] for problem in problems)
+    figures = [] if comparison is None else drawn(comparison)
+    optional = {"comparison": comparison, "problems": problems, "figures": figures}
+    shown = [name for name, content in optional.items() if content] + ["cells", "configuration", "environment"]
+    environment = Environment(loader=FileSystemLoader(_PAGE), autoescape=select_autoescape(), trim_blocks=True)
+    return environment.get_template("page.html").render(
+        title=sweep.get("study") or folder.resolve().name,
+        about=_about(folder, sweep, cells),
+        counts=sorted(statuses.items(), key=lambda item: report_cells.rank(item[0])),
+        sections=[(name, "Not completed" if name == "problems" else name.capitalize()) for name in shown],
+        comparison=comparison and summarized(comparison),
+        problems=problems,
+        figures=figures,
+        cell_columns=[
+            *(("cell", False), ("status", False)),
+            *((key, False) for key in keys),
+            *((metric, True) for metric in metrics),
+        ],
+        cells=[report_cells.describe(cell, folder, keys, metrics, notes) for cell in cells],
+        differing=[(key, report_cells.counted(cells, key)) for key in keys],
+        common=report_cells.common_keys(cells, environment=False),
+        environment=report_cells.common_keys(cells, environment=True),
+        environment_differences=report_cells.environment_differences(cells),
+        css=Markup((_PAGE / "page.css").read_text(encoding="utf-8")),
+        js=Markup((_PAGE / "page.js").read_text(encoding="utf-8")),
+        version=framework.__version__,
+        command=command,
+        made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    )
+
+
+def _sweep_file(folder: Path) -> dict[str, Any]:
+    """`sweep.json`, which a launcher leaves; empty when there is none."""
+    path = folder / "sweep.json"
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read: {error}; move it away to do without it") from error
+    return values if isinstance(values, dict) else {}
+
+
+def _about(folder: Path, sweep: dict[str, Any], cells: Sequence[Cell]) -> list[tuple[str, str]]:
+    questions = dict.fromkeys(str(cell.keys.get("study.question") or "") for cell in cells)
+    about = [("question", question) for question in questions if question]
+    about.append(("folder", str(folder.resolve())))
+    if sweep.get("arguments"):
+        about.append(("started with", "python run.py -m " + " ".join(map(str, sweep["arguments"]))))
+    times = " to ".join(str(sweep[name]) for name in ("started", "ended") if sweep.get(name))
+    if times:
+        about.append(("time", f"{times}, launcher {sweep.get('launcher', '?')}"))
+    ran = [cell for cell in cells if cell.status == "completed"]
+    devices = (cell.keys.get("environment.device_name") or cell.keys.get("effective.device") or "?" for cell in ran)
+    names = dict.fromkeys(map(str, devices))
+    return [*about, ("device", ", ".join(names))] if names else about

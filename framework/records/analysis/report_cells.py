@@ -1,0 +1,104 @@
+"""The cells of a sweep as its page shows them: what they are, what they share, what became of those that failed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from framework.records.analysis.cells import Cell, Damaged, natural
+from framework.records.analysis.grouping import show
+from framework.records.analysis.metric_names import show_number
+from framework.records.record import ERROR
+
+Notes = Mapping[str, Mapping[str, Any]]
+"""What `sweep.json` says of each cell, by its folder."""
+_STATUSES = ("completed", "failed", "lost", "damaged", "interrupted", "skipped", "running", "waiting")
+
+
+def rank(status: str) -> int:
+    """The order in which a reader wants to see what became of cells."""
+    return _STATUSES.index(status) if status in _STATUSES else len(_STATUSES)
+
+
+def problems(folder: Path, cells: Sequence[Cell], damaged: Sequence[Damaged], notes: Notes) -> list[dict[str, str]]:
+    """What did not complete, and why: `folder`, `status`, `reason`, `traceback`."""
+    found = []
+    for cell in sorted(cells, key=lambda cell: (rank(cell.status), natural(str(cell.folder)))):
+        if cell.status != "completed":
+            error = cell.folder / ERROR
+            traceback = error.read_text(encoding="utf-8", errors="replace") if error.is_file() else ""
+            place = place_of(cell.folder, folder)
+            found.append({"folder": place, "status": cell.status, "reason": cell.reason, "traceback": traceback})
+    found += [{"folder": place_of(one.folder, folder), "status": "damaged", "reason": one.why} for one in damaged]
+    folders = [*(cell.folder for cell in cells), *(one.folder for one in damaged)]
+    seen = {place_of(path, folder) for path in folders}
+    for place, note in notes.items():
+        if place not in seen:
+            why = " ".join(str(note[name]) for name in ("status", "reason") if note.get(name))
+            pending = note.get("status") in ("running", "waiting")
+            status, reason = (why, "no record yet") if pending else ("lost", f"it left no record; {why}")
+            found.append({"folder": place, "status": status, "reason": reason})
+    return found
+
+
+def describe(cell: Cell, folder: Path, keys: Sequence[str], metrics: Sequence[str], notes: Notes) -> dict[str, Any]:
+    """One row of the table of cells, and what opens below it."""
+    place = place_of(cell.folder, folder)
+    wall_s = notes.get(place, {}).get("wall_s")
+    timed = [("wall_s", show_number(wall_s))] if isinstance(wall_s, int | float) else []
+    effective = [(k.removeprefix("effective."), show(v)) for k, v in cell.keys.items() if k.startswith("effective.")]
+    return {
+        "folder": place,
+        "status": cell.status,
+        "reason": cell.reason,
+        "chosen": [show(cell.keys.get(key, "-")) for key in keys],
+        "numbers": [(show_number(cell.metrics.get(m)), cell.metrics.get(m, "")) for m in metrics],
+        "metrics": [*timed, *((name, show_number(value)) for name, value in cell.metrics.items())],
+        "effective": effective,
+        "overrides": " ".join(_overrides(cell.folder)),
+        "path": str(cell.folder.resolve()),
+    }
+
+
+def _overrides(folder: Path) -> list[str]:
+    try:
+        found = yaml.safe_load((folder / ".hydra" / "overrides.yaml").read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError):  # only a convenience: the configuration itself is in the record
+        return []
+    return [str(item) for item in found] if isinstance(found, list) else []
+
+
+def place_of(path: Path, folder: Path) -> str:
+    """`path` as seen from `folder`."""
+    return str(path.relative_to(folder)) if path != folder else "."
+
+
+def counted(cells: Sequence[Cell], key: str) -> str:
+    """The values of `key` and how many cells have each."""
+    counts = Counter(show(cell.keys.get(key, "-")) for cell in cells)
+    return ", ".join(f"{value} ({counts[value]})" for value in sorted(counts, key=natural))
+
+
+def common_keys(cells: Sequence[Cell], *, environment: bool) -> list[tuple[str, str]]:
+    """Keys with one value in all cells that have them."""
+    values: dict[str, set[str]] = {}
+    for cell in cells:
+        for key, value in cell.keys.items():
+            if key.startswith("environment.") == environment and not key.startswith("effective."):
+                values.setdefault(key, set()).add(show(value))
+    return [(key.removeprefix("environment."), one.pop()) for key, one in values.items() if len(one) == 1]
+
+
+def environment_differences(cells: Sequence[Cell]) -> list[str]:
+    """A sentence for each part of the environment that was not the same for all completed cells."""
+    keys = dict.fromkeys(key for cell in cells for key in cell.keys if key.startswith("environment."))
+    ran = [cell for cell in cells if cell.status == "completed"]
+    return [
+        f"{key.removeprefix('environment.')} differs: {counted(ran, key)}"
+        for key in keys
+        if len({show(cell.keys.get(key, "-")) for cell in ran}) > 1
+    ]

@@ -1,0 +1,1 @@
+"""Numbers of a run, from the times and counts of its requests and steps."""

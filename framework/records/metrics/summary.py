@@ -1,0 +1,146 @@
+"""From the records of a run to its flat metrics."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from framework.interfaces.records import RequestRecord, StepRecord
+from framework.records.metrics.fairness import fairness
+from framework.records.metrics.latency import e2e_s, itl_s, queue_s, tpot_s, ttft_s
+from framework.records.metrics.slo import Slo
+
+Metrics = dict[str, float | int | None]
+COMPLETED = ("stop", "length")
+MAX_CLIENT_COLUMNS = 16
+"""With more clients than this, none gets metrics of its own."""
+_STATISTICS = ("mean", "p50", "p90", "p99")
+_OF_A_CLIENT = re.compile(rf"client/.*/(ttft_s/({'|'.join(_STATISTICS)})|goodput_requests_per_s)")
+
+
+def summarize(
+    requests: Sequence[RequestRecord],
+    steps: Sequence[StepRecord],
+    *,
+    slo: Slo | None = None,
+    startup_s: float | None = None,
+    peak_memory_gib: float | None = None,
+    memory_bandwidth_utilization: float | None = None,
+    model_flops_utilization: float | None = None,
+) -> Metrics:
+    """The metrics of a run; None (null in JSON) where a value is undefined, never NaN. The keys are always the same,
+    but for those of single clients (`client/NAME/...`), which are there with 2 to `MAX_CLIENT_COLUMNS` of them.
+
+    Times are in seconds. Latencies are those of requests that completed (`stop` or `length`); tokens and the duration,
+    from the first arrival to the last finish, are those of every request that the engine accepted, aborted ones too.
+    `goodput_requests_per_s` is None unless an SLO is set or a request carries a deadline. Percentiles interpolate
+    linearly. Shares (`..._rate`, `..._fraction`, `..._utilization`) lie in [0, 1].
+    """
+    slo = slo or Slo()
+    accepted = [r for r in requests if r.finish_reason != "rejected"]
+    completed = [r for r in accepted if r.finish_reason in COMPLETED]
+    duration_s = max(r.finish_s for r in accepted) - min(r.arrival_s for r in accepted) if accepted else None
+    output_tokens = sum(r.num_output_tokens for r in accepted)
+    prompt_tokens = sum(r.num_prompt_tokens for r in accepted)
+    admitted = [r for r in accepted if r.scheduled_s is not None]
+    has_objective = slo.is_set or any(r.deadline_s is not None for r in accepted)
+    metrics: Metrics = {
+        "duration_s": duration_s,
+        "requests_completed": len(completed),
+        "requests_rejected": len(requests) - len(accepted),
+        "requests_aborted": len(accepted) - len(completed),
+        "output_tokens": output_tokens,
+        "prompt_tokens": prompt_tokens,
+        "output_tokens_per_s": _ratio(output_tokens, duration_s),
+        "total_tokens_per_s": _ratio(output_tokens + prompt_tokens, duration_s),
+        "requests_per_s": _ratio(len(completed), duration_s),
+        "goodput_requests_per_s": _ratio(sum(map(slo.met_by, completed)), duration_s) if has_objective else None,
+    }
+    metrics |= _distribution("ttft_s", map(ttft_s, completed))
+    metrics |= _distribution("tpot_s", map(tpot_s, completed))
+    metrics |= _distribution("itl_s", np.concatenate([np.zeros(0), *map(itl_s, completed)]))
+    metrics |= _distribution("e2e_s", map(e2e_s, completed))
+    metrics |= _distribution("queue_s", map(queue_s, completed))
+    metrics["prefix_cache_hit_rate"] = _ratio(
+        sum(r.num_cached_tokens for r in admitted), sum(r.num_prompt_tokens for r in admitted)
+    )
+    metrics |= fairness(accepted)
+    metrics |= _client_metrics(completed, slo, duration_s if has_objective else None)
+    metrics |= _step_metrics(steps)
+    metrics |= {
+        "memory_bandwidth_utilization": memory_bandwidth_utilization,
+        "model_flops_utilization": model_flops_utilization,
+        "peak_memory_gib": peak_memory_gib,
+        "startup_s": startup_s,
+    }
+    return metrics
+
+
+def unknown_metric(name: str) -> str | None:
+    """Why no run has a metric of this name, with the nearest names and then all; None if it has."""
+    known = list(summarize([], []))
+    if name in known or _OF_A_CLIENT.fullmatch(name):
+        return None
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    meant = f" (did you mean {' or '.join(close)}?)" if close else ""
+    return f"no run has a metric of this name{meant}; there are {', '.join(sorted(known))}, and client/NAME/ttft_s/p99"
+
+
+def _client_metrics(completed: Sequence[RequestRecord], slo: Slo, duration_s: float | None) -> Metrics:
+    names = sorted({r.client for r in completed})
+    if not 2 <= len(names) <= MAX_CLIENT_COLUMNS:
+        return {}
+    metrics: Metrics = {}
+    for name in names:
+        own = [r for r in completed if r.client == name]
+        metrics |= _distribution(f"client/{name}/ttft_s", map(ttft_s, own))
+        metrics[f"client/{name}/goodput_requests_per_s"] = _ratio(sum(map(slo.met_by, own)), duration_s)
+    return metrics
+
+
+def _step_metrics(steps: Sequence[StepRecord]) -> Metrics:
+    padding = sum(s.num_padding_tokens for s in steps)
+    computed = sum(s.num_prefill_tokens + s.num_decode_tokens for s in steps)
+    metrics: Metrics = {
+        "steps": len(steps),
+        "preemptions": sum(s.preemptions for s in steps),
+        "evictions": sum(s.evictions for s in steps),
+        "block_hit_rate": _ratio(sum(s.cache_hit_blocks for s in steps), sum(s.cache_lookup_blocks for s in steps)),
+        "padding_fraction": _ratio(padding, padding + computed),
+        "kv_utilization/mean": _mean_kv_utilization(steps),
+    }
+    return metrics | _distribution("plan_s", (s.plan_s for s in steps))
+
+
+def _mean_kv_utilization(steps: Sequence[StepRecord]) -> float | None:
+    """Share of KV blocks held by requests, weighted by the time that each step added; idle time does not count."""
+    weighted = busy_s = 0.0
+    last_finish_s: dict[int, float] = {}
+    for step in steps:
+        # Overlapping steps of one engine share no time; those of two replicas are two times.
+        step_s = step.finish_s - max(step.submit_s, last_finish_s.get(step.replica, 0.0))
+        last_finish_s[step.replica] = step.finish_s
+        total = step.blocks_used + step.blocks_cached + step.blocks_free
+        weighted += step_s * step.blocks_used / total
+        busy_s += step_s
+    return _ratio(weighted, busy_s)
+
+
+def _ratio(part: float, whole: float | None) -> float | None:
+    """`part / whole`; None for no `whole`, or one below a clock's resolution (whole counts are at least 1)."""
+    return part / whole if whole and whole >= 1e-9 else None
+
+
+def _distribution(name: str, values: Iterable[float | None] | NDArray[np.float64]) -> Metrics:
+    if isinstance(values, np.ndarray):
+        defined = values
+    else:
+        defined = np.array([value for value in values if value is not None], dtype=np.float64)
+    if not defined.size:
+        return {f"{name}/{statistic}": None for statistic in _STATISTICS}
+    p50, p90, p99 = np.percentile(defined, (50, 90, 99)).tolist()
+    return {f"{name}/mean": float(defined.mean()), f"{name}/p50": p50, f"{name}/p90": p90, f"{name}/p99": p99}

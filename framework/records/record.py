@@ -1,0 +1,154 @@
+"""The record of a cell: the folder of files that every other view of a run is made from."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from framework.interfaces.records import RequestRecord, StepRecord
+from framework.records.atomic import write_text
+from framework.records.metrics.recorder import OutputRecord
+from framework.records.metrics.summary import Metrics
+from framework.records.plain import plain
+from framework.records.tables import read_rows, write_rows
+from framework.records.timeline import write_timeline
+
+Status = Literal["completed", "failed", "skipped", "interrupted"]
+SUMMARY, REQUESTS, STEPS = "summary.json", "requests.parquet", "steps.parquet"
+SUPERSEDED = "superseded.json"
+"""A summary that a sweep has put aside, since other code made it: what lies beside it is no record any more."""
+OUTPUTS, ERROR, TIMELINE = "outputs.jsonl", "error.txt", "timeline.json"
+_IN_SUMMARY = (
+    "status",
+    "reason",
+    "cell_id",
+    "resume_key",
+    "requested",
+    "effective",
+    "environment",
+    "metrics",
+    "tracker_error",
+)
+
+
+@dataclass(slots=True, kw_only=True)
+class Record:
+    """One cell, however it ended. Only the first fields exist for a cell that was skipped or failed before it ran."""
+
+    status: Status
+    reason: str = ""
+    """Why it is not completed, or what a completed one did not serve, in one line."""
+    cell_id: str
+    resume_key: str = ""
+    """Of configuration and code: a cell with the same key need not run again."""
+    requested: dict[str, Any] = field(default_factory=dict)
+    """What the configuration asked for."""
+    effective: dict[str, Any] = field(default_factory=dict)
+    """What ran: `auto` resolved, sizes computed."""
+    environment: dict[str, Any] = field(default_factory=dict)
+    metrics: Metrics = field(default_factory=dict)
+    tracker_error: str = ""
+    """What kept the tracker from exporting it; the record itself is complete."""
+    requests: list[RequestRecord] = field(default_factory=list)
+    steps: list[StepRecord] = field(default_factory=list)
+    outputs: list[OutputRecord] | None = None
+    """None when outputs are not recorded."""
+    traceback: str = ""
+
+
+def cell_id(config: Mapping[str, Any]) -> str:
+    """16 hex digits naming a resolved configuration: equal for equal values, in whatever order its keys come."""
+    canonical = json.dumps(plain(config), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+class RecordWriter:
+    """Writes the record of one cell into `folder`, which it makes; a record that lies there already is removed.
+
+    Args:
+        timeline_max_events: write `timeline.json` too, of at most this many events; 0 for none.
+
+    Raises:
+        ValueError: when the folder cannot be written, naming it: construct it before anything expensive.
+    """
+
+    def __init__(self, folder: str | Path, *, timeline_max_events: int = 0) -> None:
+        self.folder, self.timeline_max_events = Path(folder), timeline_max_events
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.folder):
+                pass
+            for name in (SUMMARY, REQUESTS, STEPS, OUTPUTS, ERROR, TIMELINE):
+                (self.folder / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise ValueError(
+                f"output folder {self.folder} cannot be written: {error.strerror}; set hydra.run.dir to one that can"
+            ) from error
+
+    def write(self, record: Record) -> None:
+        """Write every file of `record`; `summary.json` comes last, so that where it exists the rest is complete.
+
+        Raises:
+            ValueError: naming the file that could not be written (a full disk, say).
+        """
+        try:
+            write_rows(self.folder / REQUESTS, record.requests, RequestRecord)
+            write_rows(self.folder / STEPS, record.steps, StepRecord)
+            if record.outputs is not None:
+                lines = (json.dumps(dataclasses.asdict(o), ensure_ascii=False) + "\n" for o in record.outputs)
+                write_text(self.folder / OUTPUTS, "".join(lines))
+            if self.timeline_max_events and (record.steps or record.requests):
+                timeline = self.folder / TIMELINE
+                write_timeline(timeline, record.requests, record.steps, max_events=self.timeline_max_events)
+            if record.traceback:
+                write_text(self.folder / ERROR, record.traceback)
+        except OSError as error:
+            raise ValueError(f"record in {self.folder} cannot be written: {error}") from error
+        self.write_summary(record)
+
+    def write_summary(self, record: Record) -> None:
+        """Write `summary.json` alone, again when a tracker added to it.
+
+        Raises:
+            ValueError: naming the file that could not be written.
+        """
+        assert record.status in get_args(Status), f"unknown status {record.status!r}"
+        summary = {name: plain(getattr(record, name)) for name in _IN_SUMMARY}
+        path = self.folder / SUMMARY
+        try:
+            write_text(path, json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+        except OSError as error:
+            raise ValueError(f"{path} cannot be written: {error}") from error
+
+
+def read_record(folder: str | Path) -> Record:
+    """Read back what `RecordWriter.write` wrote.
+
+    Raises:
+        ValueError: when `folder` holds no finished record, or one that cannot be read, naming the file.
+    """
+    folder = Path(folder)
+    path = folder / SUMMARY
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+        outputs = None
+        if (folder / OUTPUTS).exists():
+            lines = (folder / OUTPUTS).read_text(encoding="utf-8").split("\n")  # a text may hold U+2028
+            outputs = [OutputRecord(**json.loads(line)) for line in lines if line]
+        return Record(
+            **{name: summary[name] for name in _IN_SUMMARY},
+            requests=read_rows(folder / REQUESTS, RequestRecord),
+            steps=read_rows(folder / STEPS, StepRecord),
+            outputs=outputs,
+            traceback=(folder / ERROR).read_text(encoding="utf-8") if (folder / ERROR).exists() else "",
+        )
+    except FileNotFoundError as error:
+        raise ValueError(f"{error.filename} does not exist: {folder} holds no finished record") from error
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"the record in {folder} cannot be read: {error!r}; another version wrote it?") from error

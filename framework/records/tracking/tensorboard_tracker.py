@@ -1,0 +1,77 @@
+"""Exports the record to TensorBoard's event files, in the output folder."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from framework.interfaces.records import StepRecord
+from framework.records.packages import need, one_line
+from framework.records.plain import plain
+from framework.records.record import Record
+from framework.records.tracking.base import CellInfo, Tracker
+from framework.records.tracking.series import condense
+from framework.records.tracking.wandb_content import run_config
+from framework.registry import TRACKERS
+
+MAX_POINTS = 1000
+
+
+@TRACKERS.register("tensorboard")
+class TensorboardTracker(Tracker):
+    """Series of steps, metrics and hyperparameters as TensorBoard event files in `tensorboard/` of the output folder.
+
+    Look at a sweep with `tensorboard --logdir multirun/...`. All is written after the cell has ended, so it is in no
+    timing. Needs (and no TensorFlow): pip install tensorboard.
+    """
+
+    def __init__(self, *, folder: str = "tensorboard") -> None:
+        """
+        Args:
+            folder: of the event files, below the output folder.
+        """
+        need("tensorboard")
+        self.folder = folder
+        self._cell: CellInfo | None = None
+
+    def start(self, cell: CellInfo) -> None:
+        self._cell = cell
+
+    def on_step(self, step: StepRecord) -> None:
+        pass  # the series is made from the record
+
+    def finish(self, record: Record) -> None:
+        if self._cell is None:
+            return
+        try:
+            self._write(self._cell, record)
+        except Exception as error:  # noqa: BLE001 -- reported, not swallowed: no tracker may end a cell
+            self.error = one_line(error)
+            print(f"warning: tensorboard: {self.error} (the record is complete without it)", file=sys.stderr)
+
+    def _write(self, cell: CellInfo, record: Record) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        with SummaryWriter(str(cell.folder / self.folder)) as writer:
+            for item in condense(record.steps, MAX_POINTS):
+                index = int(item.pop("step/index"))
+                for name, value in item.items():
+                    writer.add_scalar(name, value, index)
+            metrics = {name: float(value) for name, value in record.metrics.items() if value is not None}
+            ended = f"{record.status}: {record.reason}" if record.reason else record.status
+            writer.add_text("status", ended, 0)
+            writer.add_hparams(
+                _flat(run_config(cell)) | {"status": record.status},
+                {f"metrics/{name}": value for name, value in metrics.items()},
+                run_name=".",  # else it makes a folder named after the time
+            )
+
+
+def _flat(node: dict[str, Any], prefix: str = "") -> dict[str, str | int | float | bool]:
+    found: dict[str, str | int | float | bool] = {}
+    for name, value in node.items():
+        if isinstance(value, dict):
+            found |= _flat(value, f"{prefix}{name}.")
+        elif value is not None:
+            found[f"{prefix}{name}"] = value if isinstance(value, str | int | float | bool) else str(plain(value))
+    return found

@@ -1,0 +1,1 @@
+"""Steps in virtual time: a cost model in the place of a device. Nothing here loads torch."""

@@ -1,0 +1,202 @@
+"""From a checked configuration to an engine whose steps are timed and not run. Loads no torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+
+from omegaconf import DictConfig
+
+from framework.engine.engine import Engine
+from framework.engine.fleet import Fleet
+from framework.engine.intake import Intake
+from framework.execution.built import BuiltEngine
+from framework.execution.device.capacity import blocks_within, check_blocks, fit_length
+from framework.execution.graphs.choose_graph import simulated_graph, strategy_of
+from framework.interfaces.clock import VirtualClock
+from framework.interfaces.cost_model import CostModel, Deployment
+from framework.interfaces.errors import IncompatibleError
+from framework.interfaces.graph import GraphLimits
+from framework.models.config import ModelConfig
+from framework.models.loading.read_config import load_config
+from framework.models.shape import model_shape
+from framework.records.metrics.utilization import DevicePeaks, ModelCosts
+from framework.registry import COST_MODELS, EVICTIONS, ROUTERS, SCHEDULERS, WORKLOADS
+from framework.simulation.executor import SimulatedExecutor
+from framework.simulation.hardware import hardware
+from framework.simulation.shadow_memory import ShadowMemory
+
+_ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float8_e4m3fn": 1}
+_CONTEXT_GIB = 0.6
+"""What the driver and PyTorch take of a GPU's memory before the first tensor."""
+
+
+def build_simulated(cfg: DictConfig) -> BuiltEngine:
+    """Check that everything works together and size the KV cache as the real engine would on that device.
+
+    Raises:
+        IncompatibleError: if the choices cannot work together.
+        ValueError: for values that are wrong in themselves.
+    """
+    started = time.perf_counter()
+    if WORKLOADS.get(cfg.workload.name).has_text:
+        raise IncompatibleError(
+            f"workload={cfg.workload.name} is text and executor=simulated has no tokenizer; choose workload=synthetic, "
+            f"nano_bench or a trace"
+        )
+    config = load_config(cfg.model, max_model_len=cfg.engine.max_model_len)
+    deployment = _deployment(cfg, config)
+    num_blocks, max_model_len, reserved = _capacity(cfg, config, deployment)
+    cost_model: CostModel = COST_MODELS.build(cfg.cost_model, deployment)
+    replicas = [
+        build_replica(cfg, config, cost_model, num_blocks, max_model_len, VirtualClock())
+        for _ in range(cfg.executor.replicas)
+    ]
+    fleet = Fleet(replicas, ROUTERS.build(cfg.router)) if len(replicas) > 1 else None
+    costs = _costs(config, deployment)
+    effective: dict[str, object] = {
+        "device": f"simulated {deployment.hardware.device_name}",
+        "dtype": deployment.dtype,
+        "kv_dtype": deployment.kv_dtype,
+        "memory_gib": deployment.hardware.memory_gib,
+        "num_blocks": num_blocks,
+        "max_model_len": max_model_len,
+        "activation_gib": round(reserved / 2**30, 3),
+        "graph": simulated_graph(cfg),
+        "cost_model": {"name": cfg.cost_model.name, **cost_model.effective()},
+        "not_simulated": {
+            "sampler": f"{cfg.sampler.name}: tokens are a function of request and position; requests run to max_tokens",
+            "attention": f"{cfg.attention.name}: the cost model knows one attention",
+        },
+        **replicas[0].executor.effective(),
+    }
+    if fleet is not None:
+        effective |= {"replicas": len(replicas), "router": cfg.router.name}
+    return BuiltEngine(
+        engine=fleet or replicas[0],
+        tokenizer=None,
+        model_config=config,
+        eos_token_ids=config.eos_token_ids,
+        max_model_len=max_model_len,
+        effective=effective,
+        costs=costs,
+        peaks=DevicePeaks(
+            bytes_per_s=deployment.hardware.bytes_per_s * deployment.tp * len(replicas),
+            flops_per_s=deployment.hardware.flops_per_s * deployment.tp * len(replicas),
+        ),
+        startup_s=time.perf_counter() - started,
+        after_run=fleet.effective if fleet is not None else dict,
+    )
+
+
+def build_replica(
+    cfg: DictConfig,
+    config: ModelConfig,
+    cost_model: CostModel,
+    num_blocks: int,
+    max_model_len: int,
+    clock: VirtualClock,
+) -> Engine:
+    """One engine with policies of its own."""
+    engine = cfg.engine
+    limits = GraphLimits(
+        max_num_seqs=engine.max_num_seqs, max_num_batched_tokens=engine.max_num_batched_tokens, mixed_supported=True
+    )
+    executor = SimulatedExecutor(
+        cost_model,
+        strategy_of(cfg, simulated_graph(cfg)),
+        limits,
+        num_blocks=num_blocks,
+        vocab_size=config.vocab_size,
+        clock=clock,
+        memory=ShadowMemory(num_blocks, engine.block_size, engine.max_num_seqs) if cfg.executor.verify else None,
+    )
+    intake = Intake(
+        vocab_size=config.vocab_size,
+        max_model_len=max_model_len,
+        seed=engine.seed,
+        simulated_block_size=engine.block_size,
+    )
+    return Engine(
+        SCHEDULERS.build(cfg.scheduler),
+        EVICTIONS.build(cfg.eviction),
+        executor,
+        intake,
+        block_size=engine.block_size,
+        max_num_seqs=engine.max_num_seqs,
+        max_num_batched_tokens=engine.max_num_batched_tokens,
+        overlap=engine.overlap,
+        prefix_caching=engine.prefix_caching,
+    )
+
+
+def read_deployment(cfg: DictConfig) -> Deployment:
+    """What a cost model would be built for.
+
+    Raises:
+        IncompatibleError, ValueError: as `build_simulated`.
+    """
+    return _deployment(cfg, load_config(cfg.model, max_model_len=cfg.engine.max_model_len))
+
+
+def _deployment(cfg: DictConfig, config: ModelConfig) -> Deployment:
+    dtype = cfg.executor.dtype
+    if dtype == "auto":
+        dtype = config.dtype if config.dtype in ("bfloat16", "float16") else "bfloat16"
+    tp = cfg.executor.tp
+    if config.num_heads % tp or (config.num_kv_heads % tp and tp % config.num_kv_heads):
+        raise IncompatibleError(
+            f"executor.tp={tp} does not split {config.num_heads} heads and {config.num_kv_heads} KV heads evenly"
+        )
+    device = hardware(cfg.executor.hardware)
+    if cfg.executor.memory_gib is not None:
+        device = dataclasses.replace(device, memory_gib=cfg.executor.memory_gib)
+    return Deployment(
+        hardware=device,
+        model_name=cfg.model.name,
+        model=model_shape(config),
+        dtype=dtype,
+        kv_dtype={"auto": dtype, "fp8": "float8_e4m3fn"}.get(cfg.executor.kv_dtype, cfg.executor.kv_dtype),
+        tp=tp,
+    )
+
+
+def _capacity(cfg: DictConfig, config: ModelConfig, deployment: Deployment) -> tuple[int, int, int]:
+    """KV blocks, the longest request, and bytes reserved for activations, on each rank."""
+    engine, tp = cfg.engine, deployment.tp
+    item, device = _ITEM_BYTES[deployment.dtype], deployment.hardware
+    weights = config.num_parameters * item // tp
+    reserved = activation_bytes(config, engine.max_num_batched_tokens, engine.max_num_seqs, item, tp)
+    total = int(device.memory_gib * 2**30)
+    available = total - int(_CONTEXT_GIB * 2**30) - weights - reserved
+    kv_heads_of_a_rank = max(1, config.num_kv_heads // tp)
+    token_bytes = config.kv_values_per_token * kv_heads_of_a_rank // config.num_kv_heads
+    block_bytes = engine.block_size * token_bytes * _ITEM_BYTES[deployment.kv_dtype]
+    max_model_len = engine.max_model_len or config.max_model_len
+    if engine.num_blocks is not None:
+        num_blocks = check_blocks(engine, block_bytes, available, device.name)
+    else:
+        budget = int(available - total * (1 - engine.kv_memory_fraction))
+        num_blocks = blocks_within(engine, block_bytes, budget, max_model_len, device.name)
+    return num_blocks, fit_length(engine, num_blocks, max_model_len), reserved
+
+
+def activation_bytes(config: ModelConfig, num_tokens: int, num_rows: int, item_bytes: int, tp: int) -> int:
+    """Memory of the largest step beside weights and cache, as the real engine finds it by a forward pass.
+
+    At its fullest a layer holds the residual, its normed input, and the gate and up products with their own result;
+    the head holds logits in the model's dtype.
+    """
+    layer = 2 * config.hidden_size + 3 * config.intermediate_size // tp
+    return item_bytes * (num_tokens * layer + num_rows * config.vocab_size // tp)
+
+
+def _costs(config: ModelConfig, deployment: Deployment) -> ModelCosts:
+    item, kv_item = _ITEM_BYTES[deployment.dtype], _ITEM_BYTES[deployment.kv_dtype]
+    untied = 0 if config.tie_embeddings else config.vocab_size * config.hidden_size  # looked up, not read
+    return ModelCosts(
+        weight_bytes=(config.num_parameters - untied) * item,
+        kv_bytes_per_token=config.kv_values_per_token * kv_item,
+        flops_per_token=config.matmul_flops_per_token,
+        attention_flops_per_token_pair=4 * config.num_layers * config.num_heads * config.head_size,
+    )

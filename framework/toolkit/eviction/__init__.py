@@ -1,0 +1,1 @@
+"""For eviction policies: queues of blocks, and their reuse."""

@@ -1,0 +1,1 @@
+"""For graph strategies: sizes to capture."""

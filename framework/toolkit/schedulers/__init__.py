@@ -1,0 +1,1 @@
+"""For schedulers: ranked queues, the choice of a victim, known output lengths."""

@@ -1,0 +1,1 @@
+"""Workloads that replay a trace of arrivals and lengths."""

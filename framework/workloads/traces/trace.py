@@ -1,0 +1,70 @@
+"""A trace of your own: lengths, times, what prompts share, who sent them and how soon they are due."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable
+
+from framework.registry import WORKLOADS
+from framework.workloads.traces.mooncake import KEY_TOKENS, key_array
+from framework.workloads.traces.trace_fields import json_object, seconds, short, text, whole
+from framework.workloads.traces.trace_rows import TraceRow
+from framework.workloads.traces.trace_workload import TraceWorkload
+
+REQUIRED = ("time_s", "prompt_tokens", "output_tokens")
+OPTIONAL = ("keys", "key_tokens", "client", "category", "priority", "ttft_slo_s")
+
+
+@WORKLOADS.register("trace")
+class Trace(TraceWorkload):
+    """A JSON object a line: time_s, prompt_tokens, output_tokens and, if wanted, what else is known of the request.
+
+    keys: integers, one for each key_tokens (default 512) tokens of the prompt from its beginning, the last one for what
+    is left; prompts that begin with the same keys begin with the same tokens. Without keys a prompt shares nothing.
+    client, category: strings. priority: lower runs earlier. ttft_slo_s: seconds from arrival until the first token is
+    due.
+    """
+
+    source = "workload=mooncake, azure and burstgpt say where theirs are"
+
+    def parser(self, header: str) -> Callable[[str], TraceRow]:
+        file_key_tokens: int | None = None
+
+        def row(line: str) -> TraceRow:
+            nonlocal file_key_tokens
+            values = json_object(line, REQUIRED, OPTIONAL)
+            parsed = _row({key: value for key, value in values.items() if value is not None})
+            if parsed.keys:
+                file_key_tokens = file_key_tokens or parsed.key_tokens
+                if parsed.key_tokens != file_key_tokens:
+                    raise ValueError(
+                        f"key_tokens={parsed.key_tokens}, but {file_key_tokens} above: equal keys mean equal tokens"
+                    )
+            return parsed
+
+        return row
+
+
+def _row(values: dict[str, object]) -> TraceRow:
+    prompt_tokens = whole("prompt_tokens", values.get("prompt_tokens"), 1)
+    keys = key_array("keys", values["keys"]) if "keys" in values else array("q")
+    key_tokens = whole("key_tokens", values.get("key_tokens", KEY_TOKENS), 1)
+    if keys and len(keys) != (expected := -(-prompt_tokens // key_tokens)):
+        raise ValueError(
+            f"{len(keys)} keys for prompt_tokens={prompt_tokens}, which has {expected} blocks of {key_tokens} tokens"
+        )
+    client, category = (text(name, values.get(name, "")) for name in ("client", "category"))
+    priority = values.get("priority", 0)
+    if not isinstance(priority, int) or isinstance(priority, bool):
+        raise ValueError(f"priority={short(priority)} must be an integer")
+    return TraceRow(
+        time_s=seconds("time_s", values.get("time_s")),
+        prompt_tokens=prompt_tokens,
+        output_tokens=whole("output_tokens", values.get("output_tokens"), 1),
+        keys=keys,
+        key_tokens=key_tokens,
+        client=client,
+        category=category,
+        priority=priority,
+        ttft_slo_s=seconds("ttft_slo_s", values["ttft_slo_s"]) if "ttft_slo_s" in values else None,
+    )

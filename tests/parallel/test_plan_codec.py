@@ -11,7 +11,7 @@ from framework.execution.parallel.plan_codec import PlanDecoder, PlanEncoder
 from framework.interfaces.executor import Admission, StepBatch
 from framework.interfaces.sampling_params import SamplingParams
 
-numbers = st.integers(0, 2**31 - 1)
+numbers = st.integers(0, 2**31 - 2)
 
 
 @st.composite

@@ -266,7 +266,8 @@ def test_logged_in_agrees_with_wandb(text: str | None, url: str, monkeypatch: py
 
 def test_no_process_is_left_behind(tmp_path: Path) -> None:
     script = (
-        "import sys; from pathlib import Path; from framework.records.tracking import *\n"
+        "import sys; from pathlib import Path; from framework.records.record import Record, RecordWriter\n"
+        "from framework.records.tracking.base import CellInfo, publish\n"
         "from framework.records.tracking.wandb_tracker import WandbTracker\n"
         "folder = Path(sys.argv[1]); tracker = WandbTracker()\n"
         "tracker.start(CellInfo(folder=folder, cell_id='x', config={}))\n"

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from framework.app.llm import LLM
+from framework.interfaces.request import RequestSpec
 from framework.interfaces.sampling_params import SamplingParams
 
 GREEDY = SamplingParams(temperature=0, max_tokens=8, ignore_eos=True)
@@ -53,9 +54,9 @@ def test_if_all_are_bad_the_reason_is_raised(llm: LLM) -> None:
 
 def test_text_and_ids_together_are_refused(llm: LLM) -> None:
     with pytest.raises(ValueError, match="both"):
-        llm.engine.add_request(prompt="a", prompt_token_ids=[1], params=GREEDY)
+        llm.engine.add_request(RequestSpec(prompt="a", prompt_token_ids=[1], params=GREEDY))
     with pytest.raises(ValueError, match="neither"):
-        llm.engine.add_request(params=GREEDY)
+        llm.engine.add_request(RequestSpec(params=GREEDY))
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import torch
 
 from framework.app.llm import LLM
+from framework.interfaces.request import RequestSpec
 from framework.interfaces.sampling_params import SamplingParams
 from framework.records.environment import environment
 
@@ -51,7 +52,7 @@ class ServeLab:
     def run(self, load: Load) -> int:
         params = [SamplingParams(temperature=0, max_tokens=output, ignore_eos=True) for _, output in load]
         for (prompt, _), one in zip(load, params, strict=True):
-            self.llm.engine.add_request(prompt_token_ids=prompt, params=one)
+            self.llm.engine.add_request(RequestSpec(prompt_token_ids=prompt, params=one))
         produced = 0
         while self.llm.engine.has_work:
             produced += sum(len(output.token_ids) for output in self.llm.engine.step())

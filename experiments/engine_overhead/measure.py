@@ -17,10 +17,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from framework.engine.config import EngineConfig
 from framework.engine.engine import Engine
 from framework.engine.intake import Intake
 from framework.interfaces.clock import RealClock
 from framework.interfaces.executor import Executor, StepBatch, StepResult
+from framework.interfaces.request import RequestSpec
 from framework.interfaces.sampling_params import SamplingParams
 from framework.registry import EVICTIONS, SCHEDULERS
 from framework.registry.discovery import discover
@@ -51,14 +53,16 @@ def measure(scheduler: str, num_seqs: int, *, prompt_tokens: int = 512, steps: i
         EVICTIONS.get("lru")(),
         StubExecutor(num_blocks=num_seqs * 64),
         Intake(vocab_size=1 << 30, max_model_len=4096),
-        block_size=16,
-        max_num_seqs=num_seqs,
-        max_num_batched_tokens=8192,
-        overlap=1,
+        EngineConfig(
+            block_size=16,
+            max_num_seqs=num_seqs,
+            max_num_batched_tokens=8192,
+            overlap=1,
+        ),
     )
     params = SamplingParams(max_tokens=steps + 100)
     for i in range(num_seqs):
-        engine.add_request(prompt_token_ids=range(i * 1000, i * 1000 + prompt_tokens), params=params)
+        engine.add_request(RequestSpec(prompt_token_ids=range(i * 1000, i * 1000 + prompt_tokens), params=params))
     while engine.queue.waiting:
         engine.step()
     for _ in range(20):

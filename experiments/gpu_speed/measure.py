@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from framework.app.llm import LLM
 from framework.execution.kernels.cuda import decode_attention, decoder, pdl, skinny, split_linear
+from framework.interfaces.request import RequestSpec
 from framework.interfaces.sampling_params import SamplingParams
 from framework.interfaces.workload import WorkloadContext
 from framework.records.metrics.recorder import Recorder
@@ -84,7 +85,7 @@ def at_once(llm: LLM, rows: int, prompt: int, output: int, seed: int) -> dict[st
     params = SamplingParams(temperature=0.6, max_tokens=output, ignore_eos=True)
     for _ in range(rows):
         ids = torch.randint(0, 10_000, (prompt,), generator=generator).tolist()
-        llm.engine.add_request(prompt_token_ids=ids, params=params)
+        llm.engine.add_request(RequestSpec(prompt_token_ids=ids, params=params))
     recorder = Recorder(keep_outputs=False)
     llm.engine.observers.append(recorder)
     while llm.engine.has_work:
@@ -138,7 +139,7 @@ def shared_prefix(caching: bool) -> dict[str, Any]:
     def arrive(llm: LLM) -> None:
         for _ in range(256):
             tail = torch.randint(0, 10_000, (64,), generator=generator).tolist()
-            llm.engine.add_request(prompt_token_ids=prefix + tail, params=params)
+            llm.engine.add_request(RequestSpec(prompt_token_ids=prefix + tail, params=params))
 
     with engine(prefix_caching=caching, graph="eager") as llm:
         for _ in range(3):
@@ -173,7 +174,7 @@ def profile_steps(llm: LLM, rows: int, prompt: int, steps: int = 12) -> str:
     params = SamplingParams(temperature=0.6, max_tokens=steps + 40, ignore_eos=True)
     for row in range(rows):
         ids = torch.randint(0, 10_000, (prompt,), generator=torch.Generator().manual_seed(row)).tolist()
-        llm.engine.add_request(prompt_token_ids=ids, params=params)
+        llm.engine.add_request(RequestSpec(prompt_token_ids=ids, params=params))
     for _ in range(30 + rows * prompt // 16384):
         llm.engine.step()
     with profile(activities=[ProfilerActivity.CUDA]) as trace:

@@ -16,6 +16,7 @@ from typing import Any
 from workloads import ENGINE, LOADS, MODELS, SCHEDULERS_COMPARED, azure, nano_bench, synthetic
 
 from framework.config.compose import compose
+from framework.engine.config import EngineConfig
 from framework.engine.engine import Engine
 from framework.execution.build import build_engine
 from framework.execution.built import BuiltEngine
@@ -60,11 +61,13 @@ def serve(
         EVICTIONS.build(cfg.eviction),
         built.engine.executor,
         built.engine.intake,
-        block_size=cfg.engine.block_size,
-        max_num_seqs=cfg.engine.max_num_seqs,
-        max_num_batched_tokens=cfg.engine.max_num_batched_tokens,
-        overlap=cfg.engine.overlap,
-        prefix_caching=cfg.engine.prefix_caching,
+        EngineConfig(
+            block_size=cfg.engine.block_size,
+            max_num_seqs=cfg.engine.max_num_seqs,
+            max_num_batched_tokens=cfg.engine.max_num_batched_tokens,
+            overlap=cfg.engine.overlap,
+            prefix_caching=cfg.engine.prefix_caching,
+        ),
     )
     recorder = Recorder(keep_outputs=False)
     gc.collect()

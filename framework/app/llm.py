@@ -20,6 +20,7 @@ from framework.execution.built import BuiltEngine
 from framework.interfaces.eviction import NeedsFuture
 from framework.interfaces.executor import TokenLogprobs
 from framework.interfaces.records import RequestRecord
+from framework.interfaces.request import RequestSpec
 from framework.interfaces.sampling_params import SamplingParams
 from framework.registry import EVICTIONS
 
@@ -179,7 +180,9 @@ class LLM:
     def _add(self, ids: list[int], params: SamplingParams) -> int:
         if self._closed:
             raise ValueError("this LLM was closed; build another one, or close it later")
-        request_id = self.engine.add_request(prompt_token_ids=ids, params=params, want_text=self.tokenizer is not None)
+        request_id = self.engine.add_request(
+            RequestSpec(prompt_token_ids=ids, params=params, streams=self.tokenizer is not None)
+        )
         self._news[request_id] = []
         return request_id
 

@@ -97,11 +97,7 @@ def measure_again(built: BuiltEngine, cfg: DictConfig) -> Record:
         EVICTIONS.build(cfg.eviction),
         used.executor,
         used.intake,
-        block_size=cfg.engine.block_size,
-        max_num_seqs=cfg.engine.max_num_seqs,
-        max_num_batched_tokens=cfg.engine.max_num_batched_tokens,
-        overlap=cfg.engine.overlap,
-        prefix_caching=cfg.engine.prefix_caching,
+        used.config,
     )
     built = dataclasses.replace(built, engine=engine)
     requested: Any = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, cast
 
 from framework.engine.blame import blaming
+from framework.engine.config import EngineConfig
 from framework.engine.intake import Intake
 from framework.engine.kv_cache import CacheCounters, KVCache
 from framework.engine.output import RequestOutput
@@ -19,7 +19,7 @@ from framework.interfaces.errors import StuckError
 from framework.interfaces.eviction import EvictionPolicy
 from framework.interfaces.executor import Executor, StepBatch, StepResult
 from framework.interfaces.records import RequestRecord, StepRecord
-from framework.interfaces.sampling_params import SamplingParams
+from framework.interfaces.request import RequestSpec
 from framework.interfaces.scheduler import Scheduler, StepPlan
 
 
@@ -37,11 +37,7 @@ class _Flight:
 
 
 class Engine:
-    """Continuous batching over an executor.
-
-    `overlap` is how many steps may be planned and submitted beyond the one being collected: 0 waits for each step, 1
-    hides planning behind the device.
-    """
+    """Continuous batching over an executor."""
 
     def __init__(
         self,
@@ -49,19 +45,17 @@ class Engine:
         eviction: EvictionPolicy,
         executor: Executor,
         intake: Intake,
-        *,
-        block_size: int,
-        max_num_seqs: int,
-        max_num_batched_tokens: int,
-        overlap: int = 1,
-        prefix_caching: bool = True,
+        config: EngineConfig,
     ) -> None:
-        self.scheduler, self.executor, self.intake, self.overlap = scheduler, executor, intake, overlap
+        self.scheduler, self.executor, self.intake, self.config = scheduler, executor, intake, config
         self.observers: list[StepObserver] = []
         self.queue = RequestQueue()
-        self.cache = KVCache(executor.num_blocks, block_size, eviction, prefix_caching=prefix_caching)
+        self.cache = KVCache(executor.num_blocks, config.block_size, eviction, prefix_caching=config.prefix_caching)
         self.plan = Plan(
-            self.queue, self.cache, max_num_batched_tokens=max_num_batched_tokens, max_num_seqs=max_num_seqs
+            self.queue,
+            self.cache,
+            max_num_batched_tokens=config.max_num_batched_tokens,
+            max_num_seqs=config.max_num_seqs,
         )
         self._plan_view = cast(StepPlan, self.plan)  # a plugin passes back the very requests that the queue holds
         self._flights: deque[_Flight] = deque()
@@ -80,48 +74,16 @@ class Engine:
     def has_work(self) -> bool:
         return bool(self.queue.running or self.queue.waiting or self._flights)
 
-    def add_request(
-        self,
-        *,
-        params: SamplingParams,
-        prompt: str | None = None,
-        prompt_token_ids: Sequence[int] | None = None,
-        num_prompt_tokens: int | None = None,
-        prompt_keys: Sequence[int] | None = None,
-        key_tokens: int = 0,
-        want_text: bool = False,
-        arrival_s: float | None = None,
-        priority: int = 0,
-        client: str = "",
-        category: str = "",
-        deadline_s: float | None = None,
-    ) -> int:
+    def add_request(self, spec: RequestSpec) -> int:
         """Queue a request and return its id. Ids count up from 0 in the order of this call, refused ones included.
-
-        With `want_text`, every step's output brings the new text; otherwise only ids, and only at the end. In a
-        simulated run a prompt of `num_prompt_tokens` can be given by `prompt_keys`, one for `key_tokens` tokens each
-        (see `PromptKeys`); no keys at all is a prompt that shares nothing.
 
         Raises:
             ValueError: naming the value, the limit and the remedy; nothing else is disturbed.
         """
         request_id = self._next_id
         self._next_id += 1
-        request = self.intake.build(
-            request_id,
-            params=params,
-            prompt=prompt,
-            prompt_token_ids=prompt_token_ids,
-            num_prompt_tokens=num_prompt_tokens,
-            prompt_keys=prompt_keys,
-            key_tokens=key_tokens,
-            want_text=want_text,
-            arrival_s=self.clock.now_s() if arrival_s is None else arrival_s,
-            priority=priority,
-            client=client,
-            category=category,
-            deadline_s=deadline_s,
-        )
+        now_s = self.clock.now_s() if spec.arrival_s is None else spec.arrival_s
+        request = self.intake.build(request_id, spec, arrival_s=now_s)
         self.enqueue(request)
         return request_id
 
@@ -151,7 +113,7 @@ class Engine:
             return self._step()
 
     def _step(self) -> list[RequestOutput]:
-        while len(self._flights) <= self.overlap and (self.queue.running or self.queue.waiting):
+        while len(self._flights) <= self.config.overlap and (self.queue.running or self.queue.waiting):
             if not self._submit():
                 break
         if not self._flights:
@@ -223,7 +185,7 @@ class Engine:
                 reason = "length"
             if reason is not None:
                 outputs.append(self._finish(request, reason, new_token_ids=[token_id]))
-            elif request.streams:
+            elif request.spec.streams:
                 assert request.text is not None
                 outputs.append(
                     RequestOutput(request_id=request.id, new_token_ids=[token_id], text_delta=request.text.take_delta())
@@ -250,7 +212,7 @@ class Engine:
         return RequestOutput(
             request_id=request.id,
             new_token_ids=new_token_ids,
-            text_delta=delta if request.streams else "",
+            text_delta=delta if request.spec.streams else "",
             finished=True,
             finish_reason=reason,
             token_ids=request.output_ids,
@@ -262,7 +224,7 @@ class Engine:
     def _request_record(self, request: Request, reason: str) -> RequestRecord:
         return RequestRecord(
             request_id=request.id,
-            client=request.client,
+            client=request.spec.client,
             arrival_s=request.arrival_s,
             scheduled_s=request.scheduled_s,
             first_token_s=request.token_times_s[0] if request.token_times_s else None,
@@ -272,8 +234,8 @@ class Engine:
             num_cached_tokens=request.num_cached_tokens,
             num_preemptions=request.num_preemptions,
             finish_reason=reason,
-            category=request.category,
-            deadline_s=request.deadline_s,
+            category=request.spec.category,
+            deadline_s=request.spec.deadline_s,
             token_times_s=request.token_times_s,
         )
 

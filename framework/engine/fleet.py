@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from framework.engine.blame import blaming
 from framework.engine.engine import Engine, StepObserver
 from framework.engine.output import RequestOutput
 from framework.interfaces.errors import PluginError
 from framework.interfaces.records import StepRecord
+from framework.interfaces.request import RequestSpec
 from framework.interfaces.router import Router
 
 
@@ -66,7 +66,7 @@ class Fleet:
     def has_work(self) -> bool:
         return any(replica.engine.has_work for replica in self.replicas)
 
-    def add_request(self, *, arrival_s: float | None = None, **request: Any) -> int:
+    def add_request(self, spec: RequestSpec) -> int:
         """As `Engine.add_request`; ids count up over all replicas. Arrivals must come in order of time.
 
         Raises:
@@ -75,9 +75,9 @@ class Fleet:
         """
         request_id = self._next_id
         self._next_id += 1
-        now_s = self.clock.now_s() if arrival_s is None else arrival_s
+        now_s = self.clock.now_s() if spec.arrival_s is None else spec.arrival_s
         first = self.replicas[0].engine
-        built = first.intake.build(request_id, arrival_s=now_s, **request)  # alike in every replica
+        built = first.intake.build(request_id, spec, arrival_s=now_s)  # alike in every replica
         for replica in self.replicas:
             replica.settle(now_s)
         with blaming():

@@ -12,6 +12,7 @@ import numpy as np
 from framework.engine.output import TextTracker
 from framework.engine.request import Request
 from framework.interfaces.prompt_keys import PromptKeys
+from framework.interfaces.request import RequestSpec
 from framework.interfaces.sampling_params import SamplingParams
 
 
@@ -32,35 +33,19 @@ class Intake:
     refuses: Any = field(default=lambda params: None)
     simulated_block_size: int | None = None
 
-    def build(
-        self,
-        request_id: int,
-        *,
-        prompt: str | None = None,
-        prompt_token_ids: Sequence[int] | None = None,
-        num_prompt_tokens: int | None = None,
-        prompt_keys: Sequence[int] | None = None,
-        key_tokens: int = 0,
-        params: SamplingParams,
-        want_text: bool = False,
-        arrival_s: float,
-        priority: int = 0,
-        client: str = "",
-        category: str = "",
-        deadline_s: float | None = None,
-    ) -> Request:
+    def build(self, request_id: int, spec: RequestSpec, *, arrival_s: float) -> Request:
         """Check and build.
 
         Raises:
             ValueError: naming the value, the limit and the remedy.
         """
-        keys = None
-        if prompt_keys is None:
-            token_ids = self._token_ids(prompt, prompt_token_ids)
+        keys, params = None, spec.params
+        if spec.prompt_keys is None:
+            token_ids = self._token_ids(spec.prompt, spec.prompt_token_ids)
             num_prompt = len(token_ids)
         else:
-            keys = self._keys(prompt, prompt_token_ids, num_prompt_tokens, prompt_keys, key_tokens)
-            token_ids, num_prompt = array("i"), num_prompt_tokens or 0
+            keys = self._keys(spec, spec.prompt_keys)
+            token_ids, num_prompt = array("i"), spec.num_prompt_tokens or 0
         self._check_length(num_prompt)
         self._check_params(params)
         stops = params.stop_token_ids + (() if params.ignore_eos else self.eos_token_ids)
@@ -70,22 +55,17 @@ class Intake:
             keys=keys,
             num_prompt=num_prompt,
             max_total_tokens=min(num_prompt + params.max_tokens, self.max_model_len),
-            params=params,
+            spec=spec,
             seed=params.seed if params.seed is not None else mix_seed(self.seed, request_id),
             stop_ids=frozenset(() if self.simulated_block_size is not None else stops),
             arrival_s=arrival_s,
-            priority=priority,
-            client=client,
-            category=category,
-            deadline_s=deadline_s,
         )
-        if want_text or params.stop:
+        if spec.streams or params.stop:
             if self.tokenizer is None:
                 raise ValueError(
                     "text output or stop strings were asked for, but this model has no tokenizer; set model.tokenizer"
                 )
             request.text = TextTracker(self.tokenizer.stream_decoder(), params.stop)
-            request.streams = want_text
         return request
 
     def _token_ids(self, prompt: str | None, prompt_token_ids: Sequence[int] | None) -> array[int]:
@@ -121,25 +101,18 @@ class Intake:
             raise ValueError(f"prompt token id {bad} is out of range; this model's ids are 0 to {self.vocab_size - 1}")
         return token_ids
 
-    def _keys(
-        self,
-        prompt: str | None,
-        prompt_token_ids: Sequence[int] | None,
-        num_prompt_tokens: int | None,
-        keys: Sequence[int],
-        key_tokens: int,
-    ) -> PromptKeys:
-        if prompt is not None or prompt_token_ids is not None:
+    def _keys(self, spec: RequestSpec, keys: Sequence[int]) -> PromptKeys:
+        if spec.prompt is not None or spec.prompt_token_ids is not None:
             raise ValueError("a request takes either prompt_keys or a prompt, but both were given")
         if self.simulated_block_size is None:
             raise ValueError(
                 "prompt_keys were given, but a model needs tokens: use executor=simulated, or pass prompt_token_ids"
             )
-        if num_prompt_tokens is None or num_prompt_tokens < 1:
-            raise ValueError(f"num_prompt_tokens={num_prompt_tokens} of a prompt by keys must be at least 1")
+        if spec.num_prompt_tokens is None or spec.num_prompt_tokens < 1:
+            raise ValueError(f"num_prompt_tokens={spec.num_prompt_tokens} of a prompt by keys must be at least 1")
         size = self.simulated_block_size
         return PromptKeys.of(
-            keys, key_tokens=key_tokens if keys else size, block_size=size, num_prompt=num_prompt_tokens
+            keys, key_tokens=spec.key_tokens if keys else size, block_size=size, num_prompt=spec.num_prompt_tokens
         )
 
     def _check_length(self, num_prompt: int) -> None:

@@ -9,6 +9,7 @@ from framework.engine.block import Block
 from framework.engine.output import TextTracker
 from framework.interfaces.executor import TokenLogprobs
 from framework.interfaces.prompt_keys import PromptKeys
+from framework.interfaces.request import RequestSpec
 from framework.interfaces.sampling_params import SamplingParams
 
 EVERYTHING = 1 << 62
@@ -25,14 +26,11 @@ class Request:
     num_prompt: int
     max_total_tokens: int
     """It ends when it has this many: prompt + max_tokens, or the model's length limit."""
-    params: SamplingParams
+    spec: RequestSpec
+    """What its sender asked for."""
+    arrival_s: float
     seed: int
     stop_ids: frozenset[int]
-    arrival_s: float
-    priority: int = 0
-    client: str = ""
-    category: str = ""
-    deadline_s: float | None = None
 
     keys: PromptKeys | None = None
     """What stands for the prompt's tokens in a simulated run that has no ids."""
@@ -76,13 +74,31 @@ class Request:
     token_times_s: array[float] = field(default_factory=lambda: array("d"))
     logprobs: list[TokenLogprobs] = field(default_factory=list)
     text: TextTracker | None = None
-    streams: bool = False
-    """Whether every new piece of text is reported, not only the end."""
 
     def __post_init__(self) -> None:
         self.num_known = self.num_tokens = self.num_prompt
         if self.keys is not None:
             self.shareable_tokens = self.keys.num_tokens
+
+    @property
+    def params(self) -> SamplingParams:
+        return self.spec.params
+
+    @property
+    def priority(self) -> int:
+        return self.spec.priority
+
+    @property
+    def client(self) -> str:
+        return self.spec.client
+
+    @property
+    def category(self) -> str:
+        return self.spec.category
+
+    @property
+    def deadline_s(self) -> float | None:
+        return self.spec.deadline_s
 
     @property
     def finished(self) -> bool:

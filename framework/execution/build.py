@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
+from framework.engine.config import EngineConfig
 from framework.engine.engine import Engine
 from framework.engine.intake import Intake
 from framework.execution.built import BuiltEngine
@@ -22,6 +23,7 @@ from framework.execution.rank.compiled import compile_seconds
 from framework.execution.rank.local import LocalExecutor
 from framework.execution.rank.rank import OnDevice, Rank, build_rank, call_here
 from framework.interfaces.eviction import EvictionPolicy, NeedsFuture
+from framework.interfaces.request import RequestSpec
 from framework.interfaces.sampling_params import SamplingParams
 from framework.interfaces.scheduler import Scheduler
 from framework.models.config import ModelConfig
@@ -106,11 +108,13 @@ def _engine_around(cfg: DictConfig, choices: Choices, rank: Rank, executor: Loca
         Engine,
         executor=executor,
         intake=_intake(cfg, rank.loaded, rank.max_model_len, type(choices.sampler).unsupported_reason),
-        block_size=choices.spec.block_size,
-        max_num_seqs=choices.spec.max_num_seqs,
-        max_num_batched_tokens=choices.spec.max_num_batched_tokens,
-        overlap=cfg.engine.overlap,
-        prefix_caching=cfg.engine.prefix_caching,
+        config=EngineConfig(
+            block_size=choices.spec.block_size,
+            max_num_seqs=choices.spec.max_num_seqs,
+            max_num_batched_tokens=choices.spec.max_num_batched_tokens,
+            overlap=cfg.engine.overlap,
+            prefix_caching=cfg.engine.prefix_caching,
+        ),
     )
 
 
@@ -158,12 +162,9 @@ def _costs(config: ModelConfig, dtype: torch.dtype, kv_dtype: torch.dtype) -> Mo
 def _warm_up(engine: Engine) -> None:
     """One short request, so that lazily built kernels and buffers are in no number; it leaves no trace."""
     num_prompt = max(1, min(8, engine.intake.max_model_len - 2))
-    engine.add_request(
-        prompt_token_ids=[0] * num_prompt,
-        params=SamplingParams(
-            temperature=0, max_tokens=min(2, engine.intake.max_model_len - num_prompt), ignore_eos=True
-        ),
-    )
+    most = min(2, engine.intake.max_model_len - num_prompt)
+    params = SamplingParams(temperature=0, max_tokens=most, ignore_eos=True)
+    engine.add_request(RequestSpec(prompt_token_ids=[0] * num_prompt, params=params))
     while engine.has_work:
         engine.step()
     engine.reset()

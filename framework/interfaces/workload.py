@@ -3,51 +3,33 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar
 
-from framework.interfaces.sampling_params import SamplingParams
+from framework.interfaces.request import RequestSpec
 
 
-@dataclass(slots=True, kw_only=True)
-class TimedRequest:
-    """One request and when it arrives.
+@dataclass(slots=True, frozen=True, kw_only=True)
+class TimedRequest(RequestSpec):
+    """One request of a workload: what the engine will be asked, when, and what comes before it.
 
-    Exactly one of `prompt_token_ids`, `prompt`, `messages` and `prompt_keys` is set.
+    Exactly one of `prompt_token_ids`, `prompt`, `messages` and `prompt_keys` is set. `prepare` replaces the others by
+    ids, and keys too unless the executor takes them.
     """
 
     arrival_s: float = 0.0
-    """Seconds since start; when a client would have sent it, however busy the engine is."""
     after: int | None = None
     """Place in the workload of the request that it follows: it arrives `delay_s` after that one has ended, and its
     prompt, given as token ids, continues that one's prompt and output. `arrival_s` is not used."""
     delay_s: float = 0.0
-    prompt_token_ids: Sequence[int] | None = None
-    prompt: str | None = None
     messages: list[dict[str, str]] | None = None
     """A conversation for the model's chat template: `[{"role": "user", "content": "..."}]`."""
-    prompt_keys: Sequence[int] | None = None
-    """A prompt of `num_prompt_tokens` known only by what it shares: key i stands for its tokens from i * `key_tokens`
-    on, equal keys for equal tokens, no keys for a prompt that shares nothing. For simulated executors; `prepare` draws
-    ids for the others."""
-    num_prompt_tokens: int | None = None
-    key_tokens: int = 0
-    params: SamplingParams = field(default_factory=SamplingParams)
-    priority: int = 0
-    """Lower runs earlier."""
-    client: str = ""
-    category: str = ""
-    """What kind of request it is, such as "chat" or "api", for policies that tell kinds apart."""
-    deadline_s: float | None = None
-    """When its first token is due, seconds since start."""
     label: str = ""
     """The prompt as a person wrote it, for printed answers and `outputs.jsonl`."""
     origin: str = ""
     """Where it was read ("trace.jsonl:17"), put in front of the reason if it is refused."""
-    streams: bool = False
-    """Whether its text is wanted after every step, not only at the end; set by `prepare`."""
     error: str = ""
     """Why it is rejected without asking the engine; the other requests run."""
 

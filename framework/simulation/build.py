@@ -7,6 +7,7 @@ import time
 
 from omegaconf import DictConfig
 
+from framework.engine.config import EngineConfig
 from framework.engine.engine import Engine
 from framework.engine.fleet import Fleet
 from framework.engine.intake import Intake
@@ -122,11 +123,13 @@ def build_replica(
         EVICTIONS.build(cfg.eviction),
         executor,
         intake,
-        block_size=engine.block_size,
-        max_num_seqs=engine.max_num_seqs,
-        max_num_batched_tokens=engine.max_num_batched_tokens,
-        overlap=engine.overlap,
-        prefix_caching=engine.prefix_caching,
+        EngineConfig(
+            block_size=engine.block_size,
+            max_num_seqs=engine.max_num_seqs,
+            max_num_batched_tokens=engine.max_num_batched_tokens,
+            overlap=engine.overlap,
+            prefix_caching=engine.prefix_caching,
+        ),
     )
 
 

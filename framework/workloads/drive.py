@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from framework.interfaces.clock import Clock
 from framework.interfaces.observer import Observer, Output
 from framework.interfaces.records import RequestRecord
-from framework.interfaces.sampling_params import SamplingParams
+from framework.interfaces.request import RequestSpec
 from framework.interfaces.workload import TimedRequest
 from framework.workloads.entry_queue import EntryQueue
 
@@ -25,19 +25,7 @@ class DrivenEngine(Protocol):
     def clock(self) -> Clock: ...
     @property
     def has_work(self) -> bool: ...
-    def add_request(
-        self,
-        *,
-        prompt_token_ids: Sequence[int] | None = None,
-        prompt: str | None = None,
-        params: SamplingParams,
-        want_text: bool = False,
-        arrival_s: float | None = None,
-        priority: int = 0,
-        client: str = "",
-        category: str = "",
-        deadline_s: float | None = None,
-    ) -> int: ...
+    def add_request(self, spec: RequestSpec) -> int: ...
     def step(self) -> Sequence[Output]: ...
     def abort(self, request_id: int) -> Output | None: ...
 
@@ -102,16 +90,7 @@ def _add(engine: DrivenEngine, request: TimedRequest, observers: Sequence[Observ
     error = request.error
     if not error:
         try:
-            request_id = engine.add_request(
-                **prompt_arguments(request),
-                params=request.params,
-                want_text=request.streams,
-                arrival_s=request.arrival_s,
-                priority=request.priority,
-                client=request.client,
-                category=request.category,
-                deadline_s=request.deadline_s,
-            )
+            request_id = engine.add_request(request)
         except ValueError as refusal:
             error = str(refusal)
     if not error:
@@ -139,14 +118,3 @@ def _add(engine: DrivenEngine, request: TimedRequest, observers: Sequence[Observ
     for observer in observers:
         observer.on_reject(record, request)
     return None
-
-
-def prompt_arguments(request: TimedRequest) -> dict[str, Any]:
-    """The keywords of `Engine.add_request` that say what the prompt is."""
-    if request.prompt_keys is None:
-        return {"prompt_token_ids": request.prompt_token_ids, "prompt": request.prompt}
-    return {
-        "num_prompt_tokens": request.num_prompt_tokens,
-        "prompt_keys": request.prompt_keys,
-        "key_tokens": request.key_tokens,
-    }

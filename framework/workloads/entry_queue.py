@@ -71,5 +71,4 @@ class EntryQueue:
             self._push(follower, dataclasses.replace(turn, error=error), now_s)
 
     def _push(self, place: int, request: TimedRequest, arrival_s: float) -> None:
-        request.arrival_s = arrival_s
-        heapq.heappush(self._ready, (arrival_s, place, request))
+        heapq.heappush(self._ready, (arrival_s, place, dataclasses.replace(request, arrival_s=arrival_s)))

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from framework.engine.engine import Engine
 from framework.engine.fleet import Fleet
 from framework.interfaces.errors import IncompatibleError
 from framework.interfaces.eviction import NeedsFuture
+from framework.interfaces.request import RequestSpec
 from framework.interfaces.sampling_params import SamplingParams
 from framework.interfaces.workload import TimedRequest
-from framework.workloads.drive import prompt_arguments
 
 
 def tell_future(engine: Engine | Fleet, requests: Sequence[TimedRequest]) -> None:
@@ -31,20 +31,19 @@ def tell_future(engine: Engine | Fleet, requests: Sequence[TimedRequest]) -> Non
             f"{needs}, and here some prompts continue answers that are not known yet; choose a workload whose prompts "
             f"are, or another eviction policy"
         )
-    announce(engine, (prompt_arguments(request) for request in requests if not request.error))
+    announce(engine, (request for request in requests if not request.error))
 
 
-def announce(engine: Engine, prompts: Iterable[Mapping[str, Any]]) -> None:
-    """The same with keywords of `Engine.add_request`, in the order of the calls to come; a prompt that the engine will
-    refuse looks for nothing."""
+def announce(engine: Engine, specs: Iterable[RequestSpec]) -> None:
+    """Announce requests in the order in which they will be added. One that the engine will refuse looks for nothing."""
     policy = engine.cache.policy
     if isinstance(policy, NeedsFuture):
-        policy.on_future([_blocks(engine, number, prompt) for number, prompt in enumerate(prompts)])
+        policy.on_future([_blocks(engine, number, spec) for number, spec in enumerate(specs)])
 
 
-def _blocks(engine: Engine, number: int, prompt: Mapping[str, Any]) -> list[int]:
+def _blocks(engine: Engine, number: int, spec: RequestSpec) -> list[int]:
     try:
-        request = engine.intake.build(number, params=SamplingParams(), arrival_s=0.0, **prompt)
+        request = engine.intake.build(number, replace(spec, params=SamplingParams(), streams=False), arrival_s=0.0)
     except ValueError:
         return []
     return engine.cache.prompt_path(request)

@@ -43,19 +43,19 @@ def request_from_line(line: str, where: str, defaults: Mapping[str, object]) -> 
     for key, value in row.items():
         if not _has_type(key, value):
             raise ValueError(f"{where}: {key}={_short(value)} has the wrong type; expected {_EXPECTED[key]}")
-    request = TimedRequest(**{key: row[key] for key in (*PROMPT_KEYS, *REQUEST_KEYS) if key in row})
-    if request.arrival_s < 0:
-        raise ValueError(f"{where}: arrival_s={request.arrival_s} must be at least 0")
+    fields: dict[str, Any] = {key: row[key] for key in (*PROMPT_KEYS, *REQUEST_KEYS) if key in row}
+    if fields.get("arrival_s", 0) < 0:
+        raise ValueError(f"{where}: arrival_s={fields['arrival_s']} must be at least 0")
     if len(given) > 1:
-        request.error = f"{where}: takes exactly one of {', '.join(PROMPT_KEYS)}; it has {' and '.join(given)}"
+        fields["error"] = f"{where}: takes exactly one of {', '.join(PROMPT_KEYS)}; it has {' and '.join(given)}"
     params: dict[str, Any] = {**defaults, **{key: row[key] for key in PARAM_KEYS if key in row}}
     if "logit_bias" in params:  # JSON has string keys only
         params["logit_bias"] = {int(key): value for key, value in params["logit_bias"].items()}
     try:
-        request.params = SamplingParams(**params)
+        fields["params"] = SamplingParams(**params)
     except ValueError as error:
-        request.error = request.error or f"{where}: {error}"
-    return request
+        fields.setdefault("error", f"{where}: {error}")
+    return TimedRequest(**fields)
 
 
 _EXPECTED = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from framework.interfaces.workload import TimedRequest, Workload, WorkloadContext
@@ -28,12 +29,11 @@ def prepare(workload: Workload, context: WorkloadContext) -> list[TimedRequest]:
             )
         else:
             last_s = request.arrival_s
-        request.streams = workload.prints_answers
-        _tokenize(request, context.tokenizer)
+        request = replace(request, streams=workload.prints_answers, **_tokenized(request, context.tokenizer))
         if context.needs_token_ids and request.prompt_keys is not None and not request.error:
             seed = workload.seed_for(context)
-            request.prompt_token_ids = draw_prompt(request, len(prepared), seed=seed, vocab_size=context.vocab_size)
-            request.prompt_keys = None
+            ids = draw_prompt(request, len(prepared), seed=seed, vocab_size=context.vocab_size)
+            request = replace(request, prompt_token_ids=ids, prompt_keys=None)
         prepared.append(request)
     if not prepared:
         raise ValueError(f"the workload {type(workload).__name__} has 0 requests, at least 1 is needed")
@@ -51,31 +51,28 @@ def _check_follow_up(request: TimedRequest, earlier: list[TimedRequest]) -> None
         raise ValueError(f"request {place} follows request {after}: the prompts of both must have prompt_token_ids")
 
 
-def _tokenize(request: TimedRequest, tokenizer: Any) -> None:
+def _tokenized(request: TimedRequest, tokenizer: Any) -> dict[str, Any]:
+    """The fields of `request` that change when its text becomes token ids."""
     given = [name for name in PROMPTS if getattr(request, name) is not None]
     if request.error:
-        return
+        return {}
     if len(given) != 1:
         found = " and ".join(given) or "none of them"
-        request.error = f"a request takes exactly one of {', '.join(PROMPTS)}; it has {found}"
-        return
+        return {"error": f"a request takes exactly one of {', '.join(PROMPTS)}; it has {found}"}
     if request.prompt_token_ids is not None or request.prompt_keys is not None:
-        return
+        return {}
     if tokenizer is None:
         raise ValueError(f"{given[0]} needs a tokenizer and the model has none; pass prompt_token_ids instead")
     if request.prompt is not None:
-        request.label = request.label or request.prompt
-        request.prompt_token_ids = list(tokenizer.encode(request.prompt))
-        request.prompt = None
-    elif request.messages is not None:
-        request.label = request.label or (request.messages[-1]["content"] if request.messages else "")
-        if not tokenizer.has_chat_template:
-            raise ValueError("messages need a chat template and the model's tokenizer has none; pass prompt instead")
-        if not request.messages:
-            request.error = "messages=[] must hold at least 1 message; pass one with role user"
-            return
-        try:
-            request.prompt_token_ids = tokenizer.apply_chat_template(request.messages)
-        except ValueError as error:  # the template refuses these messages: other requests may be fine
-            request.error = str(error)
-        request.messages = None
+        ids = list(tokenizer.encode(request.prompt))
+        return {"label": request.label or request.prompt, "prompt_token_ids": ids, "prompt": None}
+    assert request.messages is not None
+    if not tokenizer.has_chat_template:
+        raise ValueError("messages need a chat template and the model's tokenizer has none; pass prompt instead")
+    if not request.messages:
+        return {"error": "messages=[] must hold at least 1 message; pass one with role user"}
+    changed: dict[str, Any] = {"label": request.label or request.messages[-1]["content"], "messages": None}
+    try:
+        return {**changed, "prompt_token_ids": tokenizer.apply_chat_template(request.messages)}
+    except ValueError as error:  # the template refuses these messages: other requests may be fine
+        return {**changed, "error": str(error)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Literal, get_args
 
 import numpy as np
@@ -122,9 +123,7 @@ class Sessions(Workload):
             for request in self._session(rng, context, session, system, place):
                 if place == self.num_requests:
                     return
-                if request.after is None:
-                    request.arrival_s = arrival_s
-                yield request
+                yield request if request.after is not None else replace(request, arrival_s=arrival_s)
                 place += 1
 
     def _session(

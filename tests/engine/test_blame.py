@@ -6,6 +6,7 @@ import pytest
 
 from framework.interfaces import EvictionPolicy, Queue, Scheduler, StepPlan
 from framework.interfaces.errors import PluginError
+from framework.interfaces.request import RequestSpec
 from framework.registry import EVICTIONS, SCHEDULERS
 from tests.engine.shadow import make_engine, params
 from tests.engine.traces import discover
@@ -32,7 +33,7 @@ class PreemptsWaiting(Scheduler):
 def run(scheduler: Scheduler, eviction: EvictionPolicy) -> None:
     engine = make_engine(scheduler, eviction, num_blocks=8, block_size=4)
     for start in range(6):
-        engine.add_request(prompt_token_ids=range(start * 100, start * 100 + 20), params=params(8))
+        engine.add_request(RequestSpec(prompt_token_ids=range(start * 100, start * 100 + 20), params=params(8)))
     while engine.has_work:
         engine.step()
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from framework.app.experiment import run_cell
 from framework.config.compose import compose
+from framework.engine.config import EngineConfig
 from framework.engine.engine import Engine
 from framework.engine.fleet import Fleet
 from framework.engine.intake import Intake
@@ -20,6 +21,7 @@ from framework.interfaces.clock import VirtualClock
 from framework.interfaces.errors import PluginError
 from framework.interfaces.graph import GraphLimits
 from framework.interfaces.records import RequestRecord
+from framework.interfaces.request import RequestSpec
 from framework.interfaces.router import ReplicaView, Router
 from framework.interfaces.sampling_params import SamplingParams
 from framework.interfaces.scheduler import RequestView
@@ -51,10 +53,12 @@ def engine(overlap: int = 1, num_blocks: int = 40, scheduler: str = "chunked_pre
             clock=VirtualClock(),
         ),
         Intake(vocab_size=1000, max_model_len=120, simulated_block_size=BLOCK_SIZE),
-        block_size=BLOCK_SIZE,
-        max_num_seqs=MAX_SEQS,
-        max_num_batched_tokens=BUDGET,
-        overlap=overlap,
+        EngineConfig(
+            block_size=BLOCK_SIZE,
+            max_num_seqs=MAX_SEQS,
+            max_num_batched_tokens=BUDGET,
+            overlap=overlap,
+        ),
     )
 
 
@@ -178,14 +182,14 @@ def test_an_abort_is_one_of_the_replica_that_has_it() -> None:
     router = Spy([0, 1, 0])
     fleet = Fleet([engine(), engine()], router)
     for request in (timed(0, 9, 50), timed(0, 8, 50)):
-        fleet.add_request(prompt_token_ids=request.prompt_token_ids, params=request.params, arrival_s=0.0)
+        fleet.add_request(RequestSpec(prompt_token_ids=request.prompt_token_ids, params=request.params, arrival_s=0.0))
     fleet.step()
     output = fleet.abort(1)
     assert output is not None
     assert output.record is not None
     assert (output.record.replica, output.finish_reason) == (1, "abort")
     assert fleet.abort(1) is None
-    fleet.add_request(prompt_token_ids=[1], params=SamplingParams(max_tokens=1), arrival_s=99.0)
+    fleet.add_request(RequestSpec(prompt_token_ids=[1], params=SamplingParams(max_tokens=1), arrival_s=99.0))
     assert router.seen[-1][1] == [(1, 9), (0, 0)]
 
 

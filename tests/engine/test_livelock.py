@@ -6,6 +6,7 @@ import pytest
 
 from framework.engine import livelock
 from framework.interfaces.errors import PluginError
+from framework.interfaces.request import RequestSpec
 from framework.interfaces.scheduler import Queue, Scheduler, StepPlan
 from plugins.eviction.lru import LRU
 from tests.conformance.broken_schedulers import AddsAndPreempts, PreemptsInTurn
@@ -18,7 +19,9 @@ def run(scheduler: Scheduler, *max_tokens: int, overlap: int = 0, prompt_tokens:
     """Serve requests to their end and return how often they were preempted."""
     engine = make_engine(scheduler, LRU(), prefix_caching=False, overlap=overlap, num_blocks=512)
     for number, most in enumerate(max_tokens):
-        engine.add_request(prompt_token_ids=[number + 1] * prompt_tokens, params=params(most, ignore_eos=True))
+        engine.add_request(
+            RequestSpec(prompt_token_ids=[number + 1] * prompt_tokens, params=params(most, ignore_eos=True))
+        )
     outputs = []
     while engine.has_work:
         outputs += [output for output in engine.step() if output.finished]

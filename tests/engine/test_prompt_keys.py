@@ -7,11 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from framework.conformance.kit.invariants import check_invariants
+from framework.engine.config import EngineConfig
 from framework.engine.engine import Engine
 from framework.engine.intake import Intake
 from framework.interfaces.cost_model import Deployment, Hardware, ModelShape
 from framework.interfaces.graph import GraphLimits
 from framework.interfaces.prompt_keys import PromptKeys
+from framework.interfaces.request import RequestSpec
 from framework.interfaces.sampling_params import SamplingParams
 from framework.registry import COST_MODELS, EVICTIONS, GRAPHS, SCHEDULERS
 from framework.simulation.executor import SimulatedExecutor
@@ -45,10 +47,12 @@ def engine(block_size: int, num_blocks: int, *, overlap: int = 1, max_num_seqs: 
         EVICTIONS.build({"name": "lru"}),
         executor,
         intake,
-        block_size=block_size,
-        max_num_seqs=max_num_seqs,
-        max_num_batched_tokens=64,
-        overlap=overlap,
+        EngineConfig(
+            block_size=block_size,
+            max_num_seqs=max_num_seqs,
+            max_num_batched_tokens=64,
+            overlap=overlap,
+        ),
     )
 
 
@@ -60,7 +64,7 @@ def tokens_of(keys: list[int], key_tokens: int, num_tokens: int) -> list[int]:
 def serve(served: Engine, prompts: list[dict[str, object]]) -> list[tuple[int, int, int]]:
     """(request, cached tokens, output tokens) of each, with the invariants checked after each step."""
     for prompt in prompts:
-        served.add_request(params=SamplingParams(max_tokens=3, ignore_eos=True), **prompt)  # type: ignore[arg-type]
+        served.add_request(RequestSpec(params=SamplingParams(max_tokens=3, ignore_eos=True), **prompt))  # type: ignore[arg-type]
     found = []
     while served.has_work:
         for output in served.step():
@@ -106,7 +110,7 @@ def test_a_preempted_prompt_by_key_recomputes_its_outputs() -> None:
     served = engine(4, 16, max_num_seqs=4)
     prompts = [{"prompt_keys": [i, 10 + i, 20 + i], "key_tokens": 4, "num_prompt_tokens": 12} for i in range(4)]
     for prompt in prompts:
-        served.add_request(params=SamplingParams(max_tokens=20, ignore_eos=True), **prompt)  # type: ignore[arg-type]
+        served.add_request(RequestSpec(params=SamplingParams(max_tokens=20, ignore_eos=True), **prompt))  # type: ignore[arg-type]
     records = []
     while served.has_work:
         records += [output.record for output in served.step()]
@@ -125,15 +129,14 @@ def test_sizes_that_do_not_line_up_are_refused() -> None:
 def test_an_engine_with_a_model_wants_tokens() -> None:
     intake = Intake(vocab_size=10, max_model_len=100)
     with pytest.raises(ValueError, match="a model needs tokens: use executor=simulated"):
-        intake.build(
-            0, prompt=None, prompt_token_ids=None, num_prompt_tokens=8, prompt_keys=[1], key_tokens=8,
-            params=SamplingParams(), arrival_s=0.0,
-        )  # fmt: skip
+        intake.build(0, RequestSpec(num_prompt_tokens=8, prompt_keys=[1], key_tokens=8), arrival_s=0.0)
 
 
 def test_long_prompts_by_key_stay_small() -> None:
     served = engine(512, 256)
     served.add_request(
-        params=SamplingParams(max_tokens=1), prompt_keys=range(24), key_tokens=512, num_prompt_tokens=12_000
+        RequestSpec(
+            params=SamplingParams(max_tokens=1), prompt_keys=range(24), key_tokens=512, num_prompt_tokens=12_000
+        )
     )
     assert len(served.queue.waiting[0].token_ids) == 0

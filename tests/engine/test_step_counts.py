@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from framework.interfaces.records import StepRecord
+from framework.interfaces.request import RequestSpec
 from framework.interfaces.scheduler import Queue, Scheduler, StepPlan
 from plugins.eviction.lru import LRU
 from tests.engine.shadow import make_engine, params
@@ -39,7 +40,9 @@ def test_events_of_plans_without_a_step_are_counted(overlap: int) -> None:
     engine = make_engine(PreemptsBetweenSteps(), LRU(), overlap=overlap, num_blocks=16, block_size=4)
     engine.observers.append(steps := Steps())
     for start in range(3):
-        engine.add_request(prompt_token_ids=range(start * 100, start * 100 + 9), params=params(8, ignore_eos=True))
+        engine.add_request(
+            RequestSpec(prompt_token_ids=range(start * 100, start * 100 + 9), params=params(8, ignore_eos=True))
+        )
     records = []
     while engine.has_work:
         records += [output.record for output in engine.step() if output.record is not None]

@@ -13,6 +13,7 @@ from framework.app.experiment import run_cell
 from framework.config.compose import compose
 from framework.engine.fleet import Fleet
 from framework.interfaces.errors import IncompatibleError
+from framework.interfaces.request import RequestSpec
 from framework.interfaces.workload import TimedRequest
 from framework.records.record import read_record
 from framework.records.tracking.base import CellInfo
@@ -52,9 +53,9 @@ def turns() -> Prompts:
 def hits(name: str, prompts: Callable[[], Prompts], num_blocks: int) -> int:
     """Blocks found while the prompts are served one after the other."""
     engine = make_engine(ChunkedPrefill(), EVICTIONS.get(name)(), num_blocks=num_blocks, max_num_seqs=1)
-    announce(engine, ({"prompt_token_ids": prompt} for prompt in prompts()))
+    announce(engine, (RequestSpec(prompt_token_ids=prompt) for prompt in prompts()))
     for prompt in prompts():
-        engine.add_request(prompt_token_ids=prompt, params=params(1))
+        engine.add_request(RequestSpec(prompt_token_ids=prompt, params=params(1)))
     while engine.has_work:
         engine.step()
     return engine.cache.counters.hit_blocks
@@ -76,9 +77,9 @@ def test_requests_that_run_together_and_preempt_each_other() -> None:
 
     def served(name: str) -> int:
         engine = make_engine(ChunkedPrefill(), EVICTIONS.get(name)(), num_blocks=30, max_num_seqs=4)
-        announce(engine, ({"prompt_token_ids": prompt} for prompt in turns()))
+        announce(engine, (RequestSpec(prompt_token_ids=prompt) for prompt in turns()))
         for prompt in turns():
-            engine.add_request(prompt_token_ids=prompt, params=params(9, ignore_eos=True))
+            engine.add_request(RequestSpec(prompt_token_ids=prompt, params=params(9, ignore_eos=True)))
         preemptions = 0
         while engine.has_work:
             preemptions += sum(output.record.num_preemptions for output in engine.step() if output.record)
@@ -91,7 +92,7 @@ def test_requests_that_run_together_and_preempt_each_other() -> None:
 def test_refused_prompts_keep_their_numbers() -> None:
     policy = Belady()
     engine = make_engine(ChunkedPrefill(), policy, num_blocks=4)
-    announce(engine, ({"prompt_token_ids": prompt} for prompt in [(1,) * 500, (), (2,) * 5]))
+    announce(engine, (RequestSpec(prompt_token_ids=prompt) for prompt in [(1,) * 500, (), (2,) * 5]))
     assert policy._uses is not None
     assert list(policy._uses.values()) == [[2]]
 

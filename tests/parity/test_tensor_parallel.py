@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 from framework.app.llm import LLM
+from framework.engine.config import EngineConfig
 from framework.engine.engine import Engine
 from framework.engine.output import RequestOutput
+from framework.interfaces.request import RequestSpec
 from framework.interfaces.sampling_params import SamplingParams
 from framework.registry import EVICTIONS, SCHEDULERS
 
@@ -69,13 +71,15 @@ def run(llm: LLM, asked: list[SamplingParams], **settings: Any) -> list[RequestO
             EVICTIONS.build({"name": "lru"}),
             executor,
             llm.engine.intake,  # type: ignore[union-attr]
-            block_size=4,
-            max_num_seqs=6,
-            max_num_batched_tokens=settings.pop("max_num_batched_tokens", 256),
-            **settings,
+            EngineConfig(
+                block_size=4,
+                max_num_seqs=6,
+                max_num_batched_tokens=settings.pop("max_num_batched_tokens", 256),
+                **settings,
+            ),
         )
         for prompt, one in zip(PROMPTS, asked, strict=True):
-            engine.add_request(prompt_token_ids=prompt, params=one)
+            engine.add_request(RequestSpec(prompt_token_ids=prompt, params=one))
         ended: list[RequestOutput] = []
         while engine.has_work:
             ended += [output for output in engine.step() if output.finished]

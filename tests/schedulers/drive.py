@@ -9,6 +9,7 @@ from framework.engine.engine import Engine
 from framework.engine.output import RequestOutput
 from framework.interfaces.executor import StepBatch
 from framework.interfaces.records import RequestRecord
+from framework.interfaces.request import RequestSpec
 from framework.interfaces.sampling_params import SamplingParams
 from framework.interfaces.scheduler import Scheduler
 from plugins.eviction.lru import LRU
@@ -79,12 +80,14 @@ def serve(
 def _add(engine: Engine, number: int, job: Job) -> None:
     prompt = job.prompt or [(number + 1) * 100 + i for i in range(job.prompt_tokens)]
     request_id = engine.add_request(
-        prompt_token_ids=prompt,
-        params=SamplingParams(max_tokens=job.max_tokens, ignore_eos=True),
-        arrival_s=job.arrival_s,
-        priority=job.priority,
-        client=job.client,
-        deadline_s=job.deadline_s,
+        RequestSpec(
+            prompt_token_ids=prompt,
+            params=SamplingParams(max_tokens=job.max_tokens, ignore_eos=True),
+            arrival_s=job.arrival_s,
+            priority=job.priority,
+            client=job.client,
+            deadline_s=job.deadline_s,
+        )
     )
     assert request_id == number
 

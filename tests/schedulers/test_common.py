@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from framework.engine.engine import Engine
 from framework.engine.request import Request
+from framework.interfaces.request import RequestSpec
 from framework.registry import SCHEDULERS
 from framework.toolkit.schedulers.output_length import OutputLength
 from framework.toolkit.schedulers.ranked import WaitingHeap
@@ -31,7 +32,7 @@ def build(name: str, **parameters: Any) -> Any:
 def requests(num: int) -> list[Request]:
     engine = make_engine(ChunkedPrefill(), traces.build_eviction("lru"))
     for _ in range(num):
-        engine.add_request(prompt_token_ids=[1, 2, 3], params=params(4))
+        engine.add_request(RequestSpec(prompt_token_ids=[1, 2, 3], params=params(4)))
     return list(engine.queue.waiting)
 
 

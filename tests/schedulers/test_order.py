@@ -12,6 +12,7 @@ from scipy.stats import kstest, norm
 
 from framework.engine.engine import Engine
 from framework.engine.request import Request
+from framework.interfaces.request import RequestSpec
 from framework.interfaces.scheduler import Scheduler
 from framework.toolkit.schedulers.output_length import OutputLength
 from plugins.eviction.lru import LRU
@@ -116,7 +117,7 @@ def test_a_noisy_predictor_is_a_function_of_its_seed(policy: type[Scheduler]) ->
 def test_the_error_of_a_noisy_predictor_is_log_normal() -> None:
     engine = make_engine(ShortestFirst(), LRU())
     for _ in range(2000):
-        engine.add_request(prompt_token_ids=[1], params=params(100_000))
+        engine.add_request(RequestSpec(prompt_token_ids=[1], params=params(100_000)))
     predictor = OutputLength("noisy", error=0.5, seed=3)
     logs = [log(predictor.remaining(request) / 100_000) for request in engine.queue.waiting]
     assert kstest(logs, norm(scale=0.5).cdf).pvalue > 0.001

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from framework.conformance.kit.traces import TimedRequest, Trace
+from framework.conformance.kit.traces import Trace, TraceRequest
 from tests.engine.traces import run_trace
 
 
@@ -18,6 +18,6 @@ def test_long_prompts_in_small_steps_end(overlap: int) -> None:
         max_num_batched_tokens=8,
         max_num_seqs=32,
         prefix_caching=False,
-        requests=tuple(TimedRequest(0.0, prompt, max_tokens=3, eos_after=4) for prompt in prompts),
+        requests=tuple(TraceRequest(0.0, prompt, max_tokens=3, eos_after=4) for prompt in prompts),
     )
     assert len(run_trace(trace, scheduler="random", eviction="lru", overlap=overlap)) == 12

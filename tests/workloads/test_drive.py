@@ -10,6 +10,7 @@ import pytest
 
 from framework.interfaces.observer import Observer, Output
 from framework.interfaces.records import RequestRecord, StepRecord
+from framework.interfaces.request import RequestSpec
 from framework.interfaces.sampling_params import SamplingParams
 from framework.interfaces.workload import TimedRequest
 from framework.records.metrics.recorder import Recorder
@@ -77,27 +78,15 @@ class FakeEngine:
     def has_work(self) -> bool:
         return bool(self.left)
 
-    def add_request(
-        self,
-        *,
-        prompt_token_ids: Sequence[int] | None = None,
-        prompt: str | None = None,
-        params: SamplingParams,
-        want_text: bool = False,
-        arrival_s: float | None = None,
-        priority: int = 0,
-        client: str = "",
-        category: str = "",
-        deadline_s: float | None = None,
-    ) -> int:
-        if not prompt_token_ids:
+    def add_request(self, spec: RequestSpec) -> int:
+        if not spec.prompt_token_ids:
             raise ValueError("prompt has 0 tokens, at least 1")
         request_id = len(self.added)
-        assert arrival_s is not None
-        self.added.append((request_id, arrival_s, self.clock.now_s()))
-        self.wants_text[request_id] = want_text
-        self.prompts[request_id] = list(prompt_token_ids)
-        self.left[request_id] = [params.max_tokens, params.max_tokens, arrival_s]
+        assert spec.arrival_s is not None
+        self.added.append((request_id, spec.arrival_s, self.clock.now_s()))
+        self.wants_text[request_id] = spec.streams
+        self.prompts[request_id] = list(spec.prompt_token_ids)
+        self.left[request_id] = [spec.params.max_tokens, spec.params.max_tokens, spec.arrival_s]
         return request_id
 
     def step(self) -> Sequence[Output]:

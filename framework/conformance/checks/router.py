@@ -13,8 +13,9 @@ from framework.conformance.kit.finding import Budget, Check, NotApplicable, Viol
 from framework.conformance.kit.search import search
 from framework.conformance.kit.serve_fleet import serve_fleet
 from framework.conformance.kit.shadow import make_engine
-from framework.conformance.kit.traces import TimedRequest, Trace, simpler_traces, traces
+from framework.conformance.kit.traces import Trace, TraceRequest, simpler_traces, traces
 from framework.conformance.kit.watched_router import RANGE, READS, ReplicaState
+from framework.interfaces.request import RequestSpec
 from framework.interfaces.router import Router
 from framework.interfaces.sampling_params import SamplingParams
 from framework.registry import EVICTIONS, SCHEDULERS
@@ -97,7 +98,7 @@ def _spread(build: Callable[[], Router]) -> str:
 def _sent(build: Callable[[], Router], prefix: tuple[int, ...]) -> Counter[int]:
     """Requests to each replica, of a burst with prompts of like length that begin with `prefix`."""
     requests = tuple(
-        TimedRequest(0.0, prefix + tuple((number * 61 + i) % 9973 for i in range(20)), max_tokens=2, eos_after=3)
+        TraceRequest(0.0, prefix + tuple((number * 61 + i) % 9973 for i in range(20)), max_tokens=2, eos_after=3)
         for number in range(_NUM_REQUESTS)
     )
     trace = Trace(
@@ -121,12 +122,10 @@ def _cost(build: Callable[[], Router]) -> str:
         SCHEDULERS.get("chunked_prefill")(), EVICTIONS.get("lru")(), num_blocks=_PATH_BLOCKS + 1, block_size=_BLOCK_SIZE
     ).intake
     for number in range(_NUM_DECISIONS):
-        request = intake.build(
-            number,
-            prompt_token_ids=[number] * (_PATH_BLOCKS * _BLOCK_SIZE),
-            params=SamplingParams(max_tokens=1),
-            arrival_s=number * 1e-3,
+        spec = RequestSpec(
+            prompt_token_ids=[number] * (_PATH_BLOCKS * _BLOCK_SIZE), params=SamplingParams(max_tokens=1)
         )
+        request = intake.build(number, spec, arrival_s=number * 1e-3)
         path = [*range(half), *range((number + 1) * half, (number + 2) * half)]
         states = tuple(ReplicaState(i, (i + number) % 5, 1000, 8 * _PATH_BLOCKS) for i in range(_MANY_REPLICAS))
         started_s = time.process_time()

@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from framework.config.compose import compose
 from framework.conformance.kit.finding import Violation
 from framework.conformance.kit.time_limit import TimeLimitError, time_limit
+from framework.interfaces.request import RequestSpec
 from framework.interfaces.sampling_params import SamplingParams
 from framework.workloads.future import announce
 
@@ -60,9 +61,9 @@ def _tokens(kind: str, plugin: DictConfig | None, rule: str) -> tuple[tuple[int,
     requests = _requests()
     outputs: dict[int, list[int]] = {}
     try:
-        announce(engine, ({"prompt_token_ids": prompt} for prompt, _ in requests))
+        announce(engine, (RequestSpec(prompt_token_ids=prompt) for prompt, _ in requests))
         for prompt, params in requests:
-            engine.add_request(prompt_token_ids=prompt, params=params)
+            engine.add_request(RequestSpec(prompt_token_ids=prompt, params=params))
         with time_limit(_LIMIT_S):
             while engine.has_work:
                 for output in engine.step():

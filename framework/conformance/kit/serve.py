@@ -9,12 +9,13 @@ from framework.conformance.kit.finding import Violation
 from framework.conformance.kit.invariants import check_invariants
 from framework.conformance.kit.shadow import EOS, ShadowExecutor, make_engine, token_at
 from framework.conformance.kit.time_limit import TimeLimitError, time_limit
-from framework.conformance.kit.traces import TimedRequest, Trace
+from framework.conformance.kit.traces import Trace, TraceRequest
 from framework.engine.engine import Engine
 from framework.engine.fleet import Fleet
 from framework.engine.output import RequestOutput
 from framework.interfaces.errors import PluginError, StuckError
 from framework.interfaces.eviction import EvictionPolicy
+from framework.interfaces.request import RequestSpec
 from framework.interfaces.sampling_params import SamplingParams
 from framework.interfaces.scheduler import Scheduler
 from framework.workloads.future import announce
@@ -60,7 +61,7 @@ def serve(trace: Trace, scheduler: Scheduler, eviction: EvictionPolicy, *, overl
         eos_after={number: request.eos_after for number, request in enumerate(trace.requests)},
     )
     assert isinstance(engine.executor, ShadowExecutor)
-    announce(engine, ({"prompt_token_ids": request.prompt} for request in trace.requests))
+    announce(engine, (RequestSpec(prompt_token_ids=request.prompt) for request in trace.requests))
     served = Served(steps=engine.executor.steps)
     try:
         with time_limit(_LIMIT_S):
@@ -98,15 +99,17 @@ def _run(engine: Engine, trace: Trace, served: Served) -> None:
     raise Violation(ENDS, f"{len(served.outputs)} of {len(trace.requests)} requests ended in {_MAX_STEPS} steps")
 
 
-def arrive(engine: Engine | Fleet, one: TimedRequest) -> int:
+def arrive(engine: Engine | Fleet, one: TraceRequest) -> int:
     """Add `one`; returns its id."""
     return engine.add_request(
-        prompt_token_ids=one.prompt,
-        params=SamplingParams(max_tokens=one.max_tokens),
-        arrival_s=one.arrival_s,
-        priority=one.priority,
-        client=one.client,
-        deadline_s=one.deadline_s,
+        RequestSpec(
+            prompt_token_ids=one.prompt,
+            params=SamplingParams(max_tokens=one.max_tokens),
+            arrival_s=one.arrival_s,
+            priority=one.priority,
+            client=one.client,
+            deadline_s=one.deadline_s,
+        )
     )
 
 

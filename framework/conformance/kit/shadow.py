@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 
+from framework.engine.config import EngineConfig
 from framework.engine.engine import Engine
 from framework.engine.intake import Intake
 from framework.interfaces.clock import VirtualClock
@@ -99,9 +100,11 @@ def make_engine(
         eviction,
         executor,
         intake,
-        block_size=block_size,
-        max_num_seqs=max_num_seqs,
-        max_num_batched_tokens=max_num_batched_tokens,
-        overlap=overlap,
-        prefix_caching=prefix_caching,
+        EngineConfig(
+            block_size=block_size,
+            max_num_seqs=max_num_seqs,
+            max_num_batched_tokens=max_num_batched_tokens,
+            overlap=overlap,
+            prefix_caching=prefix_caching,
+        ),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from framework.conformance.kit.serve import serve
-from framework.conformance.kit.traces import TimedRequest, Trace
+from framework.conformance.kit.traces import Trace, TraceRequest
 from framework.interfaces.scheduler import Scheduler
 from framework.registry import EVICTIONS, SCHEDULERS
 
@@ -37,6 +37,6 @@ def _wait_steps(build: Callable[[], Scheduler]) -> tuple[int, int]:
     return served.waits_steps[large], len(served.steps)
 
 
-def _request(number: int, num_prompt: int, arrival_s: float) -> TimedRequest:
+def _request(number: int, num_prompt: int, arrival_s: float) -> TraceRequest:
     prompt = tuple((number * 211 + i) % 49_000 for i in range(num_prompt))  # nothing is shared
-    return TimedRequest(arrival_s, prompt, max_tokens=4, eos_after=5)
+    return TraceRequest(arrival_s, prompt, max_tokens=4, eos_after=5)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 _MAX_DESCRIBED = 24
 
 
-class TimedRequest(NamedTuple):
+class TraceRequest(NamedTuple):
     """A request of a trace. It ends with its `eos_after`-th output token, unless `max_tokens` ends it before."""
 
     arrival_s: float
@@ -33,7 +33,7 @@ class Trace:
     max_num_batched_tokens: int
     max_num_seqs: int
     prefix_caching: bool
-    requests: tuple[TimedRequest, ...]
+    requests: tuple[TraceRequest, ...]
 
     def describe(self) -> str:
         """A line for the machine and a line a request."""
@@ -72,7 +72,7 @@ def traces(draw: st.DrawFn, max_requests: int = 16) -> Trace:
         max_tokens = rng.randint(1, max(1, capacity // 4))
         arrival_s = round(rng.random() * 0.2, 3)
         requests.append(
-            TimedRequest(
+            TraceRequest(
                 arrival_s=arrival_s,
                 prompt=prompt[: capacity - 1],
                 max_tokens=max_tokens,
@@ -111,7 +111,7 @@ def simpler_traces(trace: Trace) -> Iterator[Trace]:
         yield replace(trace, prefix_caching=False)
 
 
-def _simpler_requests(request: TimedRequest) -> Iterator[TimedRequest]:
+def _simpler_requests(request: TraceRequest) -> Iterator[TraceRequest]:
     num_prompt, num_outputs = len(request.prompt), min(request.max_tokens, request.eos_after)
     for size in sorted({1, num_prompt // 2, num_prompt - 1} - {0, num_prompt}):
         yield request._replace(prompt=request.prompt[:size])

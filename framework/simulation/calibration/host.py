@@ -9,6 +9,7 @@ from dataclasses import replace
 from framework.engine.engine import Engine
 from framework.interfaces.cost_model import StepShape
 from framework.interfaces.executor import Executor, StepBatch, StepResult
+from framework.interfaces.request import RequestSpec
 from framework.interfaces.sampling_params import SamplingParams
 from framework.simulation.executor import step_shape
 
@@ -52,10 +53,8 @@ def measure_host(engine: Engine, *, vocab_size: int, num_tokens: int = 48) -> li
     try:
         for num_rows in sorted({min(size, most) for size in (1, 8, 64, 256)}):
             for _ in range(num_rows):
-                engine.add_request(
-                    prompt_token_ids=[rng.randrange(min(vocab_size, 10_000)) for _ in range(32)],
-                    params=params,
-                )
+                ids = [rng.randrange(min(vocab_size, 10_000)) for _ in range(32)]
+                engine.add_request(RequestSpec(prompt_token_ids=ids, params=params))
             while engine.has_work:
                 engine.step()
     finally:

@@ -1,5 +1,6 @@
 # make run    set up .venv on the first call, then run one cell: make run ARGS="scheduler=prefill_first seed=1"
 # make test   set up .venv on the first call, then lint, types and tests
+# make docs   build the documents as a site in site/, every link checked
 # make lint   ruff and mypy alone          make format   rewrite in the project's format
 # make clean  remove .venv and caches; outputs/ and multirun/ stay
 
@@ -11,10 +12,10 @@ SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13)
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c "$(SUPPORTED)" >/dev/null 2>&1 && echo $$p && break; done)
 PIP := $(PY) -m pip --disable-pip-version-check
-SOURCES := run.py framework plugins hydra_plugins tests experiments
+SOURCES := run.py framework plugins hydra_plugins tests experiments docs
 
 .DEFAULT_GOAL := run
-.PHONY: run test lint format clean
+.PHONY: run test docs lint format clean
 
 run: $(STAMP)
 	$(PY) run.py $(ARGS)
@@ -26,6 +27,9 @@ lint: $(STAMP)
 	$(PY) -m ruff check $(wildcard $(SOURCES))
 	$(PY) -m ruff format --check $(wildcard $(SOURCES))
 	$(PY) -m mypy
+
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
 
 format: $(STAMP)
 	$(PY) -m ruff check --fix $(wildcard $(SOURCES))

@@ -16,6 +16,7 @@ import pytest
 
 from framework.app.launching.sweep_file import Sweep
 from framework.registry import REGISTRIES
+from framework.registry.discovery import discover
 from tests.analysis.records import write_sweep
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -100,6 +101,14 @@ def test_a_folder_that_a_command_reads_was_made_by_one_before_it(document: Path)
 def test_the_documents_have_commands() -> None:
     assert len(commands(ROOT / "README.md")) > 8
     assert len(every_command()) > 25
+
+
+def test_the_readme_names_every_option() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    discover([])
+    for kind, registry in REGISTRIES.items():
+        (row,) = re.findall(rf"^\| `{kind}` \|.*$", readme, re.MULTILINE)
+        assert [name for name in registry.names() if f"`{name}`" not in row] == [], kind
 
 
 def test_the_site_builds_without_a_broken_link(tmp_path: Path) -> None:

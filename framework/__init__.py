@@ -1,6 +1,6 @@
 """ServeLab: a plugin laboratory for LLM inference engines.
 
-from framework import LLM, SamplingParams, analysis
+from framework import LLM, SamplingParams, analysis, run, sweep
 
 Importing this package loads neither torch nor pandas: each name is imported when it is first used.
 """
@@ -9,17 +9,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from framework.app.cells import run, sweep
     from framework.app.llm import LLM
     from framework.interfaces.sampling_params import SamplingParams
     from framework.records import analysis
 
 __version__ = "0.1.0"
-__all__ = ["LLM", "SamplingParams", "analysis"]
+__all__ = ["LLM", "SamplingParams", "analysis", "run", "sweep"]
 
 _WHERE = {
     "LLM": ("framework.app.llm", "LLM"),
     "SamplingParams": ("framework.interfaces.sampling_params", "SamplingParams"),
     "analysis": ("framework.records.analysis", None),
+    "run": ("framework.app.cells", "run"),
+    "sweep": ("framework.app.cells", "sweep"),
 }
 
 

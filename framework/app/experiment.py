@@ -84,8 +84,12 @@ def run_cell(cfg: DictConfig, cell: CellInfo | None = None) -> Status:
     return record.status
 
 
-def hydra_cell(cfg: DictConfig) -> CellInfo:
-    """The cell as the running Hydra app knows it: folder, group choices, overrides, and the sweep it belongs to.
+def hydra_cell(cfg: DictConfig, hydra: Any = None, folder: Path | None = None) -> CellInfo:
+    """The cell as Hydra knows it: folder, group choices, overrides, and the sweep that it belongs to.
+
+    Args:
+        hydra: Hydra's own configuration; None takes that of the running Hydra app.
+        folder: where the record goes; None takes the app's output folder.
 
     Its tags are the study's, and the overrides that choose an option of a group (`scheduler=fifo`); with the seed and
     the arm of the study these make its name.
@@ -93,7 +97,7 @@ def hydra_cell(cfg: DictConfig) -> CellInfo:
     from framework.records.record import cell_id
     from framework.records.tracking.base import CellInfo
 
-    hydra = HydraConfig.get()
+    hydra = hydra or HydraConfig.get()
     config: Any = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
     groups = {str(group): str(name) for group, name in hydra.runtime.choices.items() if name is not None}
     choices = {group: name for group, name in groups.items() if "hydra" not in group}
@@ -101,7 +105,7 @@ def hydra_cell(cfg: DictConfig) -> CellInfo:
     chosen = [text for text in overrides if text.partition("=")[0] in choices]
     others = [text for text in overrides if text.startswith(("seed=", "study.arm="))]
     return CellInfo(
-        folder=Path(hydra.runtime.output_dir),
+        folder=folder or Path(hydra.runtime.output_dir),
         cell_id=cell_id(config),
         config=config,
         choices=choices,

@@ -28,19 +28,33 @@ def compose(overrides: Sequence[str] = (), config_name: str = "config") -> DictC
     Raises:
         ValueError: unknown group, key, choice or type, or a value out of its limits; names the choices.
     """
+    return compose_with_hydra(overrides, config_name)[0]
+
+
+def compose_with_hydra(overrides: Sequence[str] = (), config_name: str = "config") -> tuple[DictConfig, DictConfig]:
+    """`compose`, and Hydra's own part beside it: the choice of each group, the overrides, the folder of a run.
+
+    Raises:
+        ValueError: as `compose`.
+    """
     overrides = prepare(overrides)
     global_hydra = GlobalHydra.instance()
     running = global_hydra.hydra
     global_hydra.clear()
     try:
         with hydra.initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-            cfg = hydra.compose(config_name, overrides=overrides)
+            full = hydra.compose(config_name, overrides=overrides, return_hydra_config=True)
+            run_dir = full.hydra.run.dir
+        own = full.hydra
+        OmegaConf.set_readonly(own, False)
+        own.run.dir = run_dir
+        cfg = OmegaConf.masked_copy(full, [key for key in full if key != "hydra"])
         check(cfg)
     except (HydraException, OmegaConfBaseException) as error:
         raise ValueError(explain(error)) from error
     finally:
         GlobalHydra.instance().hydra = running
-    return cfg
+    return cfg, own
 
 
 def prepare(overrides: Sequence[str]) -> list[str]:

@@ -48,7 +48,7 @@ def compose_with_hydra(overrides: Sequence[str] = (), config_name: str = "config
         own = full.hydra
         OmegaConf.set_readonly(own, False)
         own.run.dir = run_dir
-        cfg = OmegaConf.masked_copy(full, [key for key in full if key != "hydra"])
+        cfg = OmegaConf.masked_copy(full, [str(key) for key in full if key != "hydra"])
         check(cfg)
     except (HydraException, OmegaConfBaseException) as error:
         raise ValueError(explain(error)) from error

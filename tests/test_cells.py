@@ -25,6 +25,13 @@ def test_run_returns_the_record_that_is_on_disk(tmp_path: Path) -> None:
     assert read_record(tmp_path / "cell").metrics == record.metrics
 
 
+def test_run_prints_only_when_asked_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    framework.run(SMALL, folder=tmp_path / "quiet")
+    assert capsys.readouterr().out == ""
+    framework.run(SMALL, folder=tmp_path / "shown", show=True)
+    assert "output tokens" in capsys.readouterr().out
+
+
 def test_run_takes_a_plugin_of_this_process(tmp_path: Path) -> None:
     @SCHEDULERS.register("of_a_notebook")
     class OfANotebook(Scheduler):

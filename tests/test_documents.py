@@ -12,7 +12,9 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import nbformat
 import pytest
+from nbclient import NotebookClient
 
 from framework.app.launching.sweep_file import Sweep
 from framework.registry import REGISTRIES
@@ -137,6 +139,16 @@ def test_generated_pages_name_every_plugin_and_every_key() -> None:
 def test_a_picture_is_the_one_that_its_script_draws(name: str) -> None:
     kept = (ROOT / "docs/pictures" / f"{name}.svg").read_text(encoding="utf-8")
     assert tool("pictures").draw(name) == kept, "draw it again: python docs/tools/pictures.py"
+
+
+@pytest.mark.parametrize("notebook", sorted((ROOT / "docs/notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
+def test_a_notebook_runs_from_top_to_bottom(notebook: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    cells = nbformat.read(notebook, as_version=4)
+    assert not any(cell.get("outputs") for cell in cells.cells), "commit it without outputs"
+    NotebookClient(cells, timeout=200, kernel_name="python3", resources={"metadata": {"path": tmp_path}}).execute()
+    outputs = [output for cell in cells.cells for output in cell.get("outputs", ())]
+    assert any("image/png" in output.get("data", {}) for output in outputs), "its last cell draws a figure"
 
 
 def tool(name: str) -> ModuleType:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from framework.records.record import Record
 
 
-def run(overrides: Sequence[str] = (), *, folder: str | Path | None = None) -> Record:
+def run(overrides: Sequence[str] = (), *, folder: str | Path | None = None, show: bool = False) -> Record:
     """Run one cell in this process and return its record, which is on disk as well.
 
     Plugins that were registered in this process, such as those of a notebook, can be chosen.
@@ -26,6 +28,7 @@ def run(overrides: Sequence[str] = (), *, folder: str | Path | None = None) -> R
     Args:
         overrides: as on the command line: `["scheduler=mlfq", "executor=simulated"]`.
         folder: where the record goes; None: below `outputs/`, as with `run.py`.
+        show: print what `run.py` would print; warnings and errors appear either way.
 
     Raises:
         ValueError: the configuration does not compose, or the record cannot be written. A cell that fails while it
@@ -35,7 +38,8 @@ def run(overrides: Sequence[str] = (), *, folder: str | Path | None = None) -> R
 
     cfg, hydra = compose_with_hydra(overrides)
     where = Path(hydra.run.dir if folder is None else folder).absolute()
-    run_cell(cfg, hydra_cell(cfg, hydra, where))
+    with contextlib.nullcontext() if show else contextlib.redirect_stdout(io.StringIO()):
+        run_cell(cfg, hydra_cell(cfg, hydra, where))
     return read_record(where)
 
 

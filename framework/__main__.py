@@ -4,15 +4,33 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 from framework import __version__
 from framework.app.cli import check, compare, doctor, new, plugins, report, wandb_workspace
+from framework.config.quote import quote
 
 OF_HYDRA = {
     "run": ("run one cell: servelab run scheduler=mlfq model=tiny", ()),
+    "serve": ("serve over HTTP: servelab serve model=tiny serving.port=8000", ("workload=live",)),
+    "replay": ("send a served session again: servelab replay RECORD executor=simulated", ()),
     "sweep": ("run every combination: servelab sweep scheduler=mlfq,fair 'seed=range(5)'", ("--multirun",)),
 }
 """Commands whose arguments are Hydra's, with what they put in front: `servelab run` is `python run.py`."""
+
+
+def replay_overrides(arguments: list[str]) -> list[str]:
+    """`RECORD OVERRIDES...` as overrides.
+
+    Raises:
+        ValueError: the folder holds no served session.
+    """
+    if not arguments or "=" in arguments[0]:
+        raise ValueError("replay needs the folder of a served session first: servelab replay outputs/.../")
+    trace = Path(arguments[0]).expanduser().absolute() / "trace.jsonl"
+    if not trace.is_file():
+        raise ValueError(f"{trace} does not exist; only a record of workload=live can be replayed")
+    return ["workload=trace", f"workload.path={quote(str(trace))}", *arguments[1:]]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -21,7 +39,14 @@ def main(arguments: list[str] | None = None) -> int:
     if arguments and arguments[0] in OF_HYDRA:
         from framework.app.cli import run
 
-        return run.main([*OF_HYDRA[arguments[0]][1], *arguments[1:]])
+        name, rest = arguments[0], arguments[1:]
+        if name == "replay":
+            try:
+                rest = replay_overrides(rest)
+            except ValueError as error:
+                print(f"error: {error}", file=sys.stderr)
+                return 2
+        return run.main([*OF_HYDRA[name][1], *rest])
     program = "servelab" if sys.argv[0].endswith("servelab") else "python -m framework"
     parser = argparse.ArgumentParser(prog=program, description=__doc__)
     parser.add_argument("--version", action="version", version=f"ServeLab {__version__}")

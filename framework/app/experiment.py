@@ -21,6 +21,7 @@ from framework.interfaces.errors import IncompatibleError
 from framework.registry import TRACKERS, WORKLOADS
 
 if TYPE_CHECKING:  # run.py must reach composition errors without waiting for these
+    from framework.interfaces.observer import Observer
     from framework.interfaces.records import RequestRecord
     from framework.interfaces.workload import Workload
     from framework.records.record import Record, Status
@@ -63,7 +64,7 @@ def run_cell(cfg: DictConfig, cell: CellInfo | None = None) -> Status:
                 if cfg.calibrate.enabled:
                     _calibrate(cfg, record, cell.folder)
                 else:
-                    _measure(cfg, workload, record, tracker)
+                    _measure(cfg, workload, record, tracker, cell.folder)
                     record.status, record.reason = _served(record.requests)
             except IncompatibleError as error:
                 record.status, record.reason = "skipped", str(error)
@@ -117,16 +118,18 @@ def hydra_cell(cfg: DictConfig, hydra: Any = None, folder: Path | None = None) -
     )
 
 
-def _measure(cfg: DictConfig, workload: Workload, record: Record, tracker: Tracker) -> None:
+def _measure(cfg: DictConfig, workload: Workload, record: Record, tracker: Tracker, folder: Path) -> None:
     """Build, run, and fill `record` with whatever was done, however it ends."""
     start_s = time.perf_counter()
     from framework.app.build import build
     from framework.app.measure import draw, measure
     from framework.app.progress import ProgressBar
-    from framework.interfaces.observer import Observer
     from framework.workloads.console import AnswerPrinter
 
     with ExitStack() as stack:
+        if workload.is_live:
+            _serve(cfg, record, tracker, folder, stack, start_s)
+            return
         built = build(cfg)
         stack.enter_context(closing(built.engine))
         requests = draw(cfg, built, workload, record)
@@ -138,6 +141,25 @@ def _measure(cfg: DictConfig, workload: Workload, record: Record, tracker: Track
             screen = stack.enter_context(ProgressBar(len(requests)))
         keep_outputs = cfg.record.outputs or workload.has_text
         measure(cfg, built, requests, record, [tracker, screen], keep_outputs=keep_outputs, startup_s=startup_s)
+
+
+def _serve(cfg: DictConfig, record: Record, tracker: Tracker, folder: Path, stack: ExitStack, start_s: float) -> None:
+    """A cell whose requests come over HTTP."""
+    from framework.app.build import build
+    from framework.app.measure import describe, measure
+    from framework.app.serving.serve import check_live, listen, serve
+
+    check_live(cfg)
+    listener = stack.enter_context(closing(listen(cfg)))  # a port that is taken is known before anything is loaded
+    built = build(cfg)
+    stack.enter_context(closing(built.engine))
+    describe(built, record)
+
+    def session(observers: Sequence[Observer]) -> None:
+        serve(cfg, built, listener, observers, folder)
+
+    startup_s = time.perf_counter() - start_s
+    measure(cfg, built, (), record, [tracker], keep_outputs=cfg.record.outputs, startup_s=startup_s, serve=session)
 
 
 def _served(requests: Sequence[RequestRecord]) -> tuple[Status, str]:

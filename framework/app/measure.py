@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import gc
 import resource
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -26,6 +26,11 @@ from framework.workloads.future import tell_future
 from framework.workloads.prepare import prepare
 
 
+def describe(built: BuiltEngine, record: Record) -> None:
+    """Put what was built, and where, into `record`."""
+    record.effective, record.environment = dict(built.effective), environment(str(built.effective["device"]))
+
+
 def draw(cfg: DictConfig, built: BuiltEngine, workload: Workload, record: Record) -> list[TimedRequest]:
     """The requests of `workload`, ready for the engine, which is told of them if its eviction policy needs to know.
 
@@ -33,8 +38,7 @@ def draw(cfg: DictConfig, built: BuiltEngine, workload: Workload, record: Record
         ValueError: the workload cannot be drawn.
         IncompatibleError: the policy needs a future that only the run decides.
     """
-    device = str(built.effective["device"])
-    record.effective, record.environment = dict(built.effective), environment(device)
+    describe(built, record)
     context = WorkloadContext(
         tokenizer=built.tokenizer,
         vocab_size=built.model_config.vocab_size,
@@ -59,12 +63,19 @@ def measure(
     *,
     keep_outputs: bool = False,
     startup_s: float | None = None,
+    serve: Callable[[Sequence[Observer]], None] | None = None,
 ) -> None:
-    """Run `requests` and fill `record` with whatever was done, however it ends. Time starts here."""
+    """Run `requests`, or `serve` in their place, and fill `record` with whatever was done, however it ends.
+
+    Time starts here.
+    """
     recorder = Recorder(keep_outputs=keep_outputs, tokenizer=built.tokenizer)
     built.engine.clock.restart()
     try:
-        drive(built.engine, requests, [recorder, *observers])
+        if serve is not None:
+            serve([recorder, *observers])
+        else:
+            drive(built.engine, requests, [recorder, *observers])
     finally:
         record.requests, record.steps = recorder.requests, recorder.steps
         record.effective |= built.after_run()

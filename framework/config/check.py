@@ -24,7 +24,7 @@ def check(cfg: DictConfig) -> None:
         if not discovery.loaded(item):
             raise ValueError(f"plugins=[{item}] comes from a file; give it on the command line, before composition")
     _check_keys(cfg, [f.name for f in dataclasses.fields(Config)], "", "the configuration")
-    for section in ("model", "executor", "engine", "compile", "calibrate", "record", "slo"):
+    for section in ("model", "executor", "engine", "compile", "calibrate", "record", "slo", "serving"):
         schema = OmegaConf.get_type(cfg[section])
         if dataclasses.is_dataclass(schema):
             _check_keys(cfg[section], [f.name for f in dataclasses.fields(schema)], f"{section}.", section)
@@ -60,6 +60,12 @@ def check(cfg: DictConfig) -> None:
     for key, remedy in (("heartbeat_s", "5"), ("startup_limit_s", "1800")):
         seconds = OmegaConf.select(cfg, f"executor.{key}")
         _require(seconds is None or seconds > 0, f"executor.{key}", seconds, "must be above 0", remedy)
+    serving = cfg.serving
+    _require(0 <= serving.port < 65536, "serving.port", serving.port, "must be in [0, 65535]", "8000, or 0 for any")
+    for key in ("max_waiting", "max_streams", "max_body_bytes"):
+        _require(serving[key] >= 1, f"serving.{key}", serving[key], "must be at least 1", "1024")
+    limit_s = serving.read_limit_s
+    _require(0 < limit_s < float("inf"), "serving.read_limit_s", limit_s, "must be above 0", "10")
     for key in ("ttft_s", "tpot_s", "e2e_s"):
         limit_s = cfg.slo[key]
         _require(limit_s is None or limit_s > 0, f"slo.{key}", limit_s, "must be above 0", "null for no objective")

@@ -143,6 +143,25 @@ class RecordConfig:
 
 
 @dataclass
+class ServingConfig:
+    """The server of `workload=live`. An API key is read from the environment variable SERVELAB_API_KEY, so that it is
+    in no record, history or list of processes."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on; 0.0.0.0 is open to the network."""
+    port: int = 8000
+    """0: any free port, which is printed."""
+    max_waiting: int = 1024
+    """Requests that may wait for their first step; further ones are answered with 429."""
+    max_streams: int = 2048
+    """Requests that may be open at once; further ones are answered with 429."""
+    max_body_bytes: int = 16_777_216
+    """Of one HTTP request."""
+    read_limit_s: float = 10.0
+    """Seconds that a client has to send its headers, and again its body."""
+
+
+@dataclass
 class SLOConfig:
     """Objectives that a request has to meet to count as goodput; null: none."""
 
@@ -183,6 +202,7 @@ class Config:
     calibrate: CalibrateConfig = field(default_factory=CalibrateConfig)
     record: RecordConfig = field(default_factory=RecordConfig)
     slo: SLOConfig = field(default_factory=SLOConfig)
+    serving: ServingConfig = field(default_factory=ServingConfig)
     seed: int = 0
     objective: list[str] = field(default_factory=list)
     """Metrics that a search (hydra/sweeper=optuna) optimises, one or several: [output_tokens_per_s, ttft_s/p99]."""

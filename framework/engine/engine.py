@@ -186,9 +186,13 @@ class Engine:
             if reason is not None:
                 outputs.append(self._finish(request, reason, new_token_ids=[token_id]))
             elif request.spec.streams:
-                assert request.text is not None
                 outputs.append(
-                    RequestOutput(request_id=request.id, new_token_ids=[token_id], text_delta=request.text.take_delta())
+                    RequestOutput(
+                        request_id=request.id,
+                        new_token_ids=[token_id],
+                        new_logprobs=None if request.params.logprobs is None else request.logprobs[-1:],
+                        text_delta="" if request.text is None else request.text.take_delta(),
+                    )
                 )
         record = flight.record
         record.finish_s, record.run_s = now_s, result.run_s
@@ -212,6 +216,7 @@ class Engine:
         return RequestOutput(
             request_id=request.id,
             new_token_ids=new_token_ids,
+            new_logprobs=request.logprobs[-1:] if new_token_ids and request.params.logprobs is not None else None,
             text_delta=delta if request.spec.streams else "",
             finished=True,
             finish_reason=reason,

@@ -60,11 +60,9 @@ class Intake:
             stop_ids=frozenset(() if self.simulated_block_size is not None else stops),
             arrival_s=arrival_s,
         )
-        if spec.streams or params.stop:
-            if self.tokenizer is None:
-                raise ValueError(
-                    "text output or stop strings were asked for, but this model has no tokenizer; set model.tokenizer"
-                )
+        if params.stop and self.tokenizer is None:
+            raise ValueError("stop strings were given, but this model has no tokenizer; set model.tokenizer")
+        if (spec.streams or params.stop) and self.tokenizer is not None:
             request.text = TextTracker(self.tokenizer.stream_decoder(), params.stop)
         return request
 

@@ -15,6 +15,8 @@ class RequestOutput:
 
     request_id: int
     new_token_ids: list[int]
+    new_logprobs: list[TokenLogprobs] | None = None
+    """Those of `new_token_ids`, if they were asked for; only when it streams."""
     text_delta: str = ""
     finished: bool = False
     finish_reason: str | None = None

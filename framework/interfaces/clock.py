@@ -51,3 +51,29 @@ class VirtualClock:
 
     def restart(self) -> None:
         self.time_s = 0.0
+
+
+class PacedClock(VirtualClock):
+    """Virtual time that keeps pace with wall time: a simulation that clients talk to.
+
+    Work moves it ahead, as in any simulation; who waits for it waits in earnest.
+    """
+
+    __slots__ = ("_start",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._start = time.perf_counter()
+
+    def now_s(self) -> float:
+        self.time_s = max(self.time_s, time.perf_counter() - self._start)
+        return self.time_s
+
+    def sleep_until(self, time_s: float) -> None:
+        while (left_s := time_s - (time.perf_counter() - self._start)) > 0:
+            time.sleep(left_s)
+        super().sleep_until(time_s)
+
+    def restart(self) -> None:
+        super().restart()
+        self._start = time.perf_counter()

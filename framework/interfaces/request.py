@@ -36,4 +36,4 @@ class RequestSpec:
     deadline_s: float | None = None
     """When its first token is due, seconds since start."""
     streams: bool = False
-    """Whether its text is wanted after every step, and not only at the end."""
+    """Whether its tokens, and its text if there is a tokenizer, are wanted after every step and not only at the end."""

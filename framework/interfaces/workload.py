@@ -56,6 +56,8 @@ class Workload(ABC):
     """Whether prompts are text, so that outputs are recorded as text too."""
     prints_answers: ClassVar[bool] = False
     """Whether answers are printed as they stream, in place of a progress bar."""
+    is_live: ClassVar[bool] = False
+    """Whether its requests come over HTTP while the run lasts."""
     seed: int | None = None
     """Of what it draws; None takes the run's seed."""
     effective: Mapping[str, object] = MappingProxyType({})

@@ -14,7 +14,7 @@ from framework.engine.intake import Intake
 from framework.execution.built import BuiltEngine
 from framework.execution.device.capacity import blocks_within, check_blocks, fit_length
 from framework.execution.graphs.choose_graph import simulated_graph, strategy_of
-from framework.interfaces.clock import VirtualClock
+from framework.interfaces.clock import PacedClock, VirtualClock
 from framework.interfaces.cost_model import CostModel, Deployment
 from framework.interfaces.errors import IncompatibleError
 from framework.interfaces.graph import GraphLimits
@@ -49,9 +49,9 @@ def build_simulated(cfg: DictConfig) -> BuiltEngine:
     deployment = _deployment(cfg, config)
     num_blocks, max_model_len, reserved = _capacity(cfg, config, deployment)
     cost_model: CostModel = COST_MODELS.build(cfg.cost_model, deployment)
+    clock = PacedClock if WORKLOADS.get(cfg.workload.name).is_live else VirtualClock
     replicas = [
-        build_replica(cfg, config, cost_model, num_blocks, max_model_len, VirtualClock())
-        for _ in range(cfg.executor.replicas)
+        build_replica(cfg, config, cost_model, num_blocks, max_model_len, clock()) for _ in range(cfg.executor.replicas)
     ]
     fleet = Fleet(replicas, ROUTERS.build(cfg.router)) if len(replicas) > 1 else None
     costs = _costs(config, deployment)

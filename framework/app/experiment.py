@@ -52,6 +52,7 @@ def run_cell(cfg: DictConfig, cell: CellInfo | None = None) -> Status:
         environment=environment(),
     )
     tracker: Tracker | None = None
+    ours = False  # an error that no user made
     with interruptible():
         try:
             timeline_max_events = cfg.record.timeline_max_events if cfg.record.timeline else 0
@@ -67,10 +68,12 @@ def run_cell(cfg: DictConfig, cell: CellInfo | None = None) -> Status:
                     _measure(cfg, workload, record, tracker, cell.folder)
                     record.status, record.reason = _served(record.requests)
             except IncompatibleError as error:
-                record.status, record.reason = "skipped", str(error)
+                # A sweep goes on without a combination that cannot be had; who asks for that one alone gets an error.
+                record.status, record.reason = "skipped" if cell.group else "failed", str(error)
             except KeyboardInterrupt as error:
                 record.status, record.reason = "interrupted", str(error) or "Ctrl-C"
             except Exception as error:  # noqa: BLE001 (recorded and printed; a sweep goes on)
+                ours = not isinstance(error, ValueError)
                 record.status, record.reason = "failed", _one_line(error)
                 record.traceback = traceback.format_exc()
             if tracker is None:
@@ -79,7 +82,8 @@ def run_cell(cfg: DictConfig, cell: CellInfo | None = None) -> Status:
                 publish(record, writer, tracker)
         except ValueError as error:  # the record itself cannot be written
             record.status, record.reason = "failed", str(error)
-        _report(record, cell.folder)
+        refused = record.status == "failed" and not (cell.group or ours)
+        _report(record, cell.folder, "error" if refused else record.status)
     if record.status == "interrupted":
         raise KeyboardInterrupt
     return record.status
@@ -223,14 +227,16 @@ def interruptible() -> Iterator[None]:
             signal.signal(each, handler)
 
 
-def _report(record: Record, folder: Path) -> None:
-    from framework.app.progress import print_summary
+def _report(record: Record, folder: Path, ended: str) -> None:
+    """Print the metrics and, if it did not complete, how it `ended` and why."""
+    from framework.app.progress import chosen, print_summary
 
     if record.metrics:
         print_summary(record.metrics)
+        print(f"chosen: {chosen(record.requested, record.effective)}")
     if record.status != "completed":
         hint = f" (traceback in {folder / 'error.txt'})" if record.traceback else ""
-        print(f"{record.status}: {record.reason}{hint}", file=sys.stderr, flush=True)
+        print(f"{ended}: {record.reason}{hint}", file=sys.stderr, flush=True)
     elif record.reason:
         print(f"warning: {record.reason}", file=sys.stderr, flush=True)
     print(f"record: {folder}", flush=True)

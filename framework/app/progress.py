@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -86,6 +87,20 @@ class ProgressBar(Observer):
             self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
+def chosen(requested: Mapping[str, Any], effective: Mapping[str, Any]) -> str:
+    """What the configuration left open and the run decided: `executor.dtype=float16, engine.block_size=256, ...`."""
+    texts = []
+    for key in _LEFT_OPEN:
+        group, _, name = key.partition(".")
+        asked = requested.get(group, {})
+        asked = asked.get(name or "name", "") if isinstance(asked, Mapping) else ""
+        if asked in (None, "auto") and (value := effective.get(name or group)) is not None:
+            texts.append(f"{key}={value}")
+    if implementation := effective.get("attention_implementation"):
+        texts.append(f"attention by {implementation}")
+    return ", ".join(texts)
+
+
 def print_summary(metrics: Mapping[str, float | int | None], console: Console | None = None) -> None:
     """Print the main metrics (see `records.metrics.summary`) as two tables; undefined ones are left out."""
     console = console or Console()
@@ -107,6 +122,12 @@ def print_summary(metrics: Mapping[str, float | int | None], console: Console | 
         console.print(latencies)
 
 
+_LEFT_OPEN = (
+    *("attention", "graph", "executor.device", "executor.dtype", "executor.kv_dtype"),
+    *("engine.block_size", "engine.max_num_seqs", "engine.max_num_batched_tokens", "engine.max_model_len"),
+    "engine.num_blocks",
+)
+"""Keys for which `auto` or null asks for a choice, which is `effective` under the last part of their names."""
 _ROWS = (
     ("requests completed", "requests_completed", "{:,}"),
     ("requests rejected", "requests_rejected", "{:,}"),

@@ -124,9 +124,11 @@ def _check_kernels(cfg: DictConfig) -> None:
 
 def _check_engine(engine: DictConfig) -> None:
     size = engine.block_size
-    _require(size >= 1 and size & (size - 1) == 0, "engine.block_size", size, "must be a power of two", "16 or 32")
+    power = size is None or (size >= 1 and size & (size - 1) == 0)
+    _require(power, "engine.block_size", size, "must be a power of two", "null for what the attention backend prefers")
     for key in ("max_num_seqs", "max_num_batched_tokens"):
-        _require(engine[key] >= 1, f"engine.{key}", engine[key], "must be at least 1", "64 or more")
+        fits = engine[key] is None or engine[key] >= 1
+        _require(fits, f"engine.{key}", engine[key], "must be at least 1", "null for what suits the device")
     length, blocks, share = engine.max_model_len, engine.num_blocks, engine.kv_memory_fraction
     _require(
         length is None or length >= 2, "engine.max_model_len", length, "must be at least 2", "null for the model's"

@@ -44,14 +44,14 @@ class ModelConfig:
 class EngineConfig:
     """Limits of the step loop."""
 
-    max_num_seqs: int = 64
-    """Requests that run at once."""
-    max_num_batched_tokens: int = 2048
-    """Tokens of one step."""
+    max_num_seqs: int | None = None
+    """Requests that run at once; null: chosen for the device (at most 256 on a GPU, 64 on a CPU)."""
+    max_num_batched_tokens: int | None = None
+    """Tokens of one step; null: chosen for the device (at most 16,384 on a GPU, 2,048 on a CPU)."""
     max_model_len: int | None = None
     """Prompt and output tokens of one request; null: what the model allows."""
-    block_size: int = 16
-    """Token positions of one KV block."""
+    block_size: int | None = None
+    """Token positions of one KV block; null: what the attention backend prefers (in a simulation the one named, or 16)."""
     num_blocks: int | None = None
     """KV blocks; null: what fits into memory."""
     kv_memory_fraction: float = 0.9
@@ -70,7 +70,8 @@ class ExecutorConfig:
     name: str = "local"
     device: str = "auto"
     dtype: str = "auto"
-    """Of weights and activations."""
+    """Of weights and activations. auto: float32 on a CPU; on a GPU bfloat16 for weights that are bfloat16, float16 for
+    others (GGUF files, float32 and float16 checkpoints)."""
     kv_dtype: str = "auto"
     """Of the KV cache. auto: as dtype; fp8: e4m3, half of bfloat16's bytes; the record has its error as kv_error."""
     kernels: str = "auto"
@@ -99,7 +100,7 @@ class SimulatedExecutorConfig:
     memory_gib: float | None = None
     """Memory of the device, to ask what a larger or smaller one would do; null: that of `hardware`."""
     dtype: str = "auto"
-    """Of weights and activations; auto: the checkpoint's half type."""
+    """Of weights and activations; auto: as a real device of that kind has it."""
     kv_dtype: str = "auto"
     tp: int = 1
     """Tensor-parallel ranks."""

@@ -43,6 +43,7 @@ def build_engine(cfg: DictConfig) -> BuiltEngine:
     """
     started, compiled_s = time.perf_counter(), compile_seconds()
     choices = choose(cfg)
+    cfg = choices.cfg
     scheduler, eviction = _policies(cfg)
     peaks = measure_peaks(choices.device, choices.dtype)  # before weights and cache take the memory
     with ExitStack() as stack:  # closes what was started if anything fails on the way
@@ -65,6 +66,7 @@ def build_engine(cfg: DictConfig) -> BuiltEngine:
         effective=effective,
         costs=_costs(config_of_rank(choices.config, cfg.executor.tp), choices.dtype, choices.kv_dtype),
         peaks=peaks,
+        sizes=choices.sizes,
         startup_s=time.perf_counter() - started,
     )
 
@@ -121,11 +123,13 @@ def _engine_around(cfg: DictConfig, choices: Choices, rank: Rank, executor: Loca
 def _effective(choices: Choices, rank: Rank) -> dict[str, object]:
     return {
         "attention": choices.attention_name,
+        "attention_implementation": choices.attention.implementation(),
         "attention_passed_over": choices.attention_passed_over,
         "graph": choices.graph_name,
         "device": str(choices.device),
         "dtype": str(choices.dtype).removeprefix("torch."),
         "kv_dtype": str(choices.kv_dtype).removeprefix("torch."),
+        **choices.sizes.effective(),
         "num_blocks": rank.num_blocks,
         "max_model_len": rank.max_model_len,
         "threads": rank.threads,
@@ -134,6 +138,7 @@ def _effective(choices: Choices, rank: Rank) -> dict[str, object]:
         "weights_reused": rank.weights_reused,
         "kernels": rank.kernels,
         "activation_gib": round(rank.activation_bytes / 2**30, 3),
+        "reasons": {"dtype": choices.dtype_reason, **choices.sizes.reasons},
         **({} if rank.kv_error is None else {"kv_error": rank.kv_error}),
     }
 

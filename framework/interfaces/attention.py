@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -92,6 +93,20 @@ class AttentionBackend(ABC):
     @abstractmethod
     def unsupported_reason(cls, spec: AttentionSpec) -> str | None:
         """Why this machine or shape can't be served, with what to choose instead; None when it can."""
+
+    @classmethod
+    def preferred_block_size(cls, device_type: str, parameters: Mapping[str, Any]) -> int:
+        """The `engine.block_size` that suits it best, which it gets where the configuration leaves that open.
+
+        Args:
+            device_type: `cpu` or `cuda`.
+            parameters: its keys of the configuration.
+        """
+        return 16
+
+    def implementation(self) -> str:
+        """Whose code computes it, with its version, for the record: `flash-attn 2.8.3`."""
+        return f"{type(self).__module__}.{type(self).__qualname__}"
 
     @abstractmethod
     def kv_cache_shape(self, num_blocks: int) -> tuple[int, ...]:

@@ -13,13 +13,22 @@ from framework.engine.fleet import Fleet
 from framework.engine.intake import Intake
 from framework.execution.built import BuiltEngine
 from framework.execution.device.capacity import blocks_within, check_blocks, fit_length
+from framework.execution.device.dtype import choose_dtype
+from framework.execution.device.sizes import (
+    Room,
+    Sizes,
+    activation_bytes,
+    choose_step,
+    kv_token_bytes,
+    preferred_block_size,
+)
 from framework.execution.graphs.choose_graph import simulated_graph, strategy_of
 from framework.interfaces.clock import PacedClock, VirtualClock
-from framework.interfaces.cost_model import CostModel, Deployment
+from framework.interfaces.cost_model import CostModel, Deployment, Hardware
 from framework.interfaces.errors import IncompatibleError
 from framework.interfaces.graph import GraphLimits
 from framework.models.config import ModelConfig
-from framework.models.loading.read_config import load_config
+from framework.models.loading.read_config import load_config, weights_dtype
 from framework.models.shape import model_shape
 from framework.records.metrics.utilization import DevicePeaks, ModelCosts
 from framework.registry import COST_MODELS, EVICTIONS, ROUTERS, SCHEDULERS, WORKLOADS
@@ -46,7 +55,9 @@ def build_simulated(cfg: DictConfig) -> BuiltEngine:
             f"nano_bench or a trace"
         )
     config = load_config(cfg.model, max_model_len=cfg.engine.max_model_len)
-    deployment = _deployment(cfg, config)
+    deployment, dtype_reason = _deployment(cfg, config)
+    sizes = _sizes(cfg, config, deployment)
+    cfg = sizes.fill(cfg)
     num_blocks, max_model_len, reserved = _capacity(cfg, config, deployment)
     cost_model: CostModel = COST_MODELS.build(cfg.cost_model, deployment)
     clock = PacedClock if WORKLOADS.get(cfg.workload.name).is_live else VirtualClock
@@ -60,10 +71,12 @@ def build_simulated(cfg: DictConfig) -> BuiltEngine:
         "dtype": deployment.dtype,
         "kv_dtype": deployment.kv_dtype,
         "memory_gib": deployment.hardware.memory_gib,
+        **sizes.effective(),
         "num_blocks": num_blocks,
         "max_model_len": max_model_len,
         "activation_gib": round(reserved / 2**30, 3),
         "graph": simulated_graph(cfg),
+        "reasons": {"dtype": dtype_reason, **sizes.reasons},
         "cost_model": {"name": cfg.cost_model.name, **cost_model.effective()},
         "not_simulated": {
             "sampler": f"{cfg.sampler.name}: tokens are a function of request and position; requests run to max_tokens",
@@ -85,6 +98,7 @@ def build_simulated(cfg: DictConfig) -> BuiltEngine:
             bytes_per_s=deployment.hardware.bytes_per_s * deployment.tp * len(replicas),
             flops_per_s=deployment.hardware.flops_per_s * deployment.tp * len(replicas),
         ),
+        sizes=sizes,
         startup_s=time.perf_counter() - started,
         after_run=fleet.effective if fleet is not None else dict,
     )
@@ -139,13 +153,11 @@ def read_deployment(cfg: DictConfig) -> Deployment:
     Raises:
         IncompatibleError, ValueError: as `build_simulated`.
     """
-    return _deployment(cfg, load_config(cfg.model, max_model_len=cfg.engine.max_model_len))
+    return _deployment(cfg, load_config(cfg.model, max_model_len=cfg.engine.max_model_len))[0]
 
 
-def _deployment(cfg: DictConfig, config: ModelConfig) -> Deployment:
-    dtype = cfg.executor.dtype
-    if dtype == "auto":
-        dtype = config.dtype if config.dtype in ("bfloat16", "float16") else "bfloat16"
+def _deployment(cfg: DictConfig, config: ModelConfig) -> tuple[Deployment, str]:
+    """What is simulated, and why with that dtype."""
     tp = cfg.executor.tp
     if config.num_heads % tp or (config.num_kv_heads % tp and tp % config.num_kv_heads):
         raise IncompatibleError(
@@ -154,7 +166,8 @@ def _deployment(cfg: DictConfig, config: ModelConfig) -> Deployment:
     device = hardware(cfg.executor.hardware)
     if cfg.executor.memory_gib is not None:
         device = dataclasses.replace(device, memory_gib=cfg.executor.memory_gib)
-    return Deployment(
+    dtype, reason = choose_dtype(cfg.executor.dtype, _device_type(device), weights_dtype(cfg.model, config))
+    deployment = Deployment(
         hardware=device,
         model_name=cfg.model.name,
         model=model_shape(config),
@@ -162,6 +175,27 @@ def _deployment(cfg: DictConfig, config: ModelConfig) -> Deployment:
         kv_dtype={"auto": dtype, "fp8": "float8_e4m3fn"}.get(cfg.executor.kv_dtype, cfg.executor.kv_dtype),
         tp=tp,
     )
+    return deployment, reason
+
+
+def _device_type(device: Hardware) -> str:
+    return "cpu" if device.name == "cpu" else "cuda"
+
+
+def _sizes(cfg: DictConfig, config: ModelConfig, deployment: Deployment) -> Sizes:
+    """Those that the real engine would have on that device."""
+    device, device_type = deployment.hardware, _device_type(deployment.hardware)
+    room = Room(
+        memory_bytes=None if device_type == "cpu" else int(device.memory_gib * 2**30),
+        item_bytes=_ITEM_BYTES[deployment.dtype],
+        kv_item_bytes=_ITEM_BYTES[deployment.kv_dtype],
+        tp=deployment.tp,
+    )
+    rows, tokens, reasons = choose_step(cfg.engine, config, room)
+    block_size = cfg.engine.block_size
+    if block_size is None:
+        block_size, reasons["block_size"] = preferred_block_size(cfg.attention, device_type)
+    return Sizes(rows, tokens, block_size, reasons)
 
 
 def _capacity(cfg: DictConfig, config: ModelConfig, deployment: Deployment) -> tuple[int, int, int]:
@@ -172,9 +206,7 @@ def _capacity(cfg: DictConfig, config: ModelConfig, deployment: Deployment) -> t
     reserved = activation_bytes(config, engine.max_num_batched_tokens, engine.max_num_seqs, item, tp)
     total = int(device.memory_gib * 2**30)
     available = total - int(_CONTEXT_GIB * 2**30) - weights - reserved
-    kv_heads_of_a_rank = max(1, config.num_kv_heads // tp)
-    token_bytes = config.kv_values_per_token * kv_heads_of_a_rank // config.num_kv_heads
-    block_bytes = engine.block_size * token_bytes * _ITEM_BYTES[deployment.kv_dtype]
+    block_bytes = engine.block_size * kv_token_bytes(config, _ITEM_BYTES[deployment.kv_dtype], tp)
     max_model_len = engine.max_model_len or config.max_model_len
     if engine.num_blocks is not None:
         num_blocks = check_blocks(engine, block_bytes, available, device.name)
@@ -182,16 +214,6 @@ def _capacity(cfg: DictConfig, config: ModelConfig, deployment: Deployment) -> t
         budget = int(available - total * (1 - engine.kv_memory_fraction))
         num_blocks = blocks_within(engine, block_bytes, budget, max_model_len, device.name)
     return num_blocks, fit_length(engine, num_blocks, max_model_len), reserved
-
-
-def activation_bytes(config: ModelConfig, num_tokens: int, num_rows: int, item_bytes: int, tp: int) -> int:
-    """Memory of the largest step beside weights and cache, as the real engine finds it by a forward pass.
-
-    At its fullest a layer holds the residual, its normed input, and the gate and up products with their own result;
-    the head holds logits in the model's dtype.
-    """
-    layer = 2 * config.hidden_size + 3 * config.intermediate_size // tp
-    return item_bytes * (num_tokens * layer + num_rows * config.vocab_size // tp)
 
 
 def _costs(config: ModelConfig, deployment: Deployment) -> ModelCosts:

@@ -1,9 +1,10 @@
-"""Attention by the flash-attn package (FlashAttention-2)."""
+"""FlashAttention: the package flash-attn on a GPU, our own C++ kernel on a CPU."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from framework.interfaces.attention import AttentionBackend, AttentionSpec, BatchLayout, GraphSupport
 from framework.registry import ATTENTIONS
@@ -15,6 +16,8 @@ _BLOCK_MULTIPLE = 256
 _MIN_CAPABILITY = (8, 0)
 _MAX_HEAD_SIZE = 256
 _OTHERWISE = "choose attention=triton"
+_ON_CPU = ("paged_cpu", "sdpa")
+"""Backends of a CPU that compute exact attention in tiles with an online softmax; the first that runs is taken."""
 
 
 @dataclass(slots=True)
@@ -31,14 +34,27 @@ class Metadata:
 
 @ATTENTIONS.register("flash")
 class FlashAttention(AttentionBackend):
-    """FlashAttention-2 (Dao 2023, arXiv 2307.08691) over the paged cache, from the package flash-attn.
+    """FlashAttention (Dao 2022, arXiv 2205.14135): exact attention in tiles, with an online softmax.
 
-    Decode rows go through `flash_attn_with_kvcache`, which splits long contexts; chunks, prefix hits included, through
+    On a GPU it is FlashAttention-2 (arXiv 2307.08691) from the package flash-attn, over the paged cache. Decode rows go
+    through `flash_attn_with_kvcache`, which splits long contexts; chunks, prefix hits included, go through
     `flash_attn_varlen_func` with the block table. The package wants blocks of a multiple of 256 tokens.
+
+    On a CPU it is our own C++ kernel (`paged_cpu`), or PyTorch's (`sdpa`) where that one cannot run. The record's
+    `attention_implementation` says which code ran.
     """
 
     graph_support = GraphSupport.DECODE
     separate_write = True
+
+    def __init__(self, spec: AttentionSpec) -> None:
+        super().__init__(spec)
+        self._on_cpu: AttentionBackend | None = None
+        if spec.device.type == "cpu":
+            name, self._passed_over = _choose_on_cpu(spec)
+            assert name is not None, self._passed_over
+            self._on_cpu = ATTENTIONS.build({"name": name}, spec)
+            self.graph_support, self.separate_write = self._on_cpu.graph_support, self._on_cpu.separate_write
 
     @classmethod
     def unsupported_reason(cls, spec: AttentionSpec) -> str | None:
@@ -46,21 +62,27 @@ class FlashAttention(AttentionBackend):
 
         import torch
 
+        if spec.device.type == "cpu":
+            name, passed_over = _choose_on_cpu(spec)
+            return None if name else "; ".join(passed_over.values())
         if spec.device.type != "cuda":
-            return f"attention=flash runs on CUDA GPUs, not on {spec.device}; choose attention=sdpa"
+            return f"attention=flash runs on CUDA GPUs and CPUs, not on {spec.device}; choose attention=sdpa"
         if importlib.util.find_spec("flash_attn") is None:
-            return f"attention=flash needs the package flash-attn (pip install flash-attn); or {_OTHERWISE}"
+            return (
+                "attention=flash is the package flash-attn on a GPU, which is not installed: "
+                f"pip install flash-attn --no-build-isolation; or {_OTHERWISE}"
+            )
         if torch.cuda.get_device_capability(spec.device) < _MIN_CAPABILITY:
             return f"attention=flash needs an Ampere GPU or newer; {_OTHERWISE}"
         if spec.dtype not in (torch.bfloat16, torch.float16) or spec.kv_dtype != spec.dtype:
             return (
                 f"attention=flash wants bfloat16 or float16 throughout, not {spec.dtype} with a cache of "
-                f"{spec.kv_dtype}; set executor.dtype=bfloat16, or {_OTHERWISE}"
+                f"{spec.kv_dtype}; set executor.dtype=bfloat16 executor.kv_dtype=auto, or {_OTHERWISE}"
             )
         if spec.block_size % _BLOCK_MULTIPLE:
             return (
                 f"attention=flash needs blocks of a multiple of {_BLOCK_MULTIPLE} tokens, not {spec.block_size}; set "
-                f"engine.block_size={_BLOCK_MULTIPLE}, or {_OTHERWISE}"
+                f"engine.block_size=null, or {_OTHERWISE}"
             )
         if spec.head_size % 8 or spec.head_size > _MAX_HEAD_SIZE:
             return (
@@ -68,10 +90,26 @@ class FlashAttention(AttentionBackend):
             )
         return None
 
+    @classmethod
+    def preferred_block_size(cls, device_type: str, parameters: Mapping[str, Any]) -> int:
+        return 16 if device_type == "cpu" else _BLOCK_MULTIPLE
+
+    def implementation(self) -> str:
+        if self._on_cpu is not None:
+            since = "".join(f"; not {name}: {reason}" for name, reason in self._passed_over.items())
+            return self._on_cpu.implementation() + since
+        from importlib.metadata import version
+
+        return f"flash-attn {version('flash-attn')}"
+
     def kv_cache_shape(self, num_blocks: int) -> tuple[int, ...]:
+        if self._on_cpu is not None:
+            return self._on_cpu.kv_cache_shape(num_blocks)
         return (2, num_blocks, self.spec.block_size, self.spec.num_kv_heads, self.spec.head_size)
 
-    def plan(self, batch: BatchLayout) -> Metadata:
+    def plan(self, batch: BatchLayout) -> Any:
+        if self._on_cpu is not None:
+            return self._on_cpu.plan(batch)
         first = batch.num_decode_rows
         if first == batch.num_rows:
             return Metadata(batch, None, None, 0, 0)
@@ -85,8 +123,10 @@ class FlashAttention(AttentionBackend):
         )
 
     def forward(
-        self, layer: int, q_TNH: Tensor, k_TMH: Tensor, v_TMH: Tensor, kv_cache: Tensor, metadata: Metadata
+        self, layer: int, q_TNH: Tensor, k_TMH: Tensor, v_TMH: Tensor, kv_cache: Tensor, metadata: Any
     ) -> Tensor:
+        if self._on_cpu is not None:
+            return self._on_cpu.forward(layer, q_TNH, k_TMH, v_TMH, kv_cache, metadata)
         from framework.execution.kernels.cuda.qkv import write_kv
 
         write_kv(k_TMH, v_TMH, metadata.batch.slot_mapping_T, kv_cache)
@@ -138,3 +178,14 @@ def _cumulative(lengths_R: Tensor) -> Tensor:
     from torch.nn.functional import pad
 
     return pad(lengths_R.cumsum(0, dtype=torch.int32), (1, 0))
+
+
+def _choose_on_cpu(spec: AttentionSpec) -> tuple[str | None, dict[str, str]]:
+    """The backend that computes it on a CPU, None if none can, and why those before it cannot."""
+    passed_over: dict[str, str] = {}
+    for name in _ON_CPU:
+        reason = ATTENTIONS.get(name).unsupported_reason(spec)
+        if reason is None:
+            return name, passed_over
+        passed_over[name] = reason
+    return None, passed_over

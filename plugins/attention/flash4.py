@@ -57,6 +57,11 @@ class FlashAttention4(AttentionBackend):
             return f"attention=flash4 needs a head size of 8, 16, ..., {largest}, not {spec.head_size}; {_OTHERWISE}"
         return None
 
+    def implementation(self) -> str:
+        from importlib.metadata import version
+
+        return f"flash-attn-4 {version('flash-attn-4')}"
+
     def kv_cache_shape(self, num_blocks: int) -> tuple[int, ...]:
         return (2, num_blocks, self.spec.block_size, self.spec.num_kv_heads, self.spec.head_size)
 

@@ -57,6 +57,11 @@ class FlashInfer(AttentionBackend):
             return f"attention=flashinfer needs a head size of {_HEAD_SIZES}, not {spec.head_size}; {_OTHERWISE}"
         return None
 
+    def implementation(self) -> str:
+        from importlib.metadata import version
+
+        return f"flashinfer-python {version('flashinfer-python')}"
+
     def kv_cache_shape(self, num_blocks: int) -> tuple[int, ...]:
         return (2, num_blocks, self.spec.block_size, self.spec.num_kv_heads, self.spec.head_size)
 

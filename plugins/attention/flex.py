@@ -80,6 +80,11 @@ class Flex(AttentionBackend):
             )
         return None
 
+    def implementation(self) -> str:
+        import torch
+
+        return f"flex_attention of PyTorch {torch.__version__}"
+
     def kv_cache_shape(self, num_blocks: int) -> tuple[int, ...]:
         return (2, num_blocks, self.spec.block_size, self.spec.num_kv_heads, self.spec.head_size)
 

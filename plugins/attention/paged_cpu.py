@@ -43,6 +43,11 @@ class PagedCPU(AttentionBackend):
             return f"attention=paged_cpu: {reason}; or {_OTHERWISE}"
         return None
 
+    def implementation(self) -> str:
+        from framework.execution.kernels.cpu import native
+
+        return native.version()
+
     def kv_cache_shape(self, num_blocks: int) -> tuple[int, ...]:
         from framework.execution.kernels.cpu.attention import cache_shape
 

@@ -72,6 +72,11 @@ class SDPA(AttentionBackend):
             return f"attention=sdpa has no cache of {spec.kv_dtype}; set executor.kv_dtype=fp8 (e4m3) or auto"
         return None
 
+    def implementation(self) -> str:
+        import torch
+
+        return f"scaled_dot_product_attention of PyTorch {torch.__version__}"
+
     def kv_cache_shape(self, num_blocks: int) -> tuple[int, ...]:
         return (2, num_blocks, self.spec.block_size, self.spec.num_kv_heads, self.spec.head_size)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +56,14 @@ class Split(AttentionBackend):
     @classmethod
     def unsupported_reason(cls, spec: AttentionSpec) -> str | None:
         return None  # it runs wherever its backends do; which these are is known at construction, which asks them
+
+    @classmethod
+    def preferred_block_size(cls, device_type: str, parameters: Mapping[str, Any]) -> int:
+        names = (parameters.get("prefill", "sdpa"), parameters.get("decode", "sdpa"))
+        return max(ATTENTIONS.get(name).preferred_block_size(device_type, {}) for name in names)
+
+    def implementation(self) -> str:
+        return f"prefill: {self.prefill.implementation()}; decode: {self.decode.implementation()}"
 
     def kv_cache_shape(self, num_blocks: int) -> tuple[int, ...]:
         return self.decode.kv_cache_shape(num_blocks)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import importlib.metadata
 import importlib.util
 import netrc
@@ -92,6 +93,7 @@ def attention_reasons() -> Iterator[tuple[str, str | None]]:
     """For every attention backend, why it cannot run the default model's shape here; None when it can."""
     import torch
 
+    from framework.execution.device.sizes import preferred_block_size
     from framework.interfaces.attention import AttentionSpec
 
     cuda = torch.cuda.is_available()
@@ -112,6 +114,8 @@ def attention_reasons() -> Iterator[tuple[str, str | None]]:
     )
     for entry in ATTENTIONS.entries():
         if entry.cls is not None:
+            size, _ = preferred_block_size({"name": entry.name}, spec.device.type)
+            spec = dataclasses.replace(spec, block_size=size)
             yield entry.name, ATTENTIONS.get(entry.name).unsupported_reason(spec)
 
 

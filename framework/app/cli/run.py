@@ -80,15 +80,15 @@ def _say(warning: str) -> None:
 
 
 def _run(arguments: Sequence[str]) -> int:
-    without_result: list[str] = []
+    failed: list[str] = []
 
     def task(cfg: DictConfig) -> float | list[float] | None:
         discover(cfg.plugins)  # on another machine nothing has been found yet
         status = run_cell(cfg)
         hydra_config = HydraConfig.get()
         in_sweep = hydra_config.mode == RunMode.MULTIRUN
-        if status == "failed" or (status == "skipped" and not in_sweep):  # a sweep's other cells may have results
-            without_result.append(status)
+        if status == "failed":
+            failed.append(status)
         if in_sweep:
             return objectives(Path(hydra_config.runtime.output_dir), cfg.objective)
         if hydra_config.sweeper.get("params"):
@@ -109,7 +109,7 @@ def _run(arguments: Sequence[str]) -> int:
         return _refuse(f"{error.filename}: {error.strerror}; set hydra.run.dir or hydra.sweep.dir to another", error)
     except KeyboardInterrupt:
         return 130
-    return int(bool(without_result))
+    return int(bool(failed))
 
 
 def _refuse(message: str, error: Exception) -> int:

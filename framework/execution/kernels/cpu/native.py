@@ -5,9 +5,11 @@ from __future__ import annotations
 import ctypes
 import functools
 import threading
+from pathlib import Path
 
 import torch
 
+from framework.execution.kernels import OWN
 from framework.execution.kernels.cpu.build import BuildError, build_library
 
 _POINTER, _INT64, _INT, _FLOAT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int, ctypes.c_float
@@ -54,6 +56,11 @@ def library() -> ctypes.CDLL:
     if isinstance(loaded, str):
         raise RuntimeError(loaded)
     return loaded
+
+
+def version() -> str:
+    """The library for the record: whose it is, and which build of which sources."""
+    return f"{OWN} C++ kernels (build {Path(library()._name).stem})"
 
 
 def dtype_code(dtype: torch.dtype) -> int:

@@ -1,0 +1,25 @@
+"""Which type of weights and activations `executor.dtype=auto` means, of a real device or a simulated one."""
+
+from __future__ import annotations
+
+
+def choose_dtype(asked: str, device_type: str, weights_dtype: str | None) -> tuple[str, str]:
+    """The type and the reason for it.
+
+    Args:
+        asked: `executor.dtype`.
+        device_type: `cpu` or `cuda`.
+        weights_dtype: the type that the weights were published in; None where nobody says.
+    """
+    if asked != "auto":
+        return asked, f"executor.dtype={asked}"
+    if device_type == "cpu":
+        return "float32", "exact, and a CPU's fastest type"
+    if weights_dtype is None:
+        return "bfloat16", "the model's config names no type, and bfloat16 has float32's range"
+    if weights_dtype == "bfloat16":
+        return "bfloat16", "the type of the weights"
+    return "float16", (
+        f"the weights are {weights_dtype} and never were bfloat16: float16 keeps three bits more of them; "
+        f"executor.dtype=bfloat16 should numbers beyond 65504 arise"
+    )

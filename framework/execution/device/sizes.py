@@ -1,0 +1,134 @@
+"""The sizes of a step that the configuration leaves open, chosen for a device: a real one or a simulated one."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import DictConfig
+
+from framework.models.config import ModelConfig
+from framework.registry import ATTENTIONS
+
+_CPU_ROWS, _CPU_TOKENS = 64, 2048
+_GPU_ROWS, _GPU_TOKENS = 256, 16384
+"""With which `nano_bench` is fastest on an H100 and an H200: experiments/gpu_speed/."""
+_LEAST_ROWS, _LEAST_TOKENS = 8, 2048
+_SHORT_CONTEXT_TOKENS = 256
+"""Fewer tokens than most requests come to: a cache that does not hold so many for each row cannot use the rows."""
+_ACTIVATION_SHARE = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """What the engine is built with, and why, for the keys that the configuration left open."""
+
+    max_num_seqs: int
+    max_num_batched_tokens: int
+    block_size: int
+    reasons: dict[str, str] = field(default_factory=dict)
+
+    def fill(self, cfg: DictConfig) -> DictConfig:
+        """A copy of `cfg` in which no size is open."""
+        cfg = copy.deepcopy(cfg)
+        cfg.engine.max_num_seqs = self.max_num_seqs
+        cfg.engine.max_num_batched_tokens = self.max_num_batched_tokens
+        cfg.engine.block_size = self.block_size
+        return cfg
+
+    def effective(self) -> dict[str, object]:
+        """For the record."""
+        return {
+            "block_size": self.block_size,
+            "max_num_seqs": self.max_num_seqs,
+            "max_num_batched_tokens": self.max_num_batched_tokens,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Room:
+    """What a rank's device has, and what its share of the model takes of it."""
+
+    memory_bytes: int | None
+    """Of the whole device; None for a CPU, whose memory says nothing about its speed"""
+    item_bytes: int
+    kv_item_bytes: int
+    tp: int
+
+
+def choose_step(engine: DictConfig, config: ModelConfig, room: Room) -> tuple[int, int, dict[str, str]]:
+    """Rows and tokens of the largest step, and the reasons for those that `engine` leaves open.
+
+    On a GPU they are those known to be fastest, halved until the activations of such a step take no more than an eighth
+    of the memory that the weights leave, and short contexts of all rows no more than all of it.
+    """
+    rows, tokens, reasons = engine.max_num_seqs, engine.max_num_batched_tokens, dict[str, str]()
+    length = engine.max_model_len or config.max_model_len
+    if rows is None:
+        rows, reasons["max_num_seqs"] = _choose_rows(engine, config, room, min(length, _SHORT_CONTEXT_TOKENS))
+        if tokens is not None and tokens < rows:
+            rows, reasons["max_num_seqs"] = tokens, f"a step has no more tokens (max_num_batched_tokens={tokens})"
+    if tokens is None:
+        tokens, reasons["max_num_batched_tokens"] = _choose_tokens(engine, config, room, rows)
+        if rows * length < tokens:
+            tokens, reasons["max_num_batched_tokens"] = rows * length, f"{rows} rows of {length} tokens have no more"
+    return rows, tokens, reasons
+
+
+def _choose_rows(engine: DictConfig, config: ModelConfig, room: Room, context_tokens: int) -> tuple[int, str]:
+    if room.memory_bytes is None:
+        return _CPU_ROWS, "enough to keep a CPU busy"
+    usable, rows = _usable_bytes(engine, config, room, room.memory_bytes), _GPU_ROWS
+    while rows > _LEAST_ROWS and rows * context_tokens * kv_token_bytes(config, room.kv_item_bytes, room.tp) > usable:
+        rows //= 2
+    return rows, _why(rows, _GPU_ROWS, f"whose contexts fit with {context_tokens} tokens each")
+
+
+def _choose_tokens(engine: DictConfig, config: ModelConfig, room: Room, rows: int) -> tuple[int, str]:
+    if room.memory_bytes is None:
+        return _CPU_TOKENS, "longer steps gain nothing on a CPU"
+    usable, tokens = _usable_bytes(engine, config, room, room.memory_bytes), _GPU_TOKENS
+    while tokens > _LEAST_TOKENS and (
+        activation_bytes(config, tokens, rows, room.item_bytes, room.tp) * _ACTIVATION_SHARE > usable
+    ):
+        tokens //= 2
+    return tokens, _why(tokens, _GPU_TOKENS, f"whose activations take 1/{_ACTIVATION_SHARE} of what the weights leave")
+
+
+def _usable_bytes(engine: DictConfig, config: ModelConfig, room: Room, memory_bytes: int) -> float:
+    """For activations and KV cache."""
+    return memory_bytes * engine.kv_memory_fraction - config.num_parameters * room.item_bytes / room.tp
+
+
+def _why(chosen: int, fastest: int, limit: str) -> str:
+    return "the fastest measured on a large GPU" if chosen == fastest else f"the most {limit}"
+
+
+def preferred_block_size(choice: Mapping[Any, Any], device_type: str) -> tuple[int, str]:
+    """What the attention backend `choice` (its name and parameters) prefers on a `cpu` or `cuda` device, and why.
+
+    A simulation cannot tell which backend `auto` stands for and gets 16.
+    """
+    parameters = {str(key): value for key, value in choice.items()}
+    name = parameters.pop("name")
+    if name == "auto":
+        return 16, "no attention backend is named"
+    return ATTENTIONS.get(name).preferred_block_size(device_type, parameters), f"attention={name} prefers it"
+
+
+def activation_bytes(config: ModelConfig, num_tokens: int, num_rows: int, item_bytes: int, tp: int) -> int:
+    """Memory of the largest step beside weights and cache, as the real engine finds it by a forward pass.
+
+    At its fullest a layer holds the residual, its normed input, and the gate and up products with their own result;
+    the head holds logits in the model's dtype.
+    """
+    layer = 2 * config.hidden_size + 3 * config.intermediate_size // tp
+    return item_bytes * (num_tokens * layer + num_rows * config.vocab_size // tp)
+
+
+def kv_token_bytes(config: ModelConfig, kv_item_bytes: int, tp: int) -> int:
+    """Bytes of one token's keys and values, over all layers, on one rank."""
+    kv_heads_of_a_rank = max(1, config.num_kv_heads // tp)
+    return config.kv_values_per_token * kv_heads_of_a_rank // config.num_kv_heads * kv_item_bytes

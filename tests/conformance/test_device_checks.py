@@ -12,6 +12,7 @@ import torch
 from omegaconf import OmegaConf
 from scipy import stats
 
+from framework.app.cli.templates import TEMPLATES
 from framework.conformance import Budget, Finding
 from framework.conformance.checks import attention as attention_checks
 from framework.conformance.checks import graph as graph_checks
@@ -62,9 +63,26 @@ class NeverGreedy(Gumbel):
         return super().prepare([dataclasses.replace(one, temperature=one.temperature or 1.0) for one in params], out)
 
 
+class KeepsWhatItWasCapturedWith(Gumbel):
+    def prepare(self, params: Any, out: Any = None) -> Any:
+        return (super().prepare(params),) if out is None else out
+
+    def sample(self, logits_RV: Any, prepared: Any, *more: Any) -> Any:
+        return super().sample(logits_RV, prepared[0], *more)
+
+
+class KnowsNoGraphs(Gumbel):
+    """As `framework new sampler` once wrote it."""
+
+    def prepare(self, params: Any) -> Any:  # type: ignore[override]
+        return super().prepare(params)
+
+
 @pytest.mark.parametrize(
     ("sampler", "rule"),
     [
+        (KeepsWhatItWasCapturedWith, sampler_checks.REFILL),
+        (KnowsNoGraphs, sampler_checks.REFILL),
         (NeverGreedy, sampler_checks.GREEDY),
         (TooHot, sampler_checks.DISTRIBUTION),
         (OutsideVocabulary, sampler_checks.SHAPE),
@@ -81,6 +99,8 @@ def test_a_wrong_sampler(sampler: Any, rule: str) -> None:
 def test_every_built_in_sampler_states_what_it_draws_from(name: str) -> None:
     found = findings(sampler_checks, SAMPLERS.get(name))
     assert found[sampler_checks.DISTRIBUTION].status == "holds"
+    if not SAMPLERS.get(name).graph_safe:
+        del found[sampler_checks.REFILL]
     assert {finding.status for finding in found.values()} == {"holds"}
 
 
@@ -109,6 +129,17 @@ def test_chi_square_is_that_of_scipy() -> None:
         assert sampler_checks.chi_square_p(counts_V, probs_V) == pytest.approx(wanted, rel=1e-6)
 
 
+def template() -> Any:
+    """The backend that `framework new attention` writes."""
+    names: dict[str, Any] = {}
+    source = TEMPLATES["attention"].replace('@ATTENTIONS.register("{name}")\n', "")
+    exec(source.format(name="mine", class_name="Mine"), names)
+    return names["Mine"]
+
+
+TEMPLATE = template()
+
+
 class WrongScale(SDPA):
     def __init__(self, spec: Any) -> None:
         super().__init__(type(spec)(**{name: getattr(spec, name) for name in spec.__slots__} | {"scale": 0.2}))
@@ -122,7 +153,15 @@ class WritesPadding(SDPA):
         return super().plan(batch)
 
 
-@pytest.mark.parametrize("backend", [WrongScale, WritesPadding])
+class AsksTheHost(TEMPLATE):  # type: ignore[misc, valid-type]
+    """Right, but for lengths that a graph of decode rows does not have on the host."""
+
+    def plan(self, batch: Any) -> Any:
+        assert len(batch.seq_lens_host) == batch.num_rows
+        return super().plan(batch)
+
+
+@pytest.mark.parametrize("backend", [WrongScale, WritesPadding, AsksTheHost])
 def test_a_wrong_attention_backend(backend: Any) -> None:
     found = findings(attention_checks, backend, "sdpa")
     assert "fails" in {finding.status for finding in found.values()}

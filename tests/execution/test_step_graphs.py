@@ -46,7 +46,7 @@ class MixedForward(Mixed):
 @pytest.mark.parametrize("graph", ["bucketed", "full"])
 def test_the_tokens_of_an_eager_run(graph: str) -> None:
     with LLM("tiny", attention="triton", **OPTIONS) as llm:
-        replayed = _use_graphs(llm, GRAPHS.build({"name": graph}))
+        replayed = use_graphs(llm, GRAPHS.build({"name": graph}))
         assert _tokens(llm) == _eager()
         assert len(replayed) >= 2
 
@@ -58,7 +58,7 @@ def test_samplers_that_stay_outside_get_the_same_rows() -> None:
     with LLM("tiny", attention="sdpa", **options) as llm:
         want = _tokens(llm, params)
     with LLM("tiny", attention="triton", max_num_batched_tokens=4, **options) as llm:
-        replayed = _use_graphs(llm, MixedForward(token_sizes=[6]))
+        replayed = use_graphs(llm, MixedForward(token_sizes=[6]))
         assert _tokens(llm, params) == want
     assert {key.mixed for key, _ in replayed} == {False, True}
 
@@ -67,7 +67,7 @@ def test_samplers_that_stay_outside_get_the_same_rows() -> None:
 def test_steps_with_chunks_give_the_tokens_of_an_eager_run(kind: type[Mixed]) -> None:
     """Prompts of 5, 1 and 3 tokens at four tokens a step: chunks that sample nothing, alone and beside decode rows."""
     with LLM("tiny", attention="triton", max_num_batched_tokens=4, **OPTIONS) as llm:
-        replayed = _use_graphs(llm, kind(token_sizes=[6]))
+        replayed = use_graphs(llm, kind(token_sizes=[6]))
         assert _tokens(llm) == _eager()
     mixed = [key for key, _ in replayed if key.mixed]
     assert set(mixed) == {GraphKey(6, 3)}  # with two tokens of padding at least
@@ -84,7 +84,7 @@ def _tokens(llm: LLM, params: list[SamplingParams] = PARAMS) -> list[list[int]]:
     return [output.outputs[0].token_ids for output in llm.generate(PROMPTS, params)]
 
 
-def _use_graphs(llm: LLM, strategy: GraphStrategy) -> list[tuple[GraphKey, int]]:
+def use_graphs(llm: LLM, strategy: GraphStrategy) -> list[tuple[GraphKey, int]]:
     """Put fused layers and graphs into a CPU engine, which has none of its own.
 
     Returns the keys that are replayed from now on, with the number of sampled rows.

@@ -14,6 +14,7 @@ from framework.registry.discovery import ROOT, discover
 FOLDERS = {
     "scheduler": "schedulers",
     "eviction": "eviction",
+    "attention": "attention",
     "sampler": "samplers",
     "graph": "graphs",
     "cost_model": "cost_models",

@@ -62,7 +62,7 @@ _SAMPLER = '''"""What this sampler draws from, in one sentence."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from framework.interfaces.sampler import Sampler, SamplingParams, TokenHistory
 from framework.registry import SAMPLERS
@@ -83,13 +83,109 @@ class {class_name}(Sampler):
             return "sampler={name} takes the most likely token only; choose sampler=full"
         return None
 
-    def prepare(self, params: Sequence[SamplingParams]) -> None:
-        return None
+    def prepare(self, params: Sequence[SamplingParams], out: Any = None) -> Any:
+        return None  # tensors that `sample` reads; with `out`, an earlier result, write into those: a graph reads them
 
     def sample(
-        self, logits_RV: Tensor, prepared: None, seed_R: Tensor, position_R: Tensor, history: TokenHistory
+        self, logits_RV: Tensor, prepared: Any, seed_R: Tensor, position_R: Tensor, history: TokenHistory
     ) -> Tensor:
         return logits_RV.argmax(-1)
+'''
+
+_ATTENTION = '''"""How this backend attends and where it is good, in one sentence."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from framework.interfaces.attention import AttentionBackend, AttentionSpec, BatchLayout, GraphSupport
+from framework.registry import ATTENTIONS
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@ATTENTIONS.register("{name}")
+class {class_name}(AttentionBackend):
+    """Plain PyTorch, tile by tile with an online softmax: change `_attend` to make it yours. Name the paper if any.
+
+    Decode rows attend together and can be captured in a graph; each prompt chunk attends alone.
+
+    Args:
+        tile_tokens: positions of each context that are read at once.
+    """
+
+    graph_support = GraphSupport.DECODE
+
+    def __init__(self, spec: AttentionSpec, *, tile_tokens: int = 512) -> None:
+        super().__init__(spec)
+        if tile_tokens < 1:
+            raise ValueError(f"attention.tile_tokens={{tile_tokens}} must be at least 1")
+        self._tile_blocks = -(-tile_tokens // spec.block_size)
+
+    @classmethod
+    def unsupported_reason(cls, spec: AttentionSpec) -> str | None:
+        if spec.kv_dtype != spec.dtype:
+            return f"attention={name} has no cache of another type than {{spec.dtype}}; set executor.kv_dtype=auto"
+        return None
+
+    def kv_cache_shape(self, num_blocks: int) -> tuple[int, ...]:
+        spec = self.spec
+        return (2, num_blocks + 1, spec.block_size, spec.num_kv_heads, spec.head_size)  # one more, for padding
+
+    def plan(self, batch: BatchLayout) -> BatchLayout:
+        return batch
+
+    def forward(
+        self, layer: int, q_TNH: Tensor, k_TMH: Tensor, v_TMH: Tensor, kv_cache: Tensor, metadata: BatchLayout
+    ) -> Tensor:
+        import torch
+
+        batch, num_decode = metadata, metadata.num_decode_rows
+        cache_2SMH = kv_cache.view(2, -1, *kv_cache.shape[3:])
+        cache_2SMH[0, batch.slot_mapping_T] = k_TMH  # slot -1, of padding, is the last one: in a block of no request
+        cache_2SMH[1, batch.slot_mapping_T] = v_TMH
+        out_TNH = torch.zeros_like(q_TNH)
+        if num_decode:
+            longest = max(batch.seq_lens_host[:num_decode], default=None)  # in a graph the host knows no lengths
+            position_R1 = batch.seq_lens_R[:num_decode, None] - 1
+            table_RB = self._blocks(batch.block_table_RB[:num_decode], longest)
+            out_TNH[:num_decode] = self._attend(q_TNH[:num_decode, None], position_R1, table_RB, kv_cache)[:, 0]
+        for row in range(num_decode, batch.num_rows):
+            tokens = slice(batch.query_start_host[row], batch.query_start_host[row + 1])
+            table_1B = self._blocks(batch.block_table_RB[row : row + 1], batch.seq_lens_host[row])
+            position_1C = batch.positions_T[None, tokens]
+            out_TNH[tokens] = self._attend(q_TNH[None, tokens], position_1C, table_1B, kv_cache)[0]
+        return out_TNH
+
+    def _blocks(self, table_RB: Tensor, longest: int | None) -> Tensor:
+        num_columns = table_RB.shape[1] if longest is None else -(-longest // self.spec.block_size)
+        return table_RB[:, :num_columns].long()
+
+    def _attend(self, q_RCNH: Tensor, position_RC: Tensor, table_RB: Tensor, kv_cache: Tensor) -> Tensor:
+        """C new tokens of each of R rows, the query heads that share a KV head side by side: Q = C * N / M queries."""
+        import torch
+
+        size, group = self.spec.block_size, self.spec.num_heads // self.spec.num_kv_heads
+        q_RCMGH = q_RCNH.float().unflatten(2, (-1, group)) * self.spec.scale
+        q_RMQH = q_RCMGH.transpose(1, 2).flatten(2, 3)
+        last_RQ = position_RC.repeat_interleave(group, 1)
+        best_RMQ1 = torch.full_like(q_RMQH[..., :1], torch.finfo(torch.float32).min)
+        total_RMQ1, out_RMQH = torch.zeros_like(best_RMQ1), torch.zeros_like(q_RMQH)
+        for first in range(0, table_RB.shape[1], self._tile_blocks):
+            block_RB = table_RB[:, first : first + self._tile_blocks].clamp(0, kv_cache.shape[1] - 1)
+            k_RMLH, v_RMLH = (cache[block_RB].flatten(1, 2).transpose(1, 2).float() for cache in kv_cache)
+            position_L = torch.arange(first * size, first * size + k_RMLH.shape[2], device=q_RCNH.device)
+            hidden_RQL = position_L > last_RQ.unsqueeze(-1)
+            scores_RMQL = (q_RMQH @ k_RMLH.mT).masked_fill(hidden_RQL.unsqueeze(1), -torch.inf)
+            # What no token was written to may be NaN, which a weight of 0 does not take away.
+            v_RMLH = v_RMLH.masked_fill(hidden_RQL.all(1)[:, None, :, None], 0)
+            higher_RMQ1 = best_RMQ1.maximum(scores_RMQL.amax(-1, keepdim=True))
+            weights_RMQL, kept_RMQ1 = (scores_RMQL - higher_RMQ1).exp(), (best_RMQ1 - higher_RMQ1).exp()
+            total_RMQ1 = total_RMQ1 * kept_RMQ1 + weights_RMQL.sum(-1, keepdim=True)
+            out_RMQH, best_RMQ1 = out_RMQH * kept_RMQ1 + weights_RMQL @ v_RMLH, higher_RMQ1
+        out_RMQH = out_RMQH / total_RMQ1.clamp(min=torch.finfo(torch.float32).tiny)
+        return out_RMQH.unflatten(2, (-1, group)).transpose(1, 2).flatten(2, 3).to(q_RCNH.dtype)
 '''
 
 _GRAPH = '''"""Which batch shapes this strategy captures and why, in one sentence."""
@@ -186,6 +282,7 @@ class {class_name}(Router):
 TEMPLATES = {
     "scheduler": _SCHEDULER,
     "eviction": _EVICTION,
+    "attention": _ATTENTION,
     "sampler": _SAMPLER,
     "graph": _GRAPH,
     "cost_model": _COST_MODEL,

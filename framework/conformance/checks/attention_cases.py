@@ -2,12 +2,13 @@
 
 A problem runs in two steps through one backend, so that it fits any cache layout: the first computes each row's
 context (as a prefill chunk of its own), the second the row's new tokens on top. All memory that was not written is NaN,
-and what `BatchLayout` calls undefined is nonsense. A backend that can be captured with prompt chunks runs each step a
+and what `BatchLayout` calls undefined is nonsense. A backend that can be captured runs each step, or its decode rows, a
 second time, laid out as in a graph.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -120,13 +121,18 @@ def check(build: Callable[[AttentionSpec], AttentionBackend], problem: Problem) 
     for parts in (contexts, news):
         if not parts:
             continue
-        q_TNH, k_TMH, v_TMH = (_step_tensor(problem, x, parts) for x in (q, k, v))
-        for captured in (False, True)[: 1 + (backend.graph_support >= GraphSupport.MIXED)]:
-            batch = layout(problem, tables, parts, captured=captured)
+        steps = [(parts, layout(problem, tables, parts))]
+        if backend.graph_support >= GraphSupport.MIXED:
+            steps.append((parts, layout(problem, tables, parts, captured=True)))
+        decode = [part for part in parts if part[2] - part[1] == 1]
+        if decode and backend.graph_support >= GraphSupport.DECODE:
+            steps.append((decode, decode_layout(problem, tables, decode)))
+        for rows, batch in steps:
+            q_TNH, k_TMH, v_TMH = (_step_tensor(problem, x, rows) for x in (q, k, v))
             out_TNH = backend.forward(1, q_TNH, k_TMH, v_TMH, cache, backend.plan(batch))
             assert out_TNH.shape == q_TNH.shape, f"shape {tuple(out_TNH.shape)}, not {tuple(q_TNH.shape)}"
             assert out_TNH.dtype == problem.dtype, f"{out_TNH.dtype}, not {problem.dtype}"
-            _compare(problem, out_TNH, q, k, v, parts)
+            _compare(problem, out_TNH, q, k, v, rows)
 
 
 def layout(
@@ -168,6 +174,26 @@ def layout(
         query_start_host=[] if captured else starts,
         seq_lens_host=[] if captured else lengths,
         kinds_vary=captured,
+    )
+
+
+def decode_layout(
+    problem: Problem, tables: Sequence[torch.Tensor], parts: Sequence[tuple[int, int, int]]
+) -> BatchLayout:
+    """As in a graph of decode rows: lengths are on the device alone, and each padding token is a row of length 0."""
+    batch, padding = layout(problem, tables, parts), problem.num_padding
+    num_rows = len(parts) + padding
+    pad, junk = torch.nn.functional.pad, torch.iinfo(torch.int32).max
+    return dataclasses.replace(
+        batch,
+        num_rows=num_rows,
+        num_tokens=num_rows,
+        num_decode_rows=num_rows,
+        query_start_R1=torch.arange(num_rows + 1, dtype=torch.int32, device=problem.target.device),
+        seq_lens_R=pad(batch.seq_lens_R, (0, padding)),
+        block_table_RB=pad(batch.block_table_RB, (0, 0, 0, padding), value=junk),
+        query_start_host=[],
+        seq_lens_host=[],
     )
 
 

@@ -17,6 +17,7 @@ from framework.interfaces.sampling_params import SamplingParams
 SHAPE = "one int64 token id of the vocabulary a row"
 MATES = "a row's token does not depend on its batch mates"
 SEEDS = "the same seed and position give the same token"
+REFILL = "prepare(params, out) refills what a graph reads"
 GREEDY = "temperature 0 takes the most likely token"
 DISTRIBUTION = "draws follow the stated distribution (chi-square)"
 MIN_P_VALUE = 1e-6
@@ -45,6 +46,7 @@ def checks(cfg: DictConfig, build: Build, budget: Budget) -> list[Check]:
         Check(SHAPE, lambda: _shape(build)),
         Check(SEEDS, lambda: _seeds(build)),
         Check(MATES, lambda: _mates(build)),
+        Check(REFILL, lambda: _refill(build)),
         Check(GREEDY, lambda: _greedy(build)),
         Check(DISTRIBUTION, lambda: _distribution(build, budget)),
     ]
@@ -122,6 +124,29 @@ def _mates(build: Build) -> str:
     return f"{len(params)} rows alone, together and in reverse order"
 
 
+def _refill(build: Build) -> str:
+    """As a graph is captured and replayed: prepared for padding, refilled for the rows that come.
+
+    On a GPU the tensors given must be the ones refilled; elsewhere no graph reads them.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    sampler = build(_VOCAB, device)
+    if not sampler.graph_safe:
+        raise NotApplicable("the sampler is not graph_safe")
+    settings = [one for one in _accepted(sampler) if not one.has_penalties]
+    for params in settings:
+        rows, seeds = [params] * 8, list(range(8))
+        logits_RV = _kinds_of_logits(8, _VOCAB)[0][1]
+        want = _sample(sampler, logits_RV, rows, seeds).tolist()
+        captured = sampler.prepare([SamplingParams(temperature=0)] * 8)
+        refilled = sampler.prepare(rows, captured)
+        used = captured if device.type == "cuda" else refilled
+        got = _sample(sampler, logits_RV, rows, seeds, prepared=used).tolist()
+        if got != want:
+            raise Violation(REFILL, f"tokens {got} from refilled parameters, {want} from fresh ones; {_short(params)}")
+    return f"{len(settings)} settings of 8 rows on {device}"
+
+
 def _greedy(build: Build) -> str:
     sampler = build(_VOCAB, torch.device("cpu"))
     greedy = SamplingParams(temperature=0.0)
@@ -176,19 +201,30 @@ def chi_square_p(counts_V: np.ndarray, probs_V: np.ndarray) -> float:
 
 
 def _sample(
-    sampler: Sampler, logits_RV: Tensor, params: list[SamplingParams], seeds: list[int], *, one_request: bool = False
+    sampler: Sampler,
+    logits_RV: Tensor,
+    params: list[SamplingParams],
+    seeds: list[int],
+    *,
+    one_request: bool = False,
+    prepared: Any = None,
 ) -> Tensor:
-    """Each row continues a short text of its own; as `one_request`, the rows are its successive positions."""
-    num_rows = len(params)
+    """Each row continues a short text of its own; as `one_request`, the rows are its successive positions.
+
+    As the runner does, the history is empty unless a row has penalties.
+    """
+    num_rows, device = len(params), sampler.device
     positions = list(range(1, num_rows + 1)) if one_request else [5] * num_rows
     texts = [[1, 2, 3 + seed % 7, 1, 4] for seed in seeds]
+    length = 5 if any(one.has_penalties for one in params) else 0
     history = TokenHistory(
-        token_ids_RL=torch.tensor(texts, dtype=torch.int32) % sampler.vocab_size,
-        num_prompt_R=torch.full((num_rows,), 3),
-        num_tokens_R=torch.full((num_rows,), 5),
+        token_ids_RL=torch.tensor(texts, dtype=torch.int32, device=device)[:, :length] % sampler.vocab_size,
+        num_prompt_R=torch.full((num_rows,), 3, device=device),
+        num_tokens_R=torch.full((num_rows,), 5, device=device),
     )
-    prepared = sampler.prepare(params)
-    return sampler.sample(logits_RV.clone(), prepared, torch.tensor(seeds), torch.tensor(positions), history)
+    prepared = sampler.prepare(params) if prepared is None else prepared
+    seed_R, position_R = torch.tensor(seeds, device=device), torch.tensor(positions, device=device)
+    return sampler.sample(logits_RV.to(device, copy=True), prepared, seed_R, position_R, history)
 
 
 def _short(params: SamplingParams) -> str:

@@ -76,7 +76,8 @@ class SymmetricSum:
         return None
 
     def close(self) -> None:
-        """Forget the process group's name. Idempotent."""
+        """Forget the process group's name and give back the buffer. Idempotent."""
         if self.name is not None:
             self._unregister(self.name)
             self.name = None
+            del self._handle, self._buffer

@@ -47,7 +47,11 @@ class LocalExecutor(Executor):
             self._thread.close()
         elif self._runner is not None:
             torch.cuda.synchronize()
-        self._runner = None  # the next cell of a sweep needs the memory
+        if self._runner is not None:
+            self._runner.close()
+        self._runner = None  # the next engine needs the memory
+        if torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
 
     def effective(self) -> dict[str, object]:
         graphs = self._runner.graphs if self._runner else None

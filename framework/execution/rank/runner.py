@@ -48,6 +48,13 @@ class Runner:
         self._prepared: Any = None
         self._readbacks: list[Readback] = []
 
+    def close(self) -> None:
+        """Let go of the graphs. They and their cache refer to each other, and the memory must not wait for a garbage
+        collection."""
+        if self.graphs is not None:
+            del self.graphs.cache
+        self.graphs = None
+
     @torch.inference_mode()
     def launch(self, batch: StepBatch) -> PendingStep:
         """Enqueue `batch` behind all earlier steps, without waiting for any of them on a GPU."""

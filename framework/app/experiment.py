@@ -52,7 +52,7 @@ def run_cell(cfg: DictConfig, cell: CellInfo | None = None) -> Status:
         environment=environment(),
     )
     tracker: Tracker | None = None
-    ours = False  # an error that no user made
+    refused = False  # a single run that cannot be had, as it was asked for
     with interruptible():
         try:
             timeline_max_events = cfg.record.timeline_max_events if cfg.record.timeline else 0
@@ -70,11 +70,12 @@ def run_cell(cfg: DictConfig, cell: CellInfo | None = None) -> Status:
             except IncompatibleError as error:
                 # A sweep goes on without a combination that cannot be had; who asks for that one alone gets an error.
                 record.status, record.reason = "skipped" if cell.group else "failed", str(error)
+                refused = not cell.group
             except KeyboardInterrupt as error:
                 record.status, record.reason = "interrupted", str(error) or "Ctrl-C"
             except Exception as error:  # noqa: BLE001 (recorded and printed; a sweep goes on)
-                ours = not isinstance(error, ValueError)
                 record.status, record.reason = "failed", _one_line(error)
+                refused = isinstance(error, ValueError) and not cell.group
                 record.traceback = traceback.format_exc()
             if tracker is None:
                 writer.write(record)
@@ -82,7 +83,6 @@ def run_cell(cfg: DictConfig, cell: CellInfo | None = None) -> Status:
                 publish(record, writer, tracker)
         except ValueError as error:  # the record itself cannot be written
             record.status, record.reason = "failed", str(error)
-        refused = record.status == "failed" and not (cell.group or ours)
         _report(record, cell.folder, "error" if refused else record.status)
     if record.status == "interrupted":
         raise KeyboardInterrupt

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,26 +15,45 @@ if TYPE_CHECKING:
 
 _LENGTH_RATIO = 0.75
 """Decode rows attend together while the shortest is at least this share of the longest: what padding may cost."""
-_CPU_GROUP_SLOTS, _GPU_GROUP_SLOTS = 1 << 10, 1 << 16
-"""Most token positions gathered for one group of decode rows. On a CPU the copy should stay in the cache and off fresh
-pages (twice as fast as 16,384); on a GPU every group is a few more launches."""
+_CPU_GROUP_SLOTS = 1 << 10
+"""Most token positions gathered for one group of decode rows on a CPU, where the copy should stay in the cache and off
+fresh pages (twice as fast as 16,384)."""
+_PIECE_TOKENS = 512
+"""Of a prompt chunk on a GPU: what comes after a piece is neither gathered nor multiplied for it."""
+_GROUP_BYTES, _GROUP_SCORES = 1 << 29, 1 << 26
+"""Most bytes of keys and values gathered, and most scores masked, for one group on a GPU"""
+_LAUNCH_SLOTS = 1 << 14
+"""Positions of padding that cost about as much as the launches of one more group"""
+_ALIGN = 16
+"""Context lengths of a group are a multiple of this, as the kernel wants rows of the mask aligned"""
 
 
 @dataclass(slots=True)
-class DecodeGroup:
-    """Rows with one token each and similar lengths, attended in one call."""
+class Piece:
+    """New tokens of one row, `first` and those after it among the step's, at the end of a context of `length`."""
 
-    token_G: Tensor
-    """[G] int64, their tokens among the step's"""
+    row: int
+    first: int
+    num_new: int
+    length: int
+
+
+@dataclass(slots=True)
+class Group:
+    """Pieces that attend in one call, padded to C new tokens and contexts of L: both repeat a piece's last token."""
+
+    token_GC: Tensor
+    """[G, C] int64, their tokens among the step's"""
     slot_GL: Tensor
     """[G, L] int64, where their contexts lie in the cache"""
-    mask_G11L: Tensor | None
-    """[G, 1, 1, L] bool, what to attend to; None when all are L long"""
+    mask: Tensor | None
+    """[G, 1, Q, L], what each of the queries that share a KV head attends to: bool, or 0 and -inf to be added; Q may be
+    1 for the same mask. None where all see all of it"""
 
 
 @dataclass(slots=True)
 class PrefillChunk:
-    """A row with several tokens, `start:stop` of the step's."""
+    """A row with several tokens, `start:stop` of the step's, that attends alone."""
 
     start: int
     stop: int
@@ -51,20 +71,28 @@ class Metadata:
     """[W] int64: where the W written tokens go"""
     written_W: Tensor | None
     """[W] int64: which of the step's tokens are written; None for all"""
-    decode_groups: list[DecodeGroup]
+    groups: list[Group]
     prefill_chunks: list[PrefillChunk]
 
 
 @ATTENTIONS.register("sdpa")
 class SDPA(AttentionBackend):
-    """PyTorch's `scaled_dot_product_attention` for one prefill chunk, or some decode rows of similar length, at a time.
+    """PyTorch's `scaled_dot_product_attention` for decode rows of similar length, and for prompt chunks.
 
     The cache is [2 (K, V), num_blocks, block_size, M, H]. Contexts are gathered by token position, and the positions
     that pad a row repeat its last token: memory that holds no token of the row is never read, whatever is in it. A
     cache of e4m3 (8 bits) holds numbers up to 448, which larger ones become.
+
+    On a CPU each chunk attends alone. On a GPU chunks are cut into pieces, and pieces of similar shape attend together,
+    all of them with a mask and PyTorch's memory-efficient kernel, which goes over a context from its start in tiles of
+    one size: so a token's result depends neither on its batch nor on how its prompt was cut.
     """
 
     graph_support = GraphSupport.NEVER
+
+    def __init__(self, spec: AttentionSpec) -> None:
+        super().__init__(spec)
+        self._on_gpu = spec.device.type == "cuda"
 
     @classmethod
     def unsupported_reason(cls, spec: AttentionSpec) -> str | None:
@@ -81,16 +109,7 @@ class SDPA(AttentionBackend):
         return (2, num_blocks, self.spec.block_size, self.spec.num_kv_heads, self.spec.head_size)
 
     def plan(self, batch: BatchLayout) -> Metadata:
-        starts, lengths = batch.query_start_host, batch.seq_lens_host
-        decode_rows, chunks = [], []
-        for row in range(batch.num_rows):
-            num_new = starts[row + 1] - starts[row]
-            if num_new == 1:
-                decode_rows.append(row)
-            elif num_new > 1:
-                chunks.append(self._plan_chunk(batch, row))
-        max_slots = _CPU_GROUP_SLOTS if self.spec.device.type == "cpu" else _GPU_GROUP_SLOTS
-        groups = [self._plan_group(batch, rows) for rows in _similar_lengths(decode_rows, lengths, max_slots)]
+        groups, chunks = (self._plan_pieces(batch), []) if self._on_gpu else self._plan_rows(batch)
         slot_T = batch.slot_mapping_T
         written_W = (slot_T >= 0).nonzero().squeeze(1)
         all_written = written_W.numel() == slot_T.numel()
@@ -100,14 +119,17 @@ class SDPA(AttentionBackend):
         self, layer: int, q_TNH: Tensor, k_TMH: Tensor, v_TMH: Tensor, kv_cache: Tensor, metadata: Metadata
     ) -> Tensor:
         import torch
+        from torch.nn.attention import SDPBackend, sdpa_kernel
 
         k_SMH, v_SMH = kv_cache.view(2, -1, *kv_cache.shape[3:])
         for cache_SMH, new_TMH in ((k_SMH, k_TMH), (v_SMH, v_TMH)):
             new_WMH = new_TMH if metadata.written_W is None else new_TMH[metadata.written_W]
             _write(cache_SMH, metadata.slot_W, new_WMH)
         out_TNH = torch.zeros_like(q_TNH) if metadata.written_W is not None else torch.empty_like(q_TNH)
-        for group in metadata.decode_groups:
-            out_TNH[group.token_G] = self._attend_group(group, q_TNH[group.token_G], k_SMH, v_SMH)
+        one_kernel = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]  # the second for shapes that the first refuses
+        with sdpa_kernel(one_kernel) if self._on_gpu else contextlib.nullcontext():
+            for group in metadata.groups:
+                out_TNH[group.token_GC] = self._attend_group(group, q_TNH[group.token_GC], k_SMH, v_SMH)
         for chunk in metadata.prefill_chunks:
             tokens = slice(chunk.start, chunk.stop)
             if chunk.slot_L is None:
@@ -116,6 +138,43 @@ class SDPA(AttentionBackend):
                 k_LMH, v_LMH = (_gather(cache_SMH, chunk.slot_L).to(q_TNH.dtype) for cache_SMH in (k_SMH, v_SMH))
             out_TNH[tokens] = self._attend_chunk(q_TNH[tokens], k_LMH, v_LMH, chunk.mask_CL)
         return out_TNH
+
+    def _plan_rows(self, batch: BatchLayout) -> tuple[list[Group], list[PrefillChunk]]:
+        starts, lengths = batch.query_start_host, batch.seq_lens_host
+        decode_rows, chunks = [], []
+        for row in range(batch.num_rows):
+            num_new = starts[row + 1] - starts[row]
+            if num_new == 1:
+                decode_rows.append(row)
+            elif num_new > 1:
+                chunks.append(self._plan_chunk(batch, row))
+        return [self._plan_group(batch, rows) for rows in _similar_lengths(decode_rows, lengths)], chunks
+
+    def _plan_pieces(self, batch: BatchLayout) -> list[Group]:
+        spec = self.spec
+        slot_bytes = 2 * spec.num_kv_heads * spec.head_size * spec.dtype.itemsize
+        sharing = spec.num_heads // spec.num_kv_heads
+        pieces = _pieces(batch.query_start_host, batch.seq_lens_host)
+        groups = _similar_shapes(pieces, _GROUP_BYTES // slot_bytes, _GROUP_SCORES // sharing)
+        return [self._plan_masked(batch, group, sharing) for group in groups]
+
+    def _plan_masked(self, batch: BatchLayout, pieces: list[Piece], sharing: int) -> Group:
+        import torch
+
+        numbers = [[piece.row, piece.first, piece.num_new - 1, piece.length - 1] for piece in pieces]
+        device = batch.block_table_RB.device
+        row_G, first_G, last_new_G, last_G = torch.tensor(numbers).to(device).unbind(1)
+        new_C = torch.arange(max(piece.num_new for piece in pieces), device=device)
+        new_GC = new_C.minimum(last_new_G.unsqueeze(1))
+        longest = max(piece.length for piece in pieces)
+        position_L = torch.arange(longest + -longest % _ALIGN, device=device)
+        slot_GL = self._slots(batch.block_table_RB[row_G], position_L.minimum(last_G.unsqueeze(1)))
+        position_GC = new_GC + (last_G - last_new_G).unsqueeze(1)
+        hidden_GCL = position_L > position_GC.unsqueeze(2)
+        mask_GCL = torch.zeros(hidden_GCL.shape, dtype=self.spec.dtype, device=device).masked_fill_(
+            hidden_GCL, -torch.inf
+        )
+        return Group(first_G.unsqueeze(1) + new_GC, slot_GL, mask_GCL.repeat_interleave(sharing, 1).unsqueeze(1))
 
     def _plan_chunk(self, batch: BatchLayout, row: int) -> PrefillChunk:
         import torch
@@ -127,7 +186,7 @@ class SDPA(AttentionBackend):
         mask_CL = position_L <= position_L[length - (stop - start) :].unsqueeze(1)
         return PrefillChunk(start, stop, self._slots(batch.block_table_RB[row], position_L), mask_CL)
 
-    def _plan_group(self, batch: BatchLayout, rows: list[int]) -> DecodeGroup:
+    def _plan_group(self, batch: BatchLayout, rows: list[int]) -> Group:
         import torch
 
         device = batch.block_table_RB.device
@@ -135,21 +194,22 @@ class SDPA(AttentionBackend):
         last_G1 = torch.tensor(lengths, device=device).unsqueeze(1) - 1
         position_L = torch.arange(max(lengths), device=device)
         slot_GL = self._slots(batch.block_table_RB[torch.tensor(rows, device=device)], position_L.minimum(last_G1))
-        token_G = torch.tensor([batch.query_start_host[row] for row in rows], device=device)
+        token_G1 = torch.tensor([[batch.query_start_host[row]] for row in rows], device=device)
         mask_GL = None if min(lengths) == max(lengths) else position_L <= last_G1
-        return DecodeGroup(token_G, slot_GL, None if mask_GL is None else mask_GL[:, None, None])
+        return Group(token_G1, slot_GL, None if mask_GL is None else mask_GL[:, None, None])
 
     def _slots(self, block_table: Tensor, position: Tensor) -> Tensor:
         """The cache slot of each position; both arguments [..., B] and [..., L] of as many rows."""
         block = block_table.long().gather(-1, position // self.spec.block_size)
         return block * self.spec.block_size + position % self.spec.block_size
 
-    def _attend_group(self, group: DecodeGroup, q_GNH: Tensor, k_SMH: Tensor, v_SMH: Tensor) -> Tensor:
-        """The query heads that share a KV head become the queries of one head: [G, M, N/M, H] over [G, M, L, H]."""
-        k_GLMH, v_GLMH = (_gather(cache_SMH, group.slot_GL).to(q_GNH.dtype) for cache_SMH in (k_SMH, v_SMH))
+    def _attend_group(self, group: Group, q_GCNH: Tensor, k_SMH: Tensor, v_SMH: Tensor) -> Tensor:
+        """The query heads that share a KV head become queries of one head: [G, M, C * N/M, H] over [G, M, L, H]."""
+        k_GLMH, v_GLMH = (_gather(cache_SMH, group.slot_GL).to(q_GCNH.dtype) for cache_SMH in (k_SMH, v_SMH))
         k_GMLH, v_GMLH = k_GLMH.transpose(1, 2), v_GLMH.transpose(1, 2)
-        q_GMQH = q_GNH.unflatten(1, (self.spec.num_kv_heads, -1))
-        return self._attend(q_GMQH, k_GMLH, v_GMLH, group.mask_G11L).flatten(1, 2)
+        q_GMCQH = q_GCNH.unflatten(2, (self.spec.num_kv_heads, -1)).transpose(1, 2)
+        out_GMQH = self._attend(q_GMCQH.flatten(2, 3), k_GMLH, v_GMLH, group.mask)
+        return out_GMQH.view(q_GMCQH.shape).transpose(1, 2).flatten(2, 3)
 
     def _attend_chunk(self, q_CNH: Tensor, k_LMH: Tensor, v_LMH: Tensor, mask_CL: Tensor | None) -> Tensor:
         """KV heads become the batch, so that the query heads that share one read it without a copy: [M, N/M, C, H]."""
@@ -184,7 +244,7 @@ def _gather(cache_SMH: Tensor, slot: Tensor) -> Tensor:
     return rows.view(*slot.shape, *cache_SMH.shape[1:]).view(cache_SMH.dtype)
 
 
-def _similar_lengths(rows: list[int], lengths: list[int], max_slots: int) -> list[list[int]]:
+def _similar_lengths(rows: list[int], lengths: list[int], max_slots: int = _CPU_GROUP_SLOTS) -> list[list[int]]:
     """Partition `rows` into groups of similar context lengths, longest first, of at most `max_slots` once padded."""
     groups: list[list[int]] = []
     longest = 0
@@ -195,3 +255,38 @@ def _similar_lengths(rows: list[int], lengths: list[int], max_slots: int) -> lis
             longest = lengths[row]
         groups[-1].append(row)
     return groups
+
+
+def _pieces(starts: list[int], lengths: list[int]) -> list[Piece]:
+    """All tokens of a step, row `r` having `starts[r]:starts[r + 1]` of them."""
+    pieces = []
+    for row, length in enumerate(lengths):
+        for first in range(starts[row], starts[row + 1], _PIECE_TOKENS):
+            end = min(first + _PIECE_TOKENS, starts[row + 1])
+            pieces.append(Piece(row, first, end - first, length - (starts[row + 1] - end)))
+    return pieces
+
+
+def _similar_shapes(pieces: list[Piece], max_slots: int, max_scores: int) -> list[list[Piece]]:
+    """Partition into groups, each padded to a power of two of new tokens and to its longest context.
+
+    Args:
+        max_slots: positions of all contexts of a group of several, once padded.
+        max_scores: pairs of a new token and a position, likewise.
+    """
+    groups: list[list[Piece]] = []
+    width = longest = used = 0
+    for piece in sorted(pieces, key=lambda one: (_power(one.num_new), one.length), reverse=True):
+        slots = (len(groups[-1]) + 1) * longest if groups else 0
+        fits = slots <= max_slots and slots * width <= max_scores and slots - used <= _LAUNCH_SLOTS + used // 3
+        if not groups or _power(piece.num_new) != width or not fits:
+            groups.append([])
+            width, longest, used = _power(piece.num_new), piece.length, 0
+        groups[-1].append(piece)
+        used += piece.length
+    return groups
+
+
+def _power(count: int) -> int:
+    """The next power of two."""
+    return 1 << (count - 1).bit_length()

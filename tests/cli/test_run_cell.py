@@ -22,11 +22,11 @@ from framework.records.tracking.base import CellInfo
 def run_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """Runs a cell whose engine is built by the given function; returns its status and record."""
 
-    def run(build: Callable[[Any], Any], *overrides: str, name: str = "cell") -> Any:
+    def run(build: Callable[[Any], Any], *overrides: str, name: str = "cell", group: str = "") -> Any:
         module = types.ModuleType("framework.execution.build")
         module.build_engine = build  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, "framework.execution.build", module)
-        cell = CellInfo(folder=tmp_path / name, cell_id=name, config={"asked": "for"})
+        cell = CellInfo(folder=tmp_path / name, cell_id=name, config={"asked": "for"}, group=group)
         return run_cell(compose(["tracker=files", "workload=synthetic", *overrides]), cell)
 
     return run
@@ -39,12 +39,16 @@ def raising(error: BaseException) -> Callable[[Any], Any]:
     return build
 
 
-def test_incompatible_plugins_are_skipped_with_the_reason(run_with: Any, tmp_path: Path) -> None:
-    assert run_with(raising(IncompatibleError("flash needs a GPU"))) == "skipped"
+@pytest.mark.parametrize(("group", "status", "says"), [("a_sweep", "skipped", "skipped"), ("", "failed", "error")])
+def test_incompatible_plugins_end_a_run_and_are_skipped_in_a_sweep(
+    group: str, status: str, says: str, run_with: Any, tmp_path: Path, capsys: Any
+) -> None:
+    assert run_with(raising(IncompatibleError("flash needs a GPU")), group=group) == status
     record = read_record(tmp_path / "cell")
-    assert (record.status, record.reason) == ("skipped", "flash needs a GPU")
+    assert (record.status, record.reason) == (status, "flash needs a GPU")
     assert record.requested == {"asked": "for"}
     assert record.traceback == ""
+    assert capsys.readouterr().err == f"{says}: flash needs a GPU\n"
 
 
 def test_an_error_is_recorded_with_its_traceback(run_with: Any, tmp_path: Path, capsys: Any) -> None:
@@ -55,6 +59,7 @@ def test_an_error_is_recorded_with_its_traceback(run_with: Any, tmp_path: Path, 
     assert "failed: RuntimeError: boom" in capsys.readouterr().err
     assert run_with(raising(ValueError("weights/x.safetensors is missing")), name="second") == "failed"
     assert read_record(tmp_path / "second").reason == "weights/x.safetensors is missing"
+    assert capsys.readouterr().err.startswith("error: weights/x.safetensors is missing (traceback in ")
 
 
 def test_an_interrupt_is_recorded_and_ends_the_sweep(run_with: Any, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ def composed() -> DictConfig:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("engine.block_size=12", r"engine\.block_size=12: must be a power of two; use 16"),
+        ("engine.block_size=12", r"engine\.block_size=12: must be a power of two; use null"),
         ("engine.block_size=0", r"engine\.block_size=0"),
         ("engine.max_num_seqs=0", r"engine\.max_num_seqs=0: must be at least 1"),
         ("engine.max_num_batched_tokens=0", r"max_num_batched_tokens=0: must be at least 1"),

@@ -42,10 +42,10 @@ def test_the_default_configuration_composes() -> None:
     assert (cfg.eviction.name, cfg.attention.name, cfg.sampler.name) == ("lru", "auto", "full")
     assert (cfg.graph.name, cfg.executor.name, cfg.tracker.name) == ("auto", "local", "wandb")
     assert OmegaConf.to_container(cfg.engine, resolve=True) == {
-        "max_num_seqs": 64,
-        "max_num_batched_tokens": 2048,
+        "max_num_seqs": None,
+        "max_num_batched_tokens": None,
         "max_model_len": None,
-        "block_size": 16,
+        "block_size": None,
         "num_blocks": None,
         "kv_memory_fraction": 0.9,
         "prefix_caching": True,

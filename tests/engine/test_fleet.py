@@ -232,10 +232,10 @@ def test_affinity_finds_more_of_each_conversation_than_turns_do(tmp_path: Path) 
 
 def test_a_policy_with_foresight_is_refused_what_only_the_run_decides(tmp_path: Path) -> None:
     record = simulate(tmp_path / "fleet", "executor.replicas=2", "eviction=belady")
-    assert record.status == "skipped"
+    assert record.status == "failed"
     assert "Belady needs to know the future, and a router decides" in record.reason
     record = simulate(tmp_path / "sessions", "eviction=belady")
-    assert record.status == "skipped"
+    assert record.status == "failed"
     assert "Belady needs to know the future, and here some prompts continue answers" in record.reason
 
 

@@ -66,11 +66,11 @@ def calibrate(
     )
     engine.executor.fill_cache()
     points: list[Measured] = []
-    if sizes := sorted(key.num_rows for key in keys if not pieces and not key.mixed):
-        for point in decode_points(sizes, built.max_model_len, capacity_tokens):
+    if row_counts := sorted(key.num_rows for key in keys if not pieces and not key.mixed):
+        for point in decode_points(row_counts, built.max_model_len, capacity_tokens):
             points.append(bench.measure(point, options.repeats))
-        for size in sizes[:: max(1, len(sizes) // 6)]:
-            points.append(bench.measure([Row(64)] * size, options.repeats, new_rows=True))
+        for count in row_counts[:: max(1, len(row_counts) // 6)]:
+            points.append(bench.measure([Row(64)] * count, options.repeats, new_rows=True))
     for rows in decode_points(eager_row_counts(sizes.max_num_seqs), built.max_model_len, capacity_tokens):
         points.append(bench.measure(rows, options.repeats, eager=not pieces))
     for index, rows in enumerate(chunks):

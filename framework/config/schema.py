@@ -51,7 +51,7 @@ class EngineConfig:
     max_model_len: int | None = None
     """Prompt and output tokens of one request; null: what the model allows."""
     block_size: int | None = None
-    """Token positions of one KV block; null: what the attention backend prefers (in a simulation the one named, or 16)."""
+    """Token positions of one KV block; null: what the attention backend prefers, 16 in a simulation that names none."""
     num_blocks: int | None = None
     """KV blocks; null: what fits into memory."""
     kv_memory_fraction: float = 0.9

@@ -12,13 +12,13 @@ import torch
 from omegaconf import OmegaConf
 from scipy import stats
 
-from framework.app.cli.templates import TEMPLATES
 from framework.conformance import Budget, Finding
 from framework.conformance.checks import attention as attention_checks
 from framework.conformance.checks import graph as graph_checks
 from framework.conformance.checks import sampler as sampler_checks
 from framework.conformance.run import run_checks
 from framework.interfaces import BatchShape, GraphKey, GraphLimits, GraphStrategy
+from framework.interfaces.attention import GraphSupport
 from framework.registry import SAMPLERS
 from framework.registry.discovery import discover
 from plugins.attention.sdpa import SDPA
@@ -129,17 +129,6 @@ def test_chi_square_is_that_of_scipy() -> None:
         assert sampler_checks.chi_square_p(counts_V, probs_V) == pytest.approx(wanted, rel=1e-6)
 
 
-def template() -> Any:
-    """The backend that `framework new attention` writes."""
-    names: dict[str, Any] = {}
-    source = TEMPLATES["attention"].replace('@ATTENTIONS.register("{name}")\n', "")
-    exec(source.format(name="mine", class_name="Mine"), names)
-    return names["Mine"]
-
-
-TEMPLATE = template()
-
-
 class WrongScale(SDPA):
     def __init__(self, spec: Any) -> None:
         super().__init__(type(spec)(**{name: getattr(spec, name) for name in spec.__slots__} | {"scale": 0.2}))
@@ -153,8 +142,10 @@ class WritesPadding(SDPA):
         return super().plan(batch)
 
 
-class AsksTheHost(TEMPLATE):  # type: ignore[misc, valid-type]
-    """Right, but for lengths that a graph of decode rows does not have on the host."""
+class AsksTheHost(SDPA):
+    """Says that it runs in graphs, where the host knows no lengths."""
+
+    graph_support = GraphSupport.DECODE
 
     def plan(self, batch: Any) -> Any:
         assert len(batch.seq_lens_host) == batch.num_rows

@@ -66,7 +66,6 @@ def build_engine(cfg: DictConfig) -> BuiltEngine:
         effective=effective,
         costs=_costs(config_of_rank(choices.config, cfg.executor.tp), choices.dtype, choices.kv_dtype),
         peaks=peaks,
-        sizes=choices.sizes,
         startup_s=time.perf_counter() - started,
     )
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from framework.engine.engine import Engine
 from framework.engine.fleet import Fleet
-from framework.execution.device.sizes import Sizes
 from framework.models.config import ModelConfig
 from framework.records.metrics.utilization import DevicePeaks, ModelCosts
 
@@ -31,8 +30,6 @@ class BuiltEngine:
     """Of the same ranks as `peaks`: one that is real, or all simulated ones"""
     peaks: DevicePeaks | None
     """None on a CPU, whose utilisation is not reported"""
-    sizes: Sizes
-    """Of a step and of blocks, those that the configuration left open included"""
     startup_s: float
     """From here to the end of warm-up, imports excluded."""
     after_run: Callable[[], dict[str, object]] = dict

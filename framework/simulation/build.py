@@ -98,7 +98,6 @@ def build_simulated(cfg: DictConfig) -> BuiltEngine:
             bytes_per_s=deployment.hardware.bytes_per_s * deployment.tp * len(replicas),
             flops_per_s=deployment.hardware.flops_per_s * deployment.tp * len(replicas),
         ),
-        sizes=sizes,
         startup_s=time.perf_counter() - started,
         after_run=fleet.effective if fleet is not None else dict,
     )

@@ -39,12 +39,12 @@ def calibrate(
     started = time.perf_counter()
     options, engine = cfg.calibrate, built.single_engine
     strategy = strategy_of(cfg, str(built.effective["graph"]))
-    sizes = built.sizes
-    capacity_tokens = (engine.executor.num_blocks - sizes.max_num_seqs) * sizes.block_size
+    limits = engine.config
+    capacity_tokens = (engine.executor.num_blocks - limits.max_num_seqs) * limits.block_size
     keys = strategy.keys(
         GraphLimits(
-            max_num_seqs=sizes.max_num_seqs,
-            max_num_batched_tokens=sizes.max_num_batched_tokens,
+            max_num_seqs=limits.max_num_seqs,
+            max_num_batched_tokens=limits.max_num_batched_tokens,
             mixed_supported=ATTENTIONS.get(str(built.effective["attention"])).graph_support >= GraphSupport.MIXED,
         )
     )
@@ -52,15 +52,15 @@ def calibrate(
     chunks = mixed_points(
         options.num_points,
         sorted(key.num_tokens for key in keys if key.mixed or pieces),
-        max_num_seqs=sizes.max_num_seqs,
-        max_num_batched_tokens=sizes.max_num_batched_tokens,
+        max_num_seqs=limits.max_num_seqs,
+        max_num_batched_tokens=limits.max_num_batched_tokens,
         max_model_len=built.max_model_len,
         capacity_tokens=capacity_tokens,
     )
     bench = Bench(
         engine.executor,
         strategy,
-        block_size=sizes.block_size,
+        block_size=limits.block_size,
         vocab_size=built.model_config.vocab_size,
         params=accepted_params(engine),
     )
@@ -71,7 +71,7 @@ def calibrate(
             points.append(bench.measure(point, options.repeats))
         for count in row_counts[:: max(1, len(row_counts) // 6)]:
             points.append(bench.measure([Row(64)] * count, options.repeats, new_rows=True))
-    for rows in decode_points(eager_row_counts(sizes.max_num_seqs), built.max_model_len, capacity_tokens):
+    for rows in decode_points(eager_row_counts(limits.max_num_seqs), built.max_model_len, capacity_tokens):
         points.append(bench.measure(rows, options.repeats, eager=not pieces))
     for index, rows in enumerate(chunks):
         points.append(bench.measure(rows, options.repeats, skip=1))
@@ -86,9 +86,9 @@ def calibrate(
         "attention": str(built.effective.get("attention")),
         "graph": str(built.effective["graph"]),
         "sampler": str(cfg.sampler.name),
-        "block_size": str(sizes.block_size),
-        "max_num_seqs": str(sizes.max_num_seqs),
-        "max_num_batched_tokens": str(sizes.max_num_batched_tokens),
+        "block_size": str(limits.block_size),
+        "max_num_seqs": str(limits.max_num_seqs),
+        "max_num_batched_tokens": str(limits.max_num_batched_tokens),
     }
     identity = {
         "hardware": hardware_name(str(environment.get("device_name") or "cpu")),

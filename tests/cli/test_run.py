@@ -72,6 +72,19 @@ def test_help_lists_groups_and_their_options(tmp_path: Path) -> None:
     assert "smoke" in listed["experiment"].split(", ")
 
 
+def test_a_single_run_that_cannot_be_had_is_an_error(tmp_path: Path) -> None:
+    done = run(tmp_path, "attention=flashinfer", "executor.device=cpu", "model=tiny", "tracker=files")
+    assert done.returncode == 1
+    assert done.stderr == "error: attention=flashinfer runs on CUDA GPUs, not on cpu; choose attention=sdpa\n"
+    assert [(r["status"], r["reason"]) for r in records(tmp_path)] == [("failed", done.stderr[len("error: ") : -1])]
+
+
+def test_help_says_what_is_chosen(tmp_path: Path) -> None:
+    listed = run(tmp_path, "--help").stdout
+    assert "engine.max_num_seqs=null engine.max_num_batched_tokens=null" in listed
+    assert "null and auto are chosen for the device" in listed
+
+
 def test_printing_the_configuration_runs_nothing(tmp_path: Path) -> None:
     done = run(tmp_path, "--cfg", "job", "engine.max_num_seqs=3")
     assert done.returncode == 0

@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import subprocess
 import sys
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
 
+from framework.app.experiment import run_cell
 from framework.app.llm import LLM
 from framework.config.compose import compose
 from framework.execution.device.sizes import preferred_block_size
@@ -18,6 +20,8 @@ from framework.execution.kernels.cpu import native
 from framework.execution.rank.choices import choose
 from framework.interfaces.errors import IncompatibleError
 from framework.interfaces.sampling_params import SamplingParams
+from framework.records.record import read_record
+from framework.records.tracking.base import CellInfo
 from framework.registry import ATTENTIONS
 from framework.registry.discovery import discover
 from tests.attention.cases import Problem, Target
@@ -42,6 +46,17 @@ def test_flash_on_a_cpu_is_the_kernel_of_our_own() -> None:
     assert choices.attention.implementation() == native.version()
     assert "C++ kernels (build cpu-" in native.version()
     assert not choices.attention.separate_write
+
+
+def test_the_headline_command_answers_on_a_cpu(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`python run.py scheduler=prefill_first attention=flash`, but for the size of the model."""
+    cfg = compose(["scheduler=prefill_first", "attention=flash", "model=tiny", "tracker=files", "executor.device=cpu"])
+    assert run_cell(cfg, CellInfo(folder=tmp_path, cell_id="x", config={})) == "completed"
+    record = read_record(tmp_path)
+    assert record.metrics["requests_completed"] == len(record.outputs or []) == 6
+    assert record.effective["attention"] == "flash"
+    assert record.effective["attention_implementation"]
+    assert "> What is the capital of France?" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("cause", ["no C++ compiler", "float16"])

@@ -138,12 +138,13 @@ def _measure(cfg: DictConfig, workload: Workload, record: Record, tracker: Track
         stack.enter_context(closing(built.engine))
         requests = draw(cfg, built, workload, record)
         startup_s = time.perf_counter() - start_s
+        has_text = workload.has_text and cfg.executor.name != "simulated"  # whose answers are no words
         screen: Observer
-        if workload.prints_answers:
+        if workload.prints_answers and has_text:
             screen = stack.enter_context(closing(AnswerPrinter()))
         else:
             screen = stack.enter_context(ProgressBar(len(requests)))
-        keep_outputs = cfg.record.outputs or workload.has_text
+        keep_outputs = cfg.record.outputs or has_text
         measure(cfg, built, requests, record, [tracker, screen], keep_outputs=keep_outputs, startup_s=startup_s)
 
 

@@ -69,7 +69,8 @@ def measure(
 
     Time starts here.
     """
-    recorder = Recorder(keep_outputs=keep_outputs, tokenizer=built.tokenizer)
+    simulated = cfg.executor.name == "simulated"  # its tokens are no words
+    recorder = Recorder(keep_outputs=keep_outputs, tokenizer=None if simulated else built.tokenizer)
     built.engine.clock.restart()
     try:
         if serve is not None:

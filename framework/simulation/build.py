@@ -1,9 +1,10 @@
-"""From a checked configuration to an engine whose steps are timed and not run. Loads no torch."""
+"""From a checked configuration to an engine whose steps are timed and not run. Loads torch for prompts of text only."""
 
 from __future__ import annotations
 
 import dataclasses
 import time
+from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
@@ -36,6 +37,9 @@ from framework.simulation.executor import SimulatedExecutor
 from framework.simulation.hardware import hardware
 from framework.simulation.shadow_memory import ShadowMemory
 
+if TYPE_CHECKING:
+    from framework.models.loading.tokenizer import Tokenizer
+
 _ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float8_e4m3fn": 1}
 _CONTEXT_GIB = 0.6
 """What the driver and PyTorch take of a GPU's memory before the first tensor."""
@@ -49,11 +53,6 @@ def build_simulated(cfg: DictConfig) -> BuiltEngine:
         ValueError: for values that are wrong in themselves.
     """
     started = time.perf_counter()
-    if WORKLOADS.get(cfg.workload.name).has_text:
-        raise IncompatibleError(
-            f"workload={cfg.workload.name} is text and executor=simulated has no tokenizer; choose workload=synthetic, "
-            f"nano_bench or a trace"
-        )
     config = load_config(cfg.model, max_model_len=cfg.engine.max_model_len)
     deployment, dtype_reason = _deployment(cfg, config)
     sizes = _sizes(cfg, config, deployment)
@@ -88,7 +87,7 @@ def build_simulated(cfg: DictConfig) -> BuiltEngine:
         effective |= {"replicas": len(replicas), "router": cfg.router.name}
     return BuiltEngine(
         engine=fleet or replicas[0],
-        tokenizer=None,
+        tokenizer=_tokenizer(cfg),
         model_config=config,
         eos_token_ids=config.eos_token_ids,
         max_model_len=max_model_len,
@@ -101,6 +100,26 @@ def build_simulated(cfg: DictConfig) -> BuiltEngine:
         startup_s=time.perf_counter() - started,
         after_run=fleet.effective if fleet is not None else dict,
     )
+
+
+def _tokenizer(cfg: DictConfig) -> Tokenizer | None:
+    """The model's own, which counts the tokens of prompts that are text; other workloads need none.
+
+    Raises:
+        IncompatibleError: there is none to be had.
+    """
+    if not WORKLOADS.get(cfg.workload.name).has_text:
+        return None
+    from framework.models.loading.load import load_tokenizer  # loads torch
+
+    asked, remedy = f"workload={cfg.workload.name} is text", "choose workload=synthetic, nano_bench or a trace"
+    try:
+        tokenizer = load_tokenizer(cfg.model)
+    except ValueError as error:
+        raise IncompatibleError(f"{asked}, whose tokens cannot be counted: {error}; or {remedy}") from error
+    if tokenizer is None:
+        raise IncompatibleError(f"{asked}, and model.name={cfg.model.name} has no tokenizer; {remedy}")
+    return tokenizer
 
 
 def build_replica(

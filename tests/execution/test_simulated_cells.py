@@ -11,8 +11,10 @@ import pytest
 
 from framework.app.experiment import run_cell
 from framework.config.compose import compose
+from framework.models.loading.byte_tokenizer import byte_tokenizer
 from framework.records.record import read_record
 from framework.records.tracking.base import CellInfo
+from framework.workloads.chat import PROMPTS
 
 SIMULATED = ["executor=simulated", "model=qwen3_0_6b", "tracker=files", "workload=synthetic", "engine.max_num_seqs=16"]
 HOST_TIMES = ("plan_s",)
@@ -85,6 +87,21 @@ def test_a_cell_that_rejects_every_request_has_failed(tmp_path: Path, capsys: py
     assert f"failed: {record.reason}" in capsys.readouterr().err
 
 
+def test_the_headline_command_is_simulated_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The chat prompts in the tokens of the model's own tokenizer; there are no words to print."""
+    cfg = compose(["scheduler=prefill_first", "attention=flash", "model=tiny", "executor=simulated", "tracker=files"])
+    assert run_cell(cfg, CellInfo(folder=tmp_path, cell_id="x", config={})) == "completed"
+    record = read_record(tmp_path)
+    tokenizer = byte_tokenizer()
+    messages = [[{"role": "user", "content": prompt}] for prompt in PROMPTS]
+    assert [one.num_prompt_tokens for one in sorted(record.requests, key=lambda one: one.request_id)] == [
+        len(tokenizer.apply_chat_template(one)) for one in messages
+    ]
+    assert record.effective["block_size"] == 256
+    assert record.outputs is None
+    assert "capital of France" not in capsys.readouterr().out
+
+
 def test_preemption_and_eviction_pass_the_shadow_memory(tmp_path: Path) -> None:
     record = run(
         tmp_path, "executor.verify=true", "engine.num_blocks=40", "engine.max_model_len=400",
@@ -99,7 +116,10 @@ def test_preemption_and_eviction_pass_the_shadow_memory(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("overrides", "reason"),
     [
-        (["workload=chat"], "workload=chat is text and executor=simulated has no tokenizer"),
+        (
+            ["workload=chat", "model=tiny", "model.tokenizer=x.gguf"],
+            "workload=chat is text, whose tokens cannot be counted: x.",
+        ),
         (["executor.tp=3"], "executor.tp=3 does not split 16 heads"),
         (["executor.hardware=abacus"], "executor.hardware=abacus does not exist; choose from h200"),
         (["model=qwen3_32b", "executor.hardware=rtx4090"], "no KV block fits"),

@@ -29,11 +29,8 @@ def prepare(workload: Workload, context: WorkloadContext) -> list[TimedRequest]:
             )
         else:
             last_s = request.arrival_s
-        request = replace(
-            request,
-            streams=workload.prints_answers and context.needs_token_ids,
-            **_tokenized(request, context.tokenizer),
-        )
+        streams = workload.prints_answers and context.needs_token_ids  # a simulation has no words to stream
+        request = replace(request, streams=streams, **_tokenized(request, context.tokenizer))
         if context.needs_token_ids and request.prompt_keys is not None and not request.error:
             seed = workload.seed_for(context)
             ids = draw_prompt(request, len(prepared), seed=seed, vocab_size=context.vocab_size)

@@ -45,7 +45,7 @@ def left_after(llm: LLM) -> list[str]:
 
 
 @pytest.mark.usefixtures("no_collection")
-@pytest.mark.parametrize("options", [{}, {"attention": "flash"}, {"attention": "sdpa"}])
+@pytest.mark.parametrize("options", [{}, {"attention": "flash"}, {"attention": "sdpa"}, {"tp": 2}])
 def test_an_engine_leaves_nothing(options: dict[str, Any]) -> None:
     assert left_after(LLM("tiny", device="cpu", max_model_len=32, **options)) == []
 

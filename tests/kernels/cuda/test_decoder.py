@@ -64,14 +64,14 @@ def test_a_step_of_each_size_runs_every_kernel(model: DecoderLM, monkeypatch: py
 
     def skinny_stand_in(x: Tensor, weight: Tensor, *, gated: bool = False, **options: object) -> Tensor:
         rows, outputs = len(x), len(weight) // (2 if gated else 1)
-        tile = skinny.choose_tile(rows, x.shape[1], outputs, gated)
+        tile = skinny.choose_tile(rows, x.shape[1], outputs, gated, torch.bfloat16)
         launched.add(("skinny", tuple(weight.shape), gated, tuple(sorted(options)), rows == 1, tile))
         return x.new_zeros(rows, outputs)
 
     def split_stand_in(x: Tensor, weight: Tensor, *, gated: bool = False, in_parts: bool = False) -> Tensor:
         rows, outputs = len(x), len(weight) // (2 if gated else 1)
-        tile = split_linear.choose_tile(rows, x.shape[1], in_parts, torch.bfloat16)
-        padded = max(split_linear.MIN_ROWS, 1 << (rows - 1).bit_length())
+        tile = split_linear.choose_tile(rows, x.shape[1], in_parts, gated, torch.bfloat16)
+        padded = split_linear.padded_rows(rows)
         launched.add(("split", tuple(weight.shape), gated, in_parts, padded, tile))
         return x.new_zeros(*((tile.num_parts,) if in_parts else ()), rows, outputs)
 

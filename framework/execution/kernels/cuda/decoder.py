@@ -1,15 +1,23 @@
-"""A decoder's forward pass from fused kernels: nine a layer for many tokens, eight for dozens, six for one."""
+"""A decoder's forward pass from fused kernels: nine per layer for many tokens, eight for dozens, six for one.
+
+Which kernels run depends on the number of tokens in the step, and a token's result should not. So every set of them
+rounds to the model's type at the same places: normalised inputs, queries, keys and values, attention's output, gate and
+up, and their product. The residual stream, what is added to it, norms, and logits are float32. What is left to depend
+on the batch is the order in which float32 sums are taken.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from framework.execution.kernels.cuda import skinny
 from framework.execution.kernels.cuda import split_linear as split
 from framework.execution.kernels.cuda.activation import silu_and_mul
+from framework.execution.kernels.cuda.embedding import embed
 from framework.execution.kernels.cuda.norm import rms_norm
 from framework.execution.kernels.cuda.qkv import QKVShape, rotate_and_write
 from framework.execution.kernels.cuda.skinny import skinny_linear
@@ -61,7 +69,10 @@ class FusedDecoder:
     ) -> Tensor:
         """[T] tokens at [T] positions -> [T, D] hidden states, normalised; KV goes to slots [T], -1 for nowhere."""
         model = self.model
-        residual_TD = model.embed_tokens(token_ids_T)
+        if self._group.size == 1:
+            residual_TD = embed(token_ids_T, model.embed_tokens.weight)
+        else:
+            residual_TD = model.embed_tokens(token_ids_T).float()
         if len(token_ids_T) <= self._fused_rows:
             for index, layer in enumerate(model.layers):
                 self._few_tokens(index, layer, residual_TD, position_T, slot_T, kv_caches[index], attend)
@@ -89,17 +100,21 @@ class FusedDecoder:
         return rms_norm(added_TD, model.norm.weight, model.norm.eps, residual_TD)
 
     def compute_logits(self, hidden_RD: Tensor) -> Tensor:
-        """[R, D] -> [R, V] in the model's dtype."""
+        """[R, D] -> [R, V] float32."""
         head = self.model.lm_head
-        few = len(hidden_RD) <= self._skinny_rows
-        return head.share_of(skinny_linear(hidden_RD, head.weight) if few else F.linear(hidden_RD, head.weight))
+        if len(hidden_RD) <= self._skinny_rows:
+            return head.share_of(skinny_linear(hidden_RD, head.weight, out_dtype=torch.float32))
+        return head.share_of(_product_in_float32(hidden_RD, head.weight))
 
     def _added(self, layer: RowParallelLinear, x_TK: Tensor) -> Tensor:
-        """What the next norm adds to the residual: [T, D], or its parts [P, T, D]."""
+        """What the next norm adds to the residual: [T, D], or its parts [P, T, D]. On several ranks it is rounded."""
+        if self._group.size == 1:
+            if len(x_TK) <= self._split_rows:
+                return split_linear(x_TK, layer.weight, in_parts=True)
+            added_TD = _product_in_float32(x_TK, layer.weight)
+            return added_TD if layer.bias is None else added_TD.add_(layer.bias)
         if len(x_TK) > self._split_rows:
             return layer(x_TK)
-        if self._group.size == 1:
-            return split_linear(x_TK, layer.weight, in_parts=True)
         few = len(x_TK) <= self._skinny_rows
         return self._group.all_reduce((skinny_linear if few else split_linear)(x_TK, layer.weight))
 
@@ -130,3 +145,12 @@ class FusedDecoder:
         if norm is None:
             return rotate_and_write(qkv_TX, self._shape, cos_sin_PH, position_T, slot_T, kv_cache)
         return rotate_and_write(qkv_TX, self._shape, cos_sin_PH, position_T, slot_T, kv_cache, norm.weight, norm.eps)
+
+
+def _product_in_float32(x_TK: Tensor, weight_NK: Tensor) -> Tensor:
+    """The library's `x W^T`, [T, K] -> [T, N], its float32 sums as they are."""
+    if x_TK.dtype == torch.float32:
+        return F.linear(x_TK, weight_NK)
+    if not x_TK.is_cuda:  # the interpreter's tests: PyTorch has no such product there
+        return F.linear(x_TK.float(), weight_NK.float())
+    return torch.mm(x_TK, weight_NK.t(), out_dtype=torch.float32)

@@ -7,7 +7,7 @@ in a fixed order: no atomics, no second kernel, the same result every time.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import triton
@@ -15,7 +15,9 @@ import triton.language as tl
 from torch import Tensor
 
 from framework.execution.kernels.cuda import skinny
+from framework.execution.kernels.cuda.activation import gate_rounded
 from framework.execution.kernels.cuda.pdl import launch_options, let_next_start, wait_for_previous
+from framework.execution.kernels.cuda.shared_memory import fit
 
 MAX_ROWS = 128
 """Above it a library's matrix product is faster; see experiments/gpu_speed."""
@@ -59,7 +61,7 @@ def _split_linear_kernel(
                 weight_up = tl.load(up_row_ptr + column, mask=mask_N & (column < K), other=0.0)
             total_up = tl.dot(x, tl.trans(weight_up), total_up, input_precision=PRECISION)
     if GATED:
-        total = total / (1.0 + tl.exp(-total)) * total_up
+        total = gate_rounded(total, total_up, weight_ptr.dtype.element_ty)
     out_RN_ptr = out_ptr + (part * num_rows + row)[:, None] * num_outputs + output[None, :]
     tl.store(out_RN_ptr, total.to(out_ptr.dtype.element_ty), mask=mask_R & (output < num_outputs)[None, :])
 
@@ -80,13 +82,30 @@ class SplitTile:
     num_stages: int
 
 
-def choose_tile(num_rows: int, num_inputs: int, in_parts: bool, dtype: torch.dtype) -> SplitTile:
-    """By measurement on an H200, see experiments/gpu_speed."""
+def choose_tile(
+    num_rows: int,
+    num_inputs: int,
+    in_parts: bool,
+    gated: bool,
+    dtype: torch.dtype,
+    shared_bytes: int | None = None,
+) -> SplitTile:
+    """By measurement on an H200 in 16 bits, see experiments/gpu_speed; for others as much as fits on chip."""
     parts = 4 if in_parts else 1
-    if dtype.itemsize > 2:  # has to fit on chip
-        return SplitTile(32, 32, parts, 4, 2)
-    warps, stages = (4, 5) if num_rows <= 64 else (8, 4)
-    return SplitTile(32, min(128, triton.next_power_of_2(num_inputs)), parts, warps, stages)
+    if dtype.itemsize > 2:  # exact products keep an iteration's inputs in registers
+        tile = SplitTile(32, 32, parts, 4, 2)
+    else:
+        warps, stages = (4, 5) if num_rows <= MIN_ROWS else (8, 4)
+        tile = SplitTile(32, min(128, triton.next_power_of_2(num_inputs)), parts, warps, stages)
+    bytes_per_input = (padded_rows(num_rows) + tile.block_n * (2 if gated else 1)) * dtype.itemsize
+    # Hopper's matrix instruction still reads an iteration's inputs while the next ones' take their place: one more.
+    block_k, stages = fit(tile.block_k, tile.num_stages + 1, bytes_per_input, limit=shared_bytes)
+    return replace(tile, block_k=block_k, num_stages=max(2, stages - 1))
+
+
+def padded_rows(num_rows: int) -> int:
+    """Rows of a tile that holds all of them."""
+    return max(MIN_ROWS, triton.next_power_of_2(num_rows))
 
 
 def split_linear(
@@ -106,7 +125,7 @@ def split_linear(
     """
     num_rows, num_inputs = x_RK.shape
     num_outputs = weight_NK.shape[0] // (2 if gated else 1)
-    tile = tile or choose_tile(num_rows, num_inputs, in_parts, x_RK.dtype)
+    tile = tile or choose_tile(num_rows, num_inputs, in_parts, gated, x_RK.dtype)
     assert not gated or not in_parts
     assert in_parts or tile.num_parts == 1
     parts = tile.num_parts
@@ -115,7 +134,7 @@ def split_linear(
     k_part = triton.cdiv(triton.cdiv(num_inputs, parts), tile.block_k) * tile.block_k
     _split_linear_kernel[(triton.cdiv(num_outputs, tile.block_n), parts)](
         out, x_RK, weight_NK, num_rows, num_outputs,
-        K=num_inputs, K_PART=k_part, ROWS=max(MIN_ROWS, triton.next_power_of_2(num_rows)), BLOCK_N=tile.block_n,
+        K=num_inputs, K_PART=k_part, ROWS=padded_rows(num_rows), BLOCK_N=tile.block_n,
         BLOCK_K=tile.block_k, EVEN=num_outputs % tile.block_n == 0 and num_inputs == parts * k_part, GATED=gated,
         PRECISION="ieee" if x_RK.dtype == torch.float32 else "tf32", num_warps=tile.num_warps,
         num_stages=tile.num_stages, **launch_options(),

@@ -57,7 +57,9 @@ class TritonAttention(AttentionBackend):
         }
         types = spec.dtype, spec.kv_dtype, spec.head_size
         self._decode = decode_attention.PagedDecode(**shape, tile=decode_attention.choose_tile(*types))
-        self._prefill = prefill_attention.PagedPrefill(**shape, tile=prefill_attention.choose_tile(*types))
+        self._prefill = prefill_attention.PagedPrefill(
+            **shape, dtype=spec.dtype, kv_dtype=spec.kv_dtype, tile=prefill_attention.choose_tile(*types)
+        )
 
     @classmethod
     def unsupported_reason(cls, spec: AttentionSpec) -> str | None:
@@ -110,9 +112,7 @@ class TritonAttention(AttentionBackend):
         is_decode_R = new_R == 1
         decode = self._decode.plan(lengths_R.masked_fill(~is_decode_R, 0), table_RB)
         new_R = new_R.masked_fill(is_decode_R, 0)
-        prefill = self._prefill.plan(
-            starts_R1, lengths_R, table_RB, new_R, num_tokens=batch.num_tokens, few_rows=True
-        )
+        prefill = self._prefill.plan(starts_R1, lengths_R, table_RB, new_R, num_tokens=batch.num_tokens, few_rows=True)
         return Metadata(batch.slot_mapping_T, decode, batch.num_rows, prefill)
 
     def forward(

@@ -70,10 +70,12 @@ def test_a_step_of_each_size_runs_every_kernel(model: DecoderLM, monkeypatch: py
 
     def split_stand_in(x: Tensor, weight: Tensor, *, gated: bool = False, in_parts: bool = False) -> Tensor:
         rows, outputs = len(x), len(weight) // (2 if gated else 1)
-        tile = split_linear.choose_tile(rows, x.shape[1], in_parts, gated, torch.bfloat16)
-        padded = split_linear.padded_rows(rows)
-        launched.add(("split", tuple(weight.shape), gated, in_parts, padded, tile))
-        return x.new_zeros(*((tile.num_parts,) if in_parts else ()), rows, outputs)
+        tile = split_linear.choose_tile(rows, x.shape[1], gated, torch.bfloat16)
+        launched.add(("split", tuple(weight.shape), gated, in_parts, tile))
+        return x.new_zeros(*((split_linear.PARTS,) if in_parts else ()), rows, outputs)
+
+    def add_stand_in(x: Tensor, weight: Tensor, residual: Tensor) -> None:
+        launched.add(("add", tuple(weight.shape), split_linear.choose_large_tile(x.shape[1], torch.bfloat16)))
 
     def norm_stand_in(x: Tensor, weight: Tensor, eps: float, residual: Tensor | None = None) -> Tensor:
         launched.add(("norm", x.dim() == 3 and len(x), residual is not None))
@@ -81,13 +83,15 @@ def test_a_step_of_each_size_runs_every_kernel(model: DecoderLM, monkeypatch: py
 
     monkeypatch.setattr(decoder, "skinny_linear", skinny_stand_in)
     monkeypatch.setattr(decoder, "split_linear", split_stand_in)
+    monkeypatch.setattr(decoder, "add_in_parts", add_stand_in)
     monkeypatch.setattr(decoder, "rms_norm", norm_stand_in)
+    monkeypatch.setattr(decoder, "embed", lambda ids, weight: weight.new_zeros(len(ids), weight.shape[1]))
     monkeypatch.setattr(decoder, "silu_and_mul", lambda x: x[:, : x.shape[1] // 2])
     size = model.config.num_heads * model.config.head_size
     monkeypatch.setattr(
         decoder, "rotate_and_write", lambda qkv, *rest: qkv[:, :size].unflatten(1, (-1, model.config.head_size))
     )
-    fused = FusedDecoder(model)
+    fused = FusedDecoder(model, split_rows=128)
     caches: list[Tensor] = [torch.empty(0)] * model.config.num_layers
 
     def launches(count: int) -> set[tuple[object, ...]]:
@@ -97,5 +101,5 @@ def test_a_step_of_each_size_runs_every_kernel(model: DecoderLM, monkeypatch: py
         return set(launched)
 
     at_start = set().union(*(launches(count) for count in fused.step_sizes))
-    for count in (*range(1, 140), 500):
+    for count in (*range(1, 140), 500, 513, 2000):
         assert launches(count) <= at_start, f"a step of {count} tokens"

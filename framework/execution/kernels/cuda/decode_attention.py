@@ -6,8 +6,8 @@ as programs run at once, wherever rows begin and end. `plan` does that on the de
 graph can replay it) and every program reads the same number of bytes however lengths differ. Where a row was cut, the
 last of its ranges to end combines the partial results, so there is no second kernel.
 
-Where rows are cut depends on the whole batch, so weights must round the same wherever a range begins: they are powers of
-two relative to a whole number at or above the best score so far. Another whole number moves only their exponents.
+Where rows are cut depends on the whole batch, so weights must round the same wherever a range begins: they are powers
+of two relative to a whole number at or above the best score so far. Another whole number moves only their exponents.
 
 Shape letters: R rows, N query heads, M KV heads, G = N / M, H head size, P ranges.
 """

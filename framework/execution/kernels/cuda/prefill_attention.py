@@ -3,13 +3,13 @@
 The chunk's own keys and values are in the cache already, so a prefix hit, a resumed request and a fresh prompt are one
 case. A tile is some of one row's new tokens with all query heads of one KV head, which read the same keys. Where a step
 has fewer tiles than the GPU runs at once, as a short chunk after a long context has, their keys are cut too: an item of
-work is a tile with a span of keys, and the last item of a tile to end combines the partial results, as in
-`decode_attention`, whose rule for rounding weights holds here as well.
+work is a tile with a span of keys, and a second kernel combines the partial results. Weights round as in
+`decode_attention`, whatever the span.
 
-`plan` numbers the items of all rows on the device, and each program takes every n-th of them: the grid says nothing of
-the rows, so a captured graph replays it for others.
+`plan` numbers tiles and items of all rows on the device, and each program takes every n-th of them: the grid says
+nothing of the rows, so a captured graph replays it for others.
 
-Shape letters: R rows, I items, N query heads, M KV heads, H head size, T tokens.
+Shape letters: R rows, Q tiles, I items, N query heads, M KV heads, H head size, T tokens.
 """
 
 from __future__ import annotations
@@ -31,9 +31,11 @@ _PLAN_COLUMNS = 128
 _FEW_ROWS = 16
 _SHORTEST_SPAN = 4
 """Tiles of keys that an item has at least, where keys are cut"""
-_COMBINE_PARTS = 8
-_COMBINE_QUERIES = 16
-"""Partial results that are read at once"""
+_COMBINE_PARTS = 16
+_COMBINE_QUERIES = 8
+"""Partial results that a program reads at once"""
+_COMBINE_PROGRAMS = 4
+"""A KV head and eight queries: where keys are cut there are few tiles"""
 
 
 @triton.jit
@@ -77,27 +79,36 @@ def _attend_tiles(
 
 @triton.jit(do_not_specialize=["num_rows"], do_not_specialize_on_alignment=["seq_len_ptr"])
 def _plan_kernel(
-    item_start_ptr, item_row_ptr, num_new_ptr, seq_len_ptr, num_rows,
-    GROUP: tl.constexpr, TILE_Q: tl.constexpr, TILE: tl.constexpr, ENOUGH: tl.constexpr, SHORTEST_SPAN: tl.constexpr,
-    ROWS_PAD: tl.constexpr, COLUMNS: tl.constexpr,
+    item_start_ptr, item_row_ptr, tile_item_ptr, num_new_ptr, seq_len_ptr, num_rows,
+    GROUP: tl.constexpr, TILE_Q: tl.constexpr, TILE: tl.constexpr, CUT: tl.constexpr, ENOUGH: tl.constexpr,
+    SHORTEST_SPAN: tl.constexpr, ROWS_PAD: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     this_row = tl.program_id(0)
     row = tl.arange(0, ROWS_PAD)
     tiles = (tl.load(num_new_ptr + row, mask=row < num_rows, other=0) * GROUP + TILE_Q - 1) // TILE_Q
     key_tiles = (tl.load(seq_len_ptr + row, mask=row < num_rows, other=0) + TILE - 1) // TILE
-    span = tl.maximum((tl.sum(tiles * key_tiles, 0) + ENOUGH - 1) // ENOUGH, SHORTEST_SPAN)
-    if tl.sum(tiles, 0) >= ENOUGH:
-        span = tl.max(key_tiles, 0)
-    items = tiles * ((key_tiles + span - 1) // tl.maximum(span, 1))
+    span = tl.maximum(tl.max(key_tiles, 0), 1)
+    if CUT:
+        if tl.sum(tiles, 0) < ENOUGH:
+            span = tl.maximum((tl.sum(tiles * key_tiles, 0) + ENOUGH - 1) // ENOUGH, SHORTEST_SPAN)
+    num_spans = (key_tiles + span - 1) // span
+    items = tiles * num_spans
     start = tl.sum(tl.where(row < this_row, items, 0), 0)
     end = tl.sum(tl.where(row <= this_row, items, 0), 0)
     tl.store(item_start_ptr + this_row, start)
     tl.store(item_start_ptr + this_row + 1, end)  # what the next row's program says too
     if this_row == num_rows - 1:
         tl.store(item_start_ptr + num_rows + 1, span)
+        tl.store(item_start_ptr + num_rows + 2, tl.sum(tiles, 0))
     for first in range(start, end, COLUMNS):
         item = first + tl.arange(0, COLUMNS)
         tl.store(item_row_ptr + item, tl.zeros((COLUMNS,), tl.int32) + this_row, mask=item < end)
+    first_tile = tl.sum(tl.where(row < this_row, tiles, 0), 0)
+    num_tiles = tl.sum(tl.where(row == this_row, tiles, 0), 0)
+    spans_here = tl.sum(tl.where(row == this_row, num_spans, 0), 0)
+    for first in range(0, num_tiles, COLUMNS):
+        tile = first + tl.arange(0, COLUMNS)
+        tl.store(tile_item_ptr + first_tile + tile, start + tile * spans_here, mask=tile < num_tiles)
 
 
 # A slice of a step's rows begins anywhere and a block table has any width: one kernel for all of them, or a run stops
@@ -107,12 +118,12 @@ def _plan_kernel(
     do_not_specialize_on_alignment=["table_ptr", "query_start_ptr", "seq_len_ptr"],
 )
 def _prefill_kernel(
-    out_ptr, partial_ptr, lse_ptr, counter_ptr, q_ptr, k_cache_ptr, v_cache_ptr, table_ptr, query_start_ptr,
-    seq_len_ptr, item_start_ptr, item_row_ptr, scale_log2, num_rows,
+    out_ptr, partial_ptr, lse_ptr, q_ptr, k_cache_ptr, v_cache_ptr, table_ptr, query_start_ptr, seq_len_ptr,
+    item_start_ptr, item_row_ptr, scale_log2, num_rows,
     stride_q_token, stride_q_head, stride_out_token, stride_table, stride_block, stride_offset, stride_head,
-    NUM_KV_HEADS: tl.constexpr, GROUP: tl.constexpr, HEAD_SIZE: tl.constexpr, HEAD_PAD: tl.constexpr,
-    BLOCK_SIZE: tl.constexpr, TILE_Q: tl.constexpr, TILE: tl.constexpr, PARTS: tl.constexpr, QUERIES: tl.constexpr,
-    PRECISION: tl.constexpr, PDL: tl.constexpr,
+    GROUP: tl.constexpr, HEAD_SIZE: tl.constexpr, HEAD_PAD: tl.constexpr, BLOCK_SIZE: tl.constexpr,
+    TILE_Q: tl.constexpr, TILE: tl.constexpr, CUT: tl.constexpr, PRECISION: tl.constexpr,
+    PDL: tl.constexpr,
 ):  # fmt: skip
     let_next_start(PDL)
     wait_for_previous(PDL)
@@ -121,31 +132,30 @@ def _prefill_kernel(
     for number in range(tl.program_id(0), num_items, tl.num_programs(0)):
         row = tl.load(item_row_ptr + number)
         _attend_item(
-            out_ptr, partial_ptr, lse_ptr, counter_ptr, q_ptr, k_cache_ptr, v_cache_ptr, table_ptr, query_start_ptr,
+            out_ptr, partial_ptr, lse_ptr, q_ptr, k_cache_ptr, v_cache_ptr, table_ptr, query_start_ptr,
             seq_len_ptr, row, number, number - tl.load(item_start_ptr + row), span, scale_log2,
             stride_q_token, stride_q_head, stride_out_token, stride_table, stride_block, stride_offset, stride_head,
-            NUM_KV_HEADS, GROUP, HEAD_SIZE, HEAD_PAD, BLOCK_SIZE, TILE_Q, TILE, PARTS, QUERIES, PRECISION,
+            GROUP, HEAD_SIZE, HEAD_PAD, BLOCK_SIZE, TILE_Q, TILE, CUT, PRECISION,
         )  # fmt: skip
 
 
 @triton.jit
 def _attend_item(
-    out_ptr, partial_ptr, lse_ptr, counter_ptr, q_ptr, k_cache_ptr, v_cache_ptr, table_ptr, query_start_ptr,
-    seq_len_ptr, row, number, item, span, scale_log2,
+    out_ptr, partial_ptr, lse_ptr, q_ptr, k_cache_ptr, v_cache_ptr, table_ptr, query_start_ptr, seq_len_ptr,
+    row, number, item, span, scale_log2,
     stride_q_token, stride_q_head, stride_out_token, stride_table, stride_block, stride_offset, stride_head,
-    NUM_KV_HEADS: tl.constexpr, GROUP: tl.constexpr, HEAD_SIZE: tl.constexpr, HEAD_PAD: tl.constexpr,
-    BLOCK_SIZE: tl.constexpr, TILE_Q: tl.constexpr, TILE: tl.constexpr, PARTS: tl.constexpr, QUERIES: tl.constexpr,
-    PRECISION: tl.constexpr,
+    GROUP: tl.constexpr, HEAD_SIZE: tl.constexpr, HEAD_PAD: tl.constexpr, BLOCK_SIZE: tl.constexpr,
+    TILE_Q: tl.constexpr, TILE: tl.constexpr, CUT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     kv_head = tl.program_id(1)
     first = tl.load(query_start_ptr + row)
     num_new = tl.load(query_start_ptr + row + 1) - first
     seq_len = tl.load(seq_len_ptr + row)
     num_before = seq_len - num_new
-    num_spans = (seq_len + span - 1) // span
+    num_spans = (seq_len + span - 1) // span if CUT else 1
+    part = item % num_spans
     # Long tiles first: a row's last tokens see the most keys.
     tile = (num_new * GROUP + TILE_Q - 1) // TILE_Q - 1 - item // num_spans
-    part = item % num_spans
     packed = tile * TILE_Q + tl.arange(0, TILE_Q)  # token by token, the heads of the group one after the other
     index = packed // GROUP
     head = kv_head * GROUP + packed % GROUP
@@ -164,11 +174,14 @@ def _attend_item(
     row_table_ptr = table_ptr + row.to(tl.int64) * stride_table
     # Up to the first query's position every query of the tile sees everything; only the diagonal needs a mask.
     end = tl.minimum(num_before + (tile * TILE_Q + TILE_Q - 1) // GROUP + 1, seq_len)
-    num_parts = (end + span - 1) // span
-    begin = part * span
-    end = tl.minimum(begin + span, end)
     diagonal = (num_before + tile * TILE_Q // GROUP + 1) // TILE * TILE
-    diagonal = tl.maximum(tl.minimum(diagonal, end // TILE * TILE), begin)
+    begin = 0
+    num_parts = 1
+    if CUT:
+        num_parts = (end + span - 1) // span
+        begin = part * span
+        end = tl.minimum(begin + span, end)
+        diagonal = tl.maximum(tl.minimum(diagonal, end // TILE * TILE), begin)
     total, weight_sum, best = _attend_tiles(
         q, total, weight_sum, best, begin, diagonal, seq_len, query_position, row_table_ptr,
         k_cache_ptr + kv_offset, v_cache_ptr + kv_offset, scale_log2, stride_block, stride_offset,
@@ -184,54 +197,64 @@ def _attend_item(
         if part == 0:
             tl.store(out_ptr + out_offset, (total / weight_sum[:, None]).to(out_ptr.dtype.element_ty), mask=mask)
     elif part < num_parts:
-        slot = number * NUM_KV_HEADS + kv_head
-        in_slot = tl.arange(0, TILE_Q)
-        tl.store(partial_ptr + (slot * TILE_Q + in_slot[:, None]) * HEAD_PAD + column[None, :], total, mask=(index < num_new)[:, None])
-        tl.store(lse_ptr + slot * 2 * TILE_Q + in_slot, best)
-        tl.store(lse_ptr + slot * 2 * TILE_Q + TILE_Q + in_slot, weight_sum)
-        tl.debug_barrier()  # every thread's part is written before the arrival is announced
-        counter = counter_ptr + (number - part) * NUM_KV_HEADS + kv_head
-        if tl.atomic_add(counter, 1, sem="acq_rel") == num_parts - 1:
-            tl.store(counter, 0)  # for the next layer
-            num_packed = tl.minimum(num_new * GROUP - tile * TILE_Q, TILE_Q)
-            _combine(
-                out_ptr + first.to(tl.int64) * stride_out_token, partial_ptr, lse_ptr, number - part, num_parts,
-                tile * TILE_Q, num_packed, kv_head, stride_out_token,
-                NUM_KV_HEADS, GROUP, HEAD_SIZE, HEAD_PAD, TILE_Q, PARTS, QUERIES,
-            )  # fmt: skip
+        slot = number * tl.num_programs(1) + kv_head
+        query = tl.arange(0, TILE_Q)
+        partial_offset = (slot * TILE_Q + query[:, None]) * HEAD_PAD + column[None, :]
+        tl.store(partial_ptr + partial_offset, total, mask=(index < num_new)[:, None])
+        tl.store(lse_ptr + slot * 2 * TILE_Q + query, best)
+        tl.store(lse_ptr + slot * 2 * TILE_Q + TILE_Q + query, weight_sum)
 
 
-@triton.jit
-def _combine(
-    out_ptr, partial_ptr, lse_ptr, first_item, num_parts, first_packed, num_packed, kv_head, stride_out_token,
-    NUM_KV_HEADS: tl.constexpr, GROUP: tl.constexpr, HEAD_SIZE: tl.constexpr, HEAD_PAD: tl.constexpr,
-    TILE_Q: tl.constexpr, PARTS: tl.constexpr, QUERIES: tl.constexpr,
+@triton.jit(do_not_specialize=["num_rows"], do_not_specialize_on_alignment=["query_start_ptr", "seq_len_ptr"])
+def _combine_kernel(
+    out_ptr, partial_ptr, lse_ptr, query_start_ptr, seq_len_ptr, item_start_ptr, item_row_ptr, tile_item_ptr, num_rows,
+    stride_out_token,
+    GROUP: tl.constexpr, HEAD_SIZE: tl.constexpr, HEAD_PAD: tl.constexpr, TILE_Q: tl.constexpr, TILE: tl.constexpr,
+    PARTS: tl.constexpr, QUERIES: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
+    let_next_start(PDL)
+    kv_head = tl.program_id(1)
+    query = tl.program_id(2) * QUERIES + tl.arange(0, QUERIES)
     column = tl.arange(0, HEAD_PAD)
-    for begin in range(0, num_packed, QUERIES):
-        query = begin + tl.arange(0, QUERIES)
-        best = tl.full((QUERIES,), -1.0e30, tl.float32)
-        weight_sum = tl.zeros((QUERIES,), tl.float32)
-        total = tl.zeros((QUERIES, HEAD_PAD), tl.float32)
-        for start in range(0, num_parts, PARTS):
-            part = start + tl.arange(0, PARTS)
-            there = (part < num_parts)[:, None] & (query < num_packed)[None, :]
-            slot = (first_item + part) * NUM_KV_HEADS + kv_head
-            lse = lse_ptr + slot[:, None] * 2 * TILE_Q + query[None, :]
-            part_best = tl.load(lse, mask=there, other=-1.0e30, cache_modifier=".cg")
-            part_sum = tl.load(lse + TILE_Q, mask=there, other=0.0, cache_modifier=".cg")
-            at = (slot[:, None] * TILE_Q + query[None, :])[:, :, None] * HEAD_PAD + column[None, None, :]
-            part_total = tl.load(partial_ptr + at, mask=there[:, :, None], other=0.0, cache_modifier=".cg")
-            new_best = tl.maximum(best, tl.max(part_best, 0))
-            shrink, part_shrink = tl.exp2(best - new_best), tl.exp2(part_best - new_best[None, :])
-            total = total * shrink[:, None] + tl.sum(part_total * part_shrink[:, :, None], 0)
-            weight_sum = weight_sum * shrink + tl.sum(part_sum * part_shrink, 0)
-            best = new_best
-        packed = first_packed + query
-        at_out = (packed // GROUP).to(tl.int64) * stride_out_token + (kv_head * GROUP + packed % GROUP) * HEAD_SIZE
-        mask = (query < num_packed)[:, None] & (column < HEAD_SIZE)[None, :]
-        value = (total / weight_sum[:, None]).to(out_ptr.dtype.element_ty)
-        tl.store(out_ptr + at_out[:, None] + column[None, :], value, mask=mask)
+    wait_for_previous(PDL)
+    span = tl.load(item_start_ptr + num_rows + 1) * TILE
+    num_tiles = tl.load(item_start_ptr + num_rows + 2)
+    for number in range(tl.program_id(0), num_tiles, tl.num_programs(0)):
+        item = tl.load(tile_item_ptr + number)
+        row = tl.load(item_row_ptr + item)
+        first = tl.load(query_start_ptr + row)
+        num_new = tl.load(query_start_ptr + row + 1) - first
+        seq_len = tl.load(seq_len_ptr + row)
+        num_spans = (seq_len + span - 1) // span
+        from_last = (item - tl.load(item_start_ptr + row)) // num_spans
+        tile = (num_new * GROUP + TILE_Q - 1) // TILE_Q - 1 - from_last
+        end = tl.minimum(seq_len - num_new + (tile * TILE_Q + TILE_Q - 1) // GROUP + 1, seq_len)
+        num_parts = (end + span - 1) // span
+        packed = tile * TILE_Q + query
+        wanted = packed < num_new * GROUP
+        if num_parts > 1 and tile * TILE_Q + tl.program_id(2) * QUERIES < num_new * GROUP:
+            best = tl.full((QUERIES,), -1.0e30, tl.float32)
+            weight_sum = tl.zeros((QUERIES,), tl.float32)
+            total = tl.zeros((QUERIES, HEAD_PAD), tl.float32)
+            for start in range(0, num_parts, PARTS):
+                part = start + tl.arange(0, PARTS)
+                there = (part < num_parts)[:, None] & wanted[None, :]
+                slot = ((item + part) * tl.num_programs(1) + kv_head)[:, None]
+                lse = lse_ptr + slot * 2 * TILE_Q + query[None, :]
+                part_best = tl.load(lse, mask=there, other=-1.0e30)
+                part_sum = tl.load(lse + TILE_Q, mask=there, other=0.0)
+                at = (slot * TILE_Q + query[None, :])[:, :, None] * HEAD_PAD + column[None, None, :]
+                part_total = tl.load(partial_ptr + at, mask=there[:, :, None], other=0.0)
+                new_best = tl.maximum(best, tl.max(part_best, 0))
+                shrink, part_shrink = tl.exp2(best - new_best), tl.exp2(part_best - new_best[None, :])
+                total = total * shrink[:, None] + tl.sum(part_total * part_shrink[:, :, None], 0)
+                weight_sum = weight_sum * shrink + tl.sum(part_sum * part_shrink, 0)
+                best = new_best
+            token = (first + packed // GROUP).to(tl.int64)
+            out_offset = token * stride_out_token + (kv_head * GROUP + packed % GROUP) * HEAD_SIZE
+            value = (total / tl.where(wanted, weight_sum, 1.0)[:, None]).to(out_ptr.dtype.element_ty)
+            mask = wanted[:, None] & (column < HEAD_SIZE)[None, :]
+            tl.store(out_ptr + out_offset[:, None] + column[None, :], value, mask=mask)
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,12 +292,16 @@ class PrefillPlan:
     query_start_R1: Tensor
     seq_lens_R: Tensor
     block_table_RB: Tensor
-    item_start_R2: Tensor
-    """The first item of each row, how many there are, and how many tiles of keys an item has"""
+    item_start_R3: Tensor
+    """The first item of each row; the number of items; how many tiles of keys each has; the number of tiles"""
     item_row_I: Tensor
     """The row of each item; undefined past the last one"""
+    tile_item_Q: Tensor
+    """The first item of each tile; undefined past the last one"""
     num_programs: int
     """A KV head"""
+    cut: bool
+    """Whether keys may be"""
 
 
 class PagedPrefill:
@@ -289,6 +316,8 @@ class PagedPrefill:
         block_size: int,
         scale: float,
         max_num_rows: int,
+        dtype: torch.dtype,
+        kv_dtype: torch.dtype,
         device: torch.device,
         tile: PrefillTile,
     ) -> None:
@@ -302,7 +331,20 @@ class PagedPrefill:
         slots = 2 * self._enough * num_kv_heads
         self._partial = torch.empty(slots * tile.queries * self._head_pad, dtype=torch.float32, device=device)
         self._lse = torch.empty(slots * 2 * tile.queries, dtype=torch.float32, device=device)
-        self._counter = torch.zeros(slots, dtype=torch.int32, device=device)
+        if device.type == "cuda":
+            self._compile(num_kv_heads, dtype, kv_dtype, device)
+
+    def _compile(self, num_kv_heads: int, dtype: torch.dtype, kv_dtype: torch.dtype, device: torch.device) -> None:
+        """Both sets of kernels, one token each: steps would meet one of them in the middle of a run."""
+        heads = num_kv_heads * self.group
+        qkv = torch.zeros(1, heads + 2 * num_kv_heads, self.head_size, dtype=dtype, device=device)
+        cache = torch.zeros(2, 1, self.block_size, num_kv_heads, self.head_size, device=device).to(kv_dtype)
+        out = torch.empty(1, heads, self.head_size, dtype=dtype, device=device)
+        row = torch.tensor([0, 1], dtype=torch.int32, device=device)
+        most = triton.cdiv(self._enough * self.tile.queries, self.group)
+        for num_tokens in (1, most):
+            plan = self.plan(row, row[:1].add(1), row[:1].unsqueeze(0), row[:1].add(1), num_tokens=num_tokens)
+            self(qkv[:, :heads], cache, plan, out)
 
     def plan(
         self,
@@ -324,16 +366,21 @@ class PagedPrefill:
         """
         num_rows, device, tile = seq_lens_R.shape[0], seq_lens_R.device, self.tile
         full_tiles = triton.cdiv(num_tokens * self.group, tile.queries)  # each row's last is partly empty
-        most_items = max(full_tiles + num_rows, 2 * self._enough)
-        item_start_R2 = torch.empty(num_rows + 2, dtype=torch.int32, device=device)
-        item_row_I = torch.empty(most_items, dtype=torch.int32, device=device)
+        cut = full_tiles < self._enough
+        item_start_R3 = torch.empty(num_rows + 3, dtype=torch.int32, device=device)
+        item_row_I = torch.empty(max(full_tiles + num_rows, 2 * self._enough), dtype=torch.int32, device=device)
+        tile_item_Q = torch.empty(full_tiles + num_rows, dtype=torch.int32, device=device)
         _plan_kernel[(num_rows,)](
-            item_start_R2, item_row_I, num_new_R, seq_lens_R, num_rows, GROUP=self.group, TILE_Q=tile.queries,
-            TILE=tile.keys, ENOUGH=self._enough, SHORTEST_SPAN=_SHORTEST_SPAN, ROWS_PAD=self._rows_pad,
-            COLUMNS=_PLAN_COLUMNS, num_warps=1,
+            item_start_R3, item_row_I, tile_item_Q, num_new_R, seq_lens_R, num_rows, GROUP=self.group,
+            TILE_Q=tile.queries, TILE=tile.keys, CUT=cut, ENOUGH=self._enough,
+            SHORTEST_SPAN=_SHORTEST_SPAN, ROWS_PAD=self._rows_pad, COLUMNS=_PLAN_COLUMNS, num_warps=1,
         )  # fmt: skip
-        num_programs = max(full_tiles + (min(num_rows, _FEW_ROWS) if few_rows else num_rows), self._enough)
-        return PrefillPlan(query_start_R1, seq_lens_R, block_table_RB, item_start_R2, item_row_I, num_programs)
+        num_programs = full_tiles + (min(num_rows, _FEW_ROWS) if few_rows else num_rows)
+        if cut:
+            num_programs = max(num_programs, self._enough)
+        return PrefillPlan(
+            query_start_R1, seq_lens_R, block_table_RB, item_start_R3, item_row_I, tile_item_Q, num_programs, cut
+        )
 
     def __call__(self, q_TNH: Tensor, kv_cache: Tensor, plan: PrefillPlan, out_TNH: Tensor) -> None:
         """Attend with every row's new tokens to all of the row up to them in the cache.
@@ -344,13 +391,19 @@ class PagedPrefill:
             out_TNH: contiguous; tokens outside the rows are left alone.
         """
         k_cache, v_cache = kv_cache.unbind(0)
-        table, tile = plan.block_table_RB, self.tile
+        table, tile, num_rows = plan.block_table_RB, self.tile, plan.seq_lens_R.shape[0]
+        rows = plan.query_start_R1, plan.seq_lens_R, plan.item_start_R3, plan.item_row_I
+        shape = {"GROUP": self.group, "HEAD_SIZE": self.head_size, "HEAD_PAD": self._head_pad}
         _prefill_kernel[(plan.num_programs, self.num_kv_heads)](
-            out_TNH, self._partial, self._lse, self._counter, q_TNH, k_cache, v_cache, table, plan.query_start_R1,
-            plan.seq_lens_R, plan.item_start_R2, plan.item_row_I, self.scale_log2, plan.seq_lens_R.shape[0],
+            out_TNH, self._partial, self._lse, q_TNH, k_cache, v_cache, table, *rows, self.scale_log2, num_rows,
             q_TNH.stride(0), q_TNH.stride(1), out_TNH.stride(0), table.stride(0), *k_cache.stride()[:3],
-            NUM_KV_HEADS=self.num_kv_heads, GROUP=self.group, HEAD_SIZE=self.head_size, HEAD_PAD=self._head_pad,
-            BLOCK_SIZE=self.block_size, TILE_Q=tile.queries, TILE=tile.keys, PARTS=_COMBINE_PARTS,
-            QUERIES=_COMBINE_QUERIES, PRECISION="ieee" if q_TNH.dtype == torch.float32 else "tf32",
+            **shape, BLOCK_SIZE=self.block_size, TILE_Q=tile.queries, TILE=tile.keys, CUT=plan.cut,
+            PRECISION="ieee" if q_TNH.dtype == torch.float32 else "tf32",
             num_warps=tile.num_warps, num_stages=tile.num_stages, **launch_options(),
         )  # fmt: skip
+        if plan.cut:
+            _combine_kernel[(_COMBINE_PROGRAMS, self.num_kv_heads, triton.cdiv(tile.queries, _COMBINE_QUERIES))](
+                out_TNH, self._partial, self._lse, *rows, plan.tile_item_Q, num_rows, out_TNH.stride(0),
+                **shape, TILE_Q=tile.queries, TILE=tile.keys, PARTS=_COMBINE_PARTS, QUERIES=_COMBINE_QUERIES,
+                num_warps=4, **launch_options(),
+            )  # fmt: skip

@@ -1,8 +1,8 @@
 """Matrix products of a few rows, where reading the weights is all the cost, fused with what stands before and after.
 
-A decoder layer of a small batch is many kernels too short to fill the GPU. Here the norm is a prologue, the gate and the
-residual addition are epilogues. With several rows the norm is a kernel of its own: every program would have to repeat
-it, which costs more than a launch. What a separate kernel would have rounded is rounded here too (see `decoder`).
+A decoder layer of a small batch is many kernels too short to fill the GPU. Here the norm is a prologue, the gate and
+the residual addition are epilogues. With several rows the norm is a kernel of its own: every program would have to
+repeat it, which costs more than a launch. What a separate kernel would have rounded is rounded here too (`decoder`).
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from framework.execution.kernels.cuda.norm import rms_norm
-from framework.execution.kernels.cuda.split_linear import PARTS, SplitTile, add_in_parts, max_rows, split_linear
+from framework.execution.kernels.cuda.split_linear import PARTS, SplitTile, max_rows, split_linear
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-4}
 
@@ -27,22 +27,8 @@ def test_whole_gated_and_in_parts(device: str, num_rows: int, num_inputs: int, n
     torch.testing.assert_close(parts.sum(0), want, **CLOSE)
 
 
-@pytest.mark.parametrize(("num_rows", "num_inputs", "num_outputs"), [(40, 200, 100), (70, 520, 36)])
-def test_parts_come_to_the_same_bits_in_one_program(
-    device: str, num_rows: int, num_inputs: int, num_outputs: int
-) -> None:
-    torch.manual_seed(num_rows)
-    x = torch.randn(num_rows, num_inputs, device=device, dtype=torch.float16)
-    weight = (torch.randn(num_outputs, num_inputs, device=device) / num_inputs**0.5).half()
-    residual = torch.randn(num_rows, num_outputs, device=device)
-    parts = split_linear(x, weight, in_parts=True, tile=SplitTile(64, 32, 64, 4, 2))
-    want = residual + (((parts[0] + parts[1]) + parts[2]) + parts[3])
-    add_in_parts(x, weight, residual, tile=SplitTile(32, 64, 64, 4, 2))
-    assert torch.equal(residual, want)
-
-
 def test_large_weights_go_to_the_library_earlier() -> None:
-    assert max_rows(torch.empty(6144, 1024, dtype=torch.bfloat16, device="meta")) == 128
+    assert max_rows(torch.empty(6144, 1024, dtype=torch.bfloat16, device="meta")) == 64
     assert max_rows(torch.empty(24_576, 4096, dtype=torch.bfloat16, device="meta")) == 16
     assert max_rows(torch.empty(6144, 1024, dtype=torch.float32, device="meta")) == 1
 

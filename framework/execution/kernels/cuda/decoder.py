@@ -21,7 +21,7 @@ from framework.execution.kernels.cuda.embedding import embed
 from framework.execution.kernels.cuda.norm import rms_norm
 from framework.execution.kernels.cuda.qkv import QKVShape, rotate_and_write
 from framework.execution.kernels.cuda.skinny import skinny_linear
-from framework.execution.kernels.cuda.split_linear import add_in_parts, split_linear
+from framework.execution.kernels.cuda.split_linear import add_product, split_linear
 from framework.models.decoder import DecoderLayer, DecoderLM
 from framework.models.layers.linear import RowParallelLinear
 from framework.models.layers.norm import RMSNorm
@@ -37,9 +37,9 @@ class FusedDecoder:
     """Runs a loaded `DecoderLM` without its modules' forward methods.
 
     Up to `split_rows` tokens the matrix products of a model without biases are our own, with the gate fused in; 0 turns
-    them off, and None chooses. On one rank the products that end a block are our own for any number of tokens, and
-    leave their parts to the norm; few tokens have the residual addition fused in instead: one, or with large weights
-    all that are few enough. On several ranks the sum over them stands between product and norm.
+    them off, and None chooses. On one rank the products that end a block leave parts for the norm to add; few tokens
+    have the residual addition fused in instead: one, or with large weights all that are few enough. On several ranks
+    the sum over them stands between product and norm.
     """
 
     def __init__(self, model: DecoderLM, *, split_rows: int | None = None) -> None:
@@ -111,10 +111,7 @@ class FusedDecoder:
         On several ranks it is rounded before it is summed over them.
         """
         if self._in_parts:
-            if len(x_TK) <= split.PARTS_ROWS:
-                return split_linear(x_TK, layer.weight, in_parts=True)
-            add_in_parts(x_TK, layer.weight, residual_TD)
-            return None
+            return add_product(x_TK, layer.weight, residual_TD)
         if self._group.size == 1:
             added_TD = _product_in_float32(x_TK, layer.weight)
             return added_TD if layer.bias is None else added_TD.add_(layer.bias)

@@ -34,10 +34,10 @@ def _rms_norm_kernel(
     weight = tl.load(weight_ptr + column, mask=mask, other=0.0).to(tl.float32)
     wait_for_previous(PDL)
     x = tl.load(x_ptr + row * size + column, mask=mask, other=0.0).to(tl.float32)
-    for part in tl.static_range(1, PARTS):
-        x += tl.load(x_ptr + part * part_stride + row * size + column, mask=mask, other=0.0)
     if ADD:
         x += tl.load(residual_ptr + row * size + column, mask=mask, other=0.0).to(tl.float32)
+        for part in tl.static_range(1, PARTS):
+            x += tl.load(x_ptr + part * part_stride + row * size + column, mask=mask, other=0.0)
         stored = x.to(residual_ptr.dtype.element_ty)
         tl.store(residual_ptr + row * size + column, stored, mask=mask)
         x = stored.to(tl.float32)  # what the next layer will see
@@ -49,7 +49,7 @@ def rms_norm(x_TD: Tensor, weight_D: Tensor, eps: float, residual_TD: Tensor | N
     """[T, D] -> [T, D] in the weight's type; with `residual_TD`, `x` is added to it in place and the sum normed.
 
     Sums are taken in float32. `x` and the residual may have any float type, and `x` may be the [P, T, D] float32 parts
-    of a product, which are added up first; then there has to be a residual.
+    of a product, which are added one after the other; then there has to be a residual.
     """
     *parts, num_tokens, size = x_TD.shape
     out_TD = torch.empty(num_tokens, size, dtype=weight_D.dtype, device=x_TD.device)

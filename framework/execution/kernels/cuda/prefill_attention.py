@@ -31,11 +31,11 @@ _PLAN_COLUMNS = 128
 _FEW_ROWS = 16
 _SHORTEST_SPAN = 4
 """Tiles of keys that an item has at least, where keys are cut"""
-_COMBINE_PARTS = 16
-_COMBINE_QUERIES = 8
+_COMBINE_PARTS = 32
+_COMBINE_QUERIES = 4
 """Partial results that a program reads at once"""
 _COMBINE_PROGRAMS = 4
-"""A KV head and eight queries: where keys are cut there are few tiles"""
+"""A KV head and four queries: where keys are cut there are few tiles"""
 
 
 @triton.jit
@@ -77,9 +77,9 @@ def _attend_tiles(
     return total, weight_sum, best
 
 
-@triton.jit(do_not_specialize=["num_rows"], do_not_specialize_on_alignment=["seq_len_ptr"])
+@triton.jit(do_not_specialize=["num_rows"], do_not_specialize_on_alignment=["query_start_ptr", "seq_len_ptr"])
 def _plan_kernel(
-    item_start_ptr, item_row_ptr, tile_item_ptr, num_new_ptr, seq_len_ptr, num_rows,
+    count_ptr, item_ptr, tile_item_ptr, num_new_ptr, query_start_ptr, seq_len_ptr, num_rows,
     GROUP: tl.constexpr, TILE_Q: tl.constexpr, TILE: tl.constexpr, CUT: tl.constexpr, ENOUGH: tl.constexpr,
     SHORTEST_SPAN: tl.constexpr, ROWS_PAD: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
@@ -87,75 +87,77 @@ def _plan_kernel(
     row = tl.arange(0, ROWS_PAD)
     tiles = (tl.load(num_new_ptr + row, mask=row < num_rows, other=0) * GROUP + TILE_Q - 1) // TILE_Q
     key_tiles = (tl.load(seq_len_ptr + row, mask=row < num_rows, other=0) + TILE - 1) // TILE
+    key_tiles = tl.where(tiles > 0, key_tiles, 0)
+    num_tiles = tl.sum(tiles, 0)
     span = tl.maximum(tl.max(key_tiles, 0), 1)
     if CUT:
-        if tl.sum(tiles, 0) < ENOUGH:
-            span = tl.maximum((tl.sum(tiles * key_tiles, 0) + ENOUGH - 1) // ENOUGH, SHORTEST_SPAN)
+        if num_tiles < ENOUGH:  # both spans come to at most `ENOUGH` items: one where rows are alike, one where not
+            alike = (span + ENOUGH // tl.maximum(num_tiles, 1) - 1) // (ENOUGH // tl.maximum(num_tiles, 1))
+            unlike = (tl.sum(tiles * key_tiles, 0) + ENOUGH - num_tiles - 1) // (ENOUGH - num_tiles)
+            span = tl.maximum(tl.minimum(alike, unlike), SHORTEST_SPAN)
     num_spans = (key_tiles + span - 1) // span
     items = tiles * num_spans
-    start = tl.sum(tl.where(row < this_row, items, 0), 0)
-    end = tl.sum(tl.where(row <= this_row, items, 0), 0)
-    tl.store(item_start_ptr + this_row, start)
-    tl.store(item_start_ptr + this_row + 1, end)  # what the next row's program says too
-    if this_row == num_rows - 1:
-        tl.store(item_start_ptr + num_rows + 1, span)
-        tl.store(item_start_ptr + num_rows + 2, tl.sum(tiles, 0))
-    for first in range(start, end, COLUMNS):
-        item = first + tl.arange(0, COLUMNS)
-        tl.store(item_row_ptr + item, tl.zeros((COLUMNS,), tl.int32) + this_row, mask=item < end)
     first_tile = tl.sum(tl.where(row < this_row, tiles, 0), 0)
-    num_tiles = tl.sum(tl.where(row == this_row, tiles, 0), 0)
+    first_item = tl.sum(tl.where(row < this_row, items, 0), 0)
+    if this_row == num_rows - 1:
+        tl.store(count_ptr, tl.sum(items, 0))
+        tl.store(count_ptr + 1, num_tiles)
     spans_here = tl.sum(tl.where(row == this_row, num_spans, 0), 0)
-    for first in range(0, num_tiles, COLUMNS):
-        tile = first + tl.arange(0, COLUMNS)
-        tl.store(tile_item_ptr + first_tile + tile, start + tile * spans_here, mask=tile < num_tiles)
+    tiles_here = tl.sum(tl.where(row == this_row, tiles, 0), 0)
+    first_token = tl.load(query_start_ptr + this_row)
+    num_new = tl.load(num_new_ptr + this_row)
+    seq_len = tl.load(seq_len_ptr + this_row)
+    for begin in range(0, tiles_here * spans_here, COLUMNS):
+        item = begin + tl.arange(0, COLUMNS)
+        there = item < tiles_here * spans_here
+        # Long tiles first: a row's last tokens see the most keys.
+        tile = tiles_here - 1 - item // spans_here
+        part = item % spans_here
+        end = tl.minimum(seq_len - num_new + (tile * TILE_Q + TILE_Q - 1) // GROUP + 1, seq_len)
+        at = item_ptr + (first_item + item) * 8
+        tl.store(at, tl.zeros((COLUMNS,), tl.int32) + this_row, mask=there)
+        tl.store(at + 1, tl.zeros((COLUMNS,), tl.int32) + first_token, mask=there)
+        tl.store(at + 2, tl.zeros((COLUMNS,), tl.int32) + num_new, mask=there)
+        tl.store(at + 3, tl.zeros((COLUMNS,), tl.int32) + seq_len, mask=there)
+        tl.store(at + 4, tile, mask=there)
+        tl.store(at + 5, part * span * TILE, mask=there)
+        tl.store(at + 6, tl.minimum((part + 1) * span * TILE, end), mask=there)
+        tl.store(at + 7, (end + span * TILE - 1) // (span * TILE), mask=there)
+        tl.store(tile_item_ptr + first_tile + item // spans_here, first_item + item, mask=there & (part == 0))
 
 
 # A slice of a step's rows begins anywhere and a block table has any width: one kernel for all of them, or a run stops
 # for a second whenever it meets a new case.
-@triton.jit(
-    do_not_specialize=["num_rows", "stride_table"],
-    do_not_specialize_on_alignment=["table_ptr", "query_start_ptr", "seq_len_ptr"],
-)
+@triton.jit(do_not_specialize=["stride_table"], do_not_specialize_on_alignment=["table_ptr"])
 def _prefill_kernel(
-    out_ptr, partial_ptr, lse_ptr, q_ptr, k_cache_ptr, v_cache_ptr, table_ptr, query_start_ptr, seq_len_ptr,
-    item_start_ptr, item_row_ptr, scale_log2, num_rows,
+    out_ptr, partial_ptr, lse_ptr, q_ptr, k_cache_ptr, v_cache_ptr, table_ptr, count_ptr, item_ptr, scale_log2,
     stride_q_token, stride_q_head, stride_out_token, stride_table, stride_block, stride_offset, stride_head,
     GROUP: tl.constexpr, HEAD_SIZE: tl.constexpr, HEAD_PAD: tl.constexpr, BLOCK_SIZE: tl.constexpr,
-    TILE_Q: tl.constexpr, TILE: tl.constexpr, CUT: tl.constexpr, PRECISION: tl.constexpr,
-    PDL: tl.constexpr,
+    TILE_Q: tl.constexpr, TILE: tl.constexpr, CUT: tl.constexpr, PRECISION: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
-    let_next_start(PDL)
-    wait_for_previous(PDL)
-    num_items = tl.load(item_start_ptr + num_rows)
-    span = tl.load(item_start_ptr + num_rows + 1) * TILE
-    for number in range(tl.program_id(0), num_items, tl.num_programs(0)):
-        row = tl.load(item_row_ptr + number)
+    let_next_start(PDL)  # the plan is older than the kernel before this one, so it can be read without waiting
+    for number in range(tl.program_id(0), tl.load(count_ptr), tl.num_programs(0)):
         _attend_item(
-            out_ptr, partial_ptr, lse_ptr, q_ptr, k_cache_ptr, v_cache_ptr, table_ptr, query_start_ptr,
-            seq_len_ptr, row, number, number - tl.load(item_start_ptr + row), span, scale_log2,
+            out_ptr, partial_ptr, lse_ptr, q_ptr, k_cache_ptr, v_cache_ptr, table_ptr, item_ptr, number, scale_log2,
             stride_q_token, stride_q_head, stride_out_token, stride_table, stride_block, stride_offset, stride_head,
-            GROUP, HEAD_SIZE, HEAD_PAD, BLOCK_SIZE, TILE_Q, TILE, CUT, PRECISION,
+            GROUP, HEAD_SIZE, HEAD_PAD, BLOCK_SIZE, TILE_Q, TILE, CUT, PRECISION, PDL,
         )  # fmt: skip
+    wait_for_previous(PDL)
 
 
 @triton.jit
 def _attend_item(
-    out_ptr, partial_ptr, lse_ptr, q_ptr, k_cache_ptr, v_cache_ptr, table_ptr, query_start_ptr, seq_len_ptr,
-    row, number, item, span, scale_log2,
+    out_ptr, partial_ptr, lse_ptr, q_ptr, k_cache_ptr, v_cache_ptr, table_ptr, item_ptr, number, scale_log2,
     stride_q_token, stride_q_head, stride_out_token, stride_table, stride_block, stride_offset, stride_head,
     GROUP: tl.constexpr, HEAD_SIZE: tl.constexpr, HEAD_PAD: tl.constexpr, BLOCK_SIZE: tl.constexpr,
-    TILE_Q: tl.constexpr, TILE: tl.constexpr, CUT: tl.constexpr, PRECISION: tl.constexpr,
+    TILE_Q: tl.constexpr, TILE: tl.constexpr, CUT: tl.constexpr, PRECISION: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     kv_head = tl.program_id(1)
-    first = tl.load(query_start_ptr + row)
-    num_new = tl.load(query_start_ptr + row + 1) - first
-    seq_len = tl.load(seq_len_ptr + row)
+    row, first = tl.load(item_ptr + number * 8), tl.load(item_ptr + number * 8 + 1)
+    num_new, seq_len = tl.load(item_ptr + number * 8 + 2), tl.load(item_ptr + number * 8 + 3)
+    tile, begin = tl.load(item_ptr + number * 8 + 4), tl.load(item_ptr + number * 8 + 5)
+    end, num_parts = tl.load(item_ptr + number * 8 + 6), tl.load(item_ptr + number * 8 + 7)
     num_before = seq_len - num_new
-    num_spans = (seq_len + span - 1) // span if CUT else 1
-    part = item % num_spans
-    # Long tiles first: a row's last tokens see the most keys.
-    tile = (num_new * GROUP + TILE_Q - 1) // TILE_Q - 1 - item // num_spans
     packed = tile * TILE_Q + tl.arange(0, TILE_Q)  # token by token, the heads of the group one after the other
     index = packed // GROUP
     head = kv_head * GROUP + packed % GROUP
@@ -164,6 +166,7 @@ def _attend_item(
     mask = (index < num_new)[:, None] & (column < HEAD_SIZE)[None, :]
     token = (first + index).to(tl.int64)[:, None]
     q_offset = token * stride_q_token + head[:, None] * stride_q_head + column[None, :]
+    wait_for_previous(PDL)
     q, scale_log2 = query_for_cache(
         tl.load(q_ptr + q_offset, mask=mask, other=0.0), scale_log2, k_cache_ptr.dtype.element_ty
     )
@@ -173,14 +176,8 @@ def _attend_item(
     kv_offset = kv_head.to(tl.int64) * stride_head
     row_table_ptr = table_ptr + row.to(tl.int64) * stride_table
     # Up to the first query's position every query of the tile sees everything; only the diagonal needs a mask.
-    end = tl.minimum(num_before + (tile * TILE_Q + TILE_Q - 1) // GROUP + 1, seq_len)
     diagonal = (num_before + tile * TILE_Q // GROUP + 1) // TILE * TILE
-    begin = 0
-    num_parts = 1
     if CUT:
-        num_parts = (end + span - 1) // span
-        begin = part * span
-        end = tl.minimum(begin + span, end)
         diagonal = tl.maximum(tl.minimum(diagonal, end // TILE * TILE), begin)
     total, weight_sum, best = _attend_tiles(
         q, total, weight_sum, best, begin, diagonal, seq_len, query_position, row_table_ptr,
@@ -192,11 +189,14 @@ def _attend_item(
         k_cache_ptr + kv_offset, v_cache_ptr + kv_offset, scale_log2, stride_block, stride_offset,
         HEAD_SIZE, HEAD_PAD, BLOCK_SIZE, TILE, True, PRECISION,
     )  # fmt: skip
-    out_offset = token * stride_out_token + head[:, None] * HEAD_SIZE + column[None, :]
-    if num_parts == 1:
-        if part == 0:
+    is_whole = True
+    if CUT:
+        is_whole = num_parts == 1
+    if is_whole:
+        out_offset = token * stride_out_token + head[:, None] * HEAD_SIZE + column[None, :]
+        if begin < end:
             tl.store(out_ptr + out_offset, (total / weight_sum[:, None]).to(out_ptr.dtype.element_ty), mask=mask)
-    elif part < num_parts:
+    elif begin < end:
         slot = number * tl.num_programs(1) + kv_head
         query = tl.arange(0, TILE_Q)
         partial_offset = (slot * TILE_Q + query[:, None]) * HEAD_PAD + column[None, :]
@@ -205,31 +205,21 @@ def _attend_item(
         tl.store(lse_ptr + slot * 2 * TILE_Q + TILE_Q + query, weight_sum)
 
 
-@triton.jit(do_not_specialize=["num_rows"], do_not_specialize_on_alignment=["query_start_ptr", "seq_len_ptr"])
+@triton.jit
 def _combine_kernel(
-    out_ptr, partial_ptr, lse_ptr, query_start_ptr, seq_len_ptr, item_start_ptr, item_row_ptr, tile_item_ptr, num_rows,
-    stride_out_token,
-    GROUP: tl.constexpr, HEAD_SIZE: tl.constexpr, HEAD_PAD: tl.constexpr, TILE_Q: tl.constexpr, TILE: tl.constexpr,
-    PARTS: tl.constexpr, QUERIES: tl.constexpr, PDL: tl.constexpr,
+    out_ptr, partial_ptr, lse_ptr, count_ptr, item_ptr, tile_item_ptr, stride_out_token,
+    GROUP: tl.constexpr, HEAD_SIZE: tl.constexpr, HEAD_PAD: tl.constexpr, TILE_Q: tl.constexpr, PARTS: tl.constexpr,
+    QUERIES: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     let_next_start(PDL)
     kv_head = tl.program_id(1)
     query = tl.program_id(2) * QUERIES + tl.arange(0, QUERIES)
     column = tl.arange(0, HEAD_PAD)
-    wait_for_previous(PDL)
-    span = tl.load(item_start_ptr + num_rows + 1) * TILE
-    num_tiles = tl.load(item_start_ptr + num_rows + 2)
-    for number in range(tl.program_id(0), num_tiles, tl.num_programs(0)):
+    for number in range(tl.program_id(0), tl.load(count_ptr + 1), tl.num_programs(0)):
         item = tl.load(tile_item_ptr + number)
-        row = tl.load(item_row_ptr + item)
-        first = tl.load(query_start_ptr + row)
-        num_new = tl.load(query_start_ptr + row + 1) - first
-        seq_len = tl.load(seq_len_ptr + row)
-        num_spans = (seq_len + span - 1) // span
-        from_last = (item - tl.load(item_start_ptr + row)) // num_spans
-        tile = (num_new * GROUP + TILE_Q - 1) // TILE_Q - 1 - from_last
-        end = tl.minimum(seq_len - num_new + (tile * TILE_Q + TILE_Q - 1) // GROUP + 1, seq_len)
-        num_parts = (end + span - 1) // span
+        first, num_new = tl.load(item_ptr + item * 8 + 1), tl.load(item_ptr + item * 8 + 2)
+        tile, num_parts = tl.load(item_ptr + item * 8 + 4), tl.load(item_ptr + item * 8 + 7)
+        wait_for_previous(PDL)
         packed = tile * TILE_Q + query
         wanted = packed < num_new * GROUP
         if num_parts > 1 and tile * TILE_Q + tl.program_id(2) * QUERIES < num_new * GROUP:
@@ -255,6 +245,7 @@ def _combine_kernel(
             value = (total / tl.where(wanted, weight_sum, 1.0)[:, None]).to(out_ptr.dtype.element_ty)
             mask = wanted[:, None] & (column < HEAD_SIZE)[None, :]
             tl.store(out_ptr + out_offset[:, None] + column[None, :], value, mask=mask)
+    wait_for_previous(PDL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,13 +280,12 @@ def choose_tile(
 class PrefillPlan:
     """The items of one step; the same for all layers."""
 
-    query_start_R1: Tensor
-    seq_lens_R: Tensor
     block_table_RB: Tensor
-    item_start_R3: Tensor
-    """The first item of each row; the number of items; how many tiles of keys each has; the number of tiles"""
-    item_row_I: Tensor
-    """The row of each item; undefined past the last one"""
+    count_2: Tensor
+    """How many items there are, and how many tiles"""
+    item_I8: Tensor
+    """Row, its first token in the step, its new tokens and its length; tile, the keys it begins and ends with, and into how
+    many parts the tile's keys are cut. Undefined past the last item"""
     tile_item_Q: Tensor
     """The first item of each tile; undefined past the last one"""
     num_programs: int
@@ -327,8 +317,8 @@ class PagedPrefill:
         self._head_pad = max(16, triton.next_power_of_2(head_size))
         self._rows_pad = triton.next_power_of_2(max_num_rows)
         self._enough = max(1, 2 * num_processors(device) // num_kv_heads)
-        """Tiles from which on their keys are not cut; below it, about as many items"""
-        slots = 2 * self._enough * num_kv_heads
+        """Tiles from which on their keys are not cut; below it, at most as many items"""
+        slots = self._enough * num_kv_heads
         self._partial = torch.empty(slots * tile.queries * self._head_pad, dtype=torch.float32, device=device)
         self._lse = torch.empty(slots * 2 * tile.queries, dtype=torch.float32, device=device)
         if device.type == "cuda":
@@ -367,20 +357,18 @@ class PagedPrefill:
         num_rows, device, tile = seq_lens_R.shape[0], seq_lens_R.device, self.tile
         full_tiles = triton.cdiv(num_tokens * self.group, tile.queries)  # each row's last is partly empty
         cut = full_tiles < self._enough
-        item_start_R3 = torch.empty(num_rows + 3, dtype=torch.int32, device=device)
-        item_row_I = torch.empty(max(full_tiles + num_rows, 2 * self._enough), dtype=torch.int32, device=device)
+        count_2 = torch.empty(2, dtype=torch.int32, device=device)
+        item_I8 = torch.empty(max(full_tiles + num_rows, self._enough), 8, dtype=torch.int32, device=device)
         tile_item_Q = torch.empty(full_tiles + num_rows, dtype=torch.int32, device=device)
         _plan_kernel[(num_rows,)](
-            item_start_R3, item_row_I, tile_item_Q, num_new_R, seq_lens_R, num_rows, GROUP=self.group,
-            TILE_Q=tile.queries, TILE=tile.keys, CUT=cut, ENOUGH=self._enough,
-            SHORTEST_SPAN=_SHORTEST_SPAN, ROWS_PAD=self._rows_pad, COLUMNS=_PLAN_COLUMNS, num_warps=1,
+            count_2, item_I8, tile_item_Q, num_new_R, query_start_R1, seq_lens_R, num_rows, GROUP=self.group,
+            TILE_Q=tile.queries, TILE=tile.keys, CUT=cut, ENOUGH=self._enough, SHORTEST_SPAN=_SHORTEST_SPAN,
+            ROWS_PAD=self._rows_pad, COLUMNS=_PLAN_COLUMNS, num_warps=1,
         )  # fmt: skip
         num_programs = full_tiles + (min(num_rows, _FEW_ROWS) if few_rows else num_rows)
         if cut:
             num_programs = max(num_programs, self._enough)
-        return PrefillPlan(
-            query_start_R1, seq_lens_R, block_table_RB, item_start_R3, item_row_I, tile_item_Q, num_programs, cut
-        )
+        return PrefillPlan(block_table_RB, count_2, item_I8, tile_item_Q, num_programs, cut)
 
     def __call__(self, q_TNH: Tensor, kv_cache: Tensor, plan: PrefillPlan, out_TNH: Tensor) -> None:
         """Attend with every row's new tokens to all of the row up to them in the cache.
@@ -391,19 +379,18 @@ class PagedPrefill:
             out_TNH: contiguous; tokens outside the rows are left alone.
         """
         k_cache, v_cache = kv_cache.unbind(0)
-        table, tile, num_rows = plan.block_table_RB, self.tile, plan.seq_lens_R.shape[0]
-        rows = plan.query_start_R1, plan.seq_lens_R, plan.item_start_R3, plan.item_row_I
-        shape = {"GROUP": self.group, "HEAD_SIZE": self.head_size, "HEAD_PAD": self._head_pad}
+        table, tile = plan.block_table_RB, self.tile
+        shape = {"GROUP": self.group, "HEAD_SIZE": self.head_size, "HEAD_PAD": self._head_pad, "TILE_Q": tile.queries}
         _prefill_kernel[(plan.num_programs, self.num_kv_heads)](
-            out_TNH, self._partial, self._lse, q_TNH, k_cache, v_cache, table, *rows, self.scale_log2, num_rows,
+            out_TNH, self._partial, self._lse, q_TNH, k_cache, v_cache, table, plan.count_2, plan.item_I8,
+            self.scale_log2,
             q_TNH.stride(0), q_TNH.stride(1), out_TNH.stride(0), table.stride(0), *k_cache.stride()[:3],
-            **shape, BLOCK_SIZE=self.block_size, TILE_Q=tile.queries, TILE=tile.keys, CUT=plan.cut,
+            **shape, BLOCK_SIZE=self.block_size, TILE=tile.keys, CUT=plan.cut,
             PRECISION="ieee" if q_TNH.dtype == torch.float32 else "tf32",
             num_warps=tile.num_warps, num_stages=tile.num_stages, **launch_options(),
         )  # fmt: skip
         if plan.cut:
             _combine_kernel[(_COMBINE_PROGRAMS, self.num_kv_heads, triton.cdiv(tile.queries, _COMBINE_QUERIES))](
-                out_TNH, self._partial, self._lse, *rows, plan.tile_item_Q, num_rows, out_TNH.stride(0),
-                **shape, TILE_Q=tile.queries, TILE=tile.keys, PARTS=_COMBINE_PARTS, QUERIES=_COMBINE_QUERIES,
-                num_warps=4, **launch_options(),
+                out_TNH, self._partial, self._lse, plan.count_2, plan.item_I8, plan.tile_item_Q, out_TNH.stride(0),
+                **shape, PARTS=_COMBINE_PARTS, QUERIES=_COMBINE_QUERIES, num_warps=4, **launch_options(),
             )  # fmt: skip

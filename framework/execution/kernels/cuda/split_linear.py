@@ -2,8 +2,8 @@
 
 Reading the weights is still most of the cost, so every multiprocessor has to read its share of them. A product with few
 outputs is therefore cut along its inputs too, and leaves its parts in float32 to the norm that follows, which adds them
-in a fixed order: no atomics, no second kernel. Where there are so many rows that a part is much to write, one program
-takes all parts, one after the other, in the same order: the result does not depend on the number of rows.
+in a fixed order: no atomics, no second kernel. A library takes the same parts where there are many rows, so that a sum
+is the same whatever the number of rows: products that add up their inputs from first to last agree to the bit.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from framework.execution.kernels.cuda.activation import gate_rounded
 from framework.execution.kernels.cuda.pdl import launch_options, let_next_start, wait_for_previous
 from framework.execution.kernels.cuda.shared_memory import fit
 
-MAX_ROWS = 128
+MAX_ROWS = 64
 """Above it a library's matrix product is faster; see experiments/gpu_speed."""
 _LARGE_WEIGHT = 1 << 24
 """Entries of a weight from which on a library is faster with more rows than `skinny` takes"""
@@ -28,10 +28,12 @@ MIN_ROWS = 64
 """What Hopper's matrix instruction takes; with fewer, Triton falls back to an older one, which is slower"""
 PARTS = 4
 """Into which a product with few outputs is cut along its inputs"""
-_PART_UNIT = 128
-"""What a part's inputs are a multiple of: an iteration of any tile divides it"""
-PARTS_ROWS = 512
-"""Above it parts would be more to write and read than they save: a program adds them up itself"""
+_PART_UNIT = 16
+"""What a part's inputs are a multiple of: what a matrix instruction takes at once"""
+PARTS_ROWS = 256
+"""Above it a library is faster, given the parts"""
+_BATCH_ROWS = 2048
+"""Above it parts are more to write and read than their sum in place, part after part"""
 
 
 @triton.jit(do_not_specialize=["num_rows"])
@@ -51,59 +53,27 @@ def _split_linear_kernel(
     up_row_ptr = weight_row_ptr + num_outputs.to(tl.int64) * K
     total = tl.zeros((ROWS, BLOCK_N), tl.float32)
     total_up = tl.zeros((ROWS, BLOCK_N), tl.float32)
+    end = tl.minimum((part + 1) * K_PART, K)
     wait_for_previous(PDL)
-    for start in range(part * K_PART, (part + 1) * K_PART, BLOCK_K):
+    for start in range(part * K_PART, end, BLOCK_K):
         column = (start + tl.arange(0, BLOCK_K))[None, :]
         if EVEN:
             weight = tl.load(weight_row_ptr + column)
             x = tl.load(x_row_ptr + column, mask=mask_R, other=0.0)
         else:
-            weight = tl.load(weight_row_ptr + column, mask=mask_N & (column < K), other=0.0)
-            x = tl.load(x_row_ptr + column, mask=mask_R & (column < K), other=0.0)
+            weight = tl.load(weight_row_ptr + column, mask=mask_N & (column < end), other=0.0)
+            x = tl.load(x_row_ptr + column, mask=mask_R & (column < end), other=0.0)
         total = tl.dot(x, tl.trans(weight), total, input_precision=PRECISION)
         if GATED:
             if EVEN:
                 weight_up = tl.load(up_row_ptr + column)
             else:
-                weight_up = tl.load(up_row_ptr + column, mask=mask_N & (column < K), other=0.0)
+                weight_up = tl.load(up_row_ptr + column, mask=mask_N & (column < end), other=0.0)
             total_up = tl.dot(x, tl.trans(weight_up), total_up, input_precision=PRECISION)
     if GATED:
         total = gate_rounded(total, total_up, weight_ptr.dtype.element_ty)
     out_RN_ptr = out_ptr + (part * num_rows + row)[:, None] * num_outputs + output[None, :]
     tl.store(out_RN_ptr, total.to(out_ptr.dtype.element_ty), mask=mask_R & (output < num_outputs)[None, :])
-
-
-@triton.jit(do_not_specialize=["num_rows"])
-def _add_parts_kernel(
-    residual_ptr, x_ptr, weight_ptr, num_rows, num_outputs,
-    K: tl.constexpr, K_PART: tl.constexpr, PARTS: tl.constexpr, ROWS: tl.constexpr, BLOCK_N: tl.constexpr,
-    BLOCK_K: tl.constexpr, EVEN: tl.constexpr, PRECISION: tl.constexpr, PDL: tl.constexpr,
-):  # fmt: skip
-    let_next_start(PDL)
-    output = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
-    row = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
-    mask_R = (row < num_rows)[:, None]
-    mask_N = (output < num_outputs)[:, None]
-    x_row_ptr = x_ptr + row.to(tl.int64)[:, None] * K
-    weight_row_ptr = weight_ptr + output.to(tl.int64)[:, None] * K
-    total = tl.zeros((ROWS, BLOCK_N), tl.float32)
-    wait_for_previous(PDL)
-    for part in range(PARTS):
-        of_part = tl.zeros((ROWS, BLOCK_N), tl.float32)
-        for start in range(part * K_PART, (part + 1) * K_PART, BLOCK_K):
-            column = (start + tl.arange(0, BLOCK_K))[None, :]
-            if EVEN:
-                weight = tl.load(weight_row_ptr + column)
-                x = tl.load(x_row_ptr + column, mask=mask_R, other=0.0)
-            else:
-                weight = tl.load(weight_row_ptr + column, mask=mask_N & (column < K), other=0.0)
-                x = tl.load(x_row_ptr + column, mask=mask_R & (column < K), other=0.0)
-            of_part = tl.dot(x, tl.trans(weight), of_part, input_precision=PRECISION)
-        total += of_part
-    residual_RN_ptr = residual_ptr + row.to(tl.int64)[:, None] * num_outputs + output[None, :]
-    mask = mask_R & (output < num_outputs)[None, :]
-    total += tl.load(residual_RN_ptr, mask=mask, other=0.0)
-    tl.store(residual_RN_ptr, total, mask=mask)
 
 
 def max_rows(weight_NK: Tensor) -> int:
@@ -138,15 +108,10 @@ def choose_tile(
     elif num_rows <= MIN_ROWS:
         tile = SplitTile(MIN_ROWS, 32, 128, 4, 5)
     elif num_rows <= 2 * MIN_ROWS:
-        tile = SplitTile(2 * MIN_ROWS, 32, 128, 8, 4)
+        tile = SplitTile(MIN_ROWS, 64, 64, 4, 5)
     else:
         tile = SplitTile(2 * MIN_ROWS, 64, 64, 8, 4)
     return _fitted(tile, num_inputs, 2 if gated else 1, dtype, shared_bytes)
-
-
-def choose_large_tile(num_inputs: int, dtype: torch.dtype, shared_bytes: int | None = None) -> SplitTile:
-    """Of `add_in_parts`."""
-    return _fitted(SplitTile(128, 128, 64, 8, 4), num_inputs, 1, dtype, shared_bytes)
 
 
 def _fitted(
@@ -160,9 +125,8 @@ def _fitted(
 
 
 def part_size(num_inputs: int) -> int:
-    """Inputs of a part: they depend on nothing else, so that the sums do not."""
-    unit = min(_PART_UNIT, triton.next_power_of_2(num_inputs))
-    return triton.cdiv(triton.cdiv(num_inputs, PARTS), unit) * unit
+    """Inputs of a part. They depend on nothing else, so that the sums do not."""
+    return triton.cdiv(triton.cdiv(num_inputs, PARTS), _PART_UNIT) * _PART_UNIT
 
 
 def split_linear(
@@ -186,23 +150,27 @@ def split_linear(
     _split_linear_kernel[(triton.cdiv(num_outputs, tile.block_n), parts, triton.cdiv(num_rows, tile.rows))](
         out, x_RK, weight_NK, num_rows, num_outputs,
         K=num_inputs, K_PART=k_part, ROWS=tile.rows, BLOCK_N=tile.block_n, BLOCK_K=tile.block_k,
-        EVEN=num_outputs % tile.block_n == 0 and num_inputs == parts * k_part, GATED=gated,
+        EVEN=num_outputs % tile.block_n == 0 and num_inputs == parts * k_part and k_part % tile.block_k == 0, GATED=gated,
         PRECISION="ieee" if x_RK.dtype == torch.float32 else "tf32", num_warps=tile.num_warps,
         num_stages=tile.num_stages, **launch_options(),
     )  # fmt: skip
     return out
 
 
-def add_in_parts(x_RK: Tensor, weight_NK: Tensor, residual_RN: Tensor, *, tile: SplitTile | None = None) -> None:
-    """Add `x W^T` to the float32 residual in place, for many rows; bit for bit what `split_linear`'s parts come to."""
+def add_product(x_RK: Tensor, weight_NK: Tensor, residual_RN: Tensor) -> Tensor | None:
+    """`x W^T` for the float32 residual, part by part, with any number of rows: the same bits whatever the number.
+
+    Returns:
+        [PARTS, R, N] float32, for the norm to add to the residual one after the other; None if they were added here.
+    """
     num_rows, num_inputs = x_RK.shape
-    num_outputs = weight_NK.shape[0]
-    tile = tile or choose_large_tile(num_inputs, x_RK.dtype)
-    k_part = part_size(num_inputs)
-    _add_parts_kernel[(triton.cdiv(num_outputs, tile.block_n), triton.cdiv(num_rows, tile.rows))](
-        residual_RN, x_RK, weight_NK, num_rows, num_outputs,
-        K=num_inputs, K_PART=k_part, PARTS=PARTS, ROWS=tile.rows, BLOCK_N=tile.block_n, BLOCK_K=tile.block_k,
-        EVEN=num_outputs % tile.block_n == 0 and num_inputs == PARTS * k_part,
-        PRECISION="ieee" if x_RK.dtype == torch.float32 else "tf32", num_warps=tile.num_warps,
-        num_stages=tile.num_stages, **launch_options(),
-    )  # fmt: skip
+    size = part_size(num_inputs)
+    if num_rows <= PARTS_ROWS or not x_RK.is_cuda:
+        return split_linear(x_RK, weight_NK, in_parts=True)
+    if num_rows <= _BATCH_ROWS and num_inputs == PARTS * size:
+        x_PRK, weight_PKN = x_RK.unflatten(1, (PARTS, size)), weight_NK.unflatten(1, (PARTS, size))
+        return torch.bmm(x_PRK.transpose(0, 1), weight_PKN.permute(1, 2, 0), out_dtype=torch.float32)
+    for start in range(0, num_inputs, size):
+        part = slice(start, start + size)
+        torch.addmm(residual_RN, x_RK[:, part], weight_NK[:, part].t(), out_dtype=torch.float32, out=residual_RN)
+    return None

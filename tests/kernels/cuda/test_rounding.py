@@ -64,7 +64,7 @@ def test_attention_by_where_the_contexts_are_cut(device: str) -> None:
             num_heads=4, num_kv_heads=1, head_size=32, block_size=16, scale=0.4, max_num_rows=4,
             device=torch.device(device), tile=DecodeTile(16, 4, 2, programs),
         )  # fmt: skip
-        out = torch.full_like(q, torch.nan)
+        out = torch.full(q.shape, torch.nan, device=device)  # float32: what is left before the last rounding
         decode(q, cache, decode.plan(lengths.to(device), table), out)
         found.append(out)
-    assert (found[0] != found[1]).float().mean() < 0.05
+    torch.testing.assert_close(found[0], found[1], rtol=2e-6, atol=2e-6)

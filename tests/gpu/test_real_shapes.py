@@ -70,7 +70,7 @@ def smollm2_tokens(dtype: str, kernels: str) -> tuple[list[list[int]], list[list
     """Of all questions, asked twice in one engine; blocks so small that most of a prompt is cached."""
     with LLM(
         "smollm2", dtype=dtype, kernels=kernels, max_num_seqs=32, max_model_len=256, block_size=16, num_blocks=1000,
-        attention="triton", sampler="gumbel", graph="mixed" if kernels == "fused" else "eager",
+        attention="triton", sampler="gumbel", graph={"name": "mixed", "sizes": [32]} if kernels == "fused" else "eager",
     ) as llm:  # fmt: skip
         assert llm.tokenizer is not None
         chats = [llm.tokenizer.apply_chat_template([{"role": "user", "content": one}]) for one in QUESTIONS]

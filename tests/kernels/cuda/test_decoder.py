@@ -74,10 +74,11 @@ def test_a_step_of_each_size_runs_every_kernel(model: DecoderLM, monkeypatch: py
         launched.add(("split", tuple(weight.shape), gated, in_parts, tile))
         return x.new_zeros(*((split_linear.PARTS,) if in_parts else ()), rows, outputs)
 
-    def add_stand_in(x: Tensor, weight: Tensor, residual: Tensor) -> Tensor:
+    def add_stand_in(x: Tensor, weight: Tensor) -> Tensor:
         if len(x) <= split_linear.PARTS_ROWS:
             return split_stand_in(x, weight, in_parts=True)
-        return x.new_zeros(split_linear.PARTS, *residual.shape)
+        shape = len(x), len(weight)
+        return x.new_zeros(split_linear.PARTS, *shape) if len(x) <= split_linear.BATCH_ROWS else x.new_zeros(shape)
 
     def norm_stand_in(x: Tensor, weight: Tensor, eps: float, residual: Tensor | None = None) -> Tensor:
         launched.add(("norm", x.dim() == 3 and len(x), residual is not None))
@@ -103,5 +104,5 @@ def test_a_step_of_each_size_runs_every_kernel(model: DecoderLM, monkeypatch: py
         return set(launched)
 
     at_start = set().union(*(launches(count) for count in fused.step_sizes))
-    for count in (*range(1, 140), 257, 500):
+    for count in (*range(1, 140), 257, 500, 1025, 3000):
         assert launches(count) <= at_start, f"a step of {count} tokens"

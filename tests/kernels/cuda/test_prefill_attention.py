@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from framework.conformance.checks.attention_cases import oracle
+from framework.execution.kernels.cuda import prefill_attention
 from framework.execution.kernels.cuda.prefill_attention import PagedPrefill, PrefillTile
 
 NUM_HEADS, NUM_KV_HEADS, HEAD_SIZE, BLOCK = 4, 2, 16, 16
@@ -14,18 +15,18 @@ NUM_HEADS, NUM_KV_HEADS, HEAD_SIZE, BLOCK = 4, 2, 16, 16
 @pytest.mark.parametrize(
     ("rows", "is_cut"),
     [
-        pytest.param([(150, 5)], True, id="one short chunk"),
-        pytest.param([(90, 3), (0, 7)], True, id="a short prompt beside it"),
-        pytest.param([(40, 1), (120, 4), (17, 2)], True, id="a row that is left out"),
+        pytest.param([(100, 5)], True, id="one short chunk"),
+        pytest.param([(70, 3), (0, 7)], True, id="a short prompt beside it"),
+        pytest.param([(40, 1), (90, 4), (17, 2)], True, id="a row that is left out"),
         pytest.param([(0, 6)], False, id="nothing to cut"),
-        pytest.param([(30, 70)], False, id="tiles enough"),
+        pytest.param([(10, 34)], False, id="tiles enough"),
     ],
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_short_chunks(
     device: str, monkeypatch: pytest.MonkeyPatch, rows: list, is_cut: bool, dtype: torch.dtype
 ) -> None:
-    monkeypatch.setattr("framework.execution.kernels.cuda.prefill_attention._SHORTEST_SPAN", 2)
+    monkeypatch.setattr(prefill_attention, "num_processors", lambda device: 4)  # so that few tiles are enough
     generator = torch.Generator().manual_seed(len(rows))
     lengths, news = [sum(row) for row in rows], [new for _, new in rows]
     attend = PagedPrefill(

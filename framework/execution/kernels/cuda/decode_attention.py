@@ -32,6 +32,12 @@ _COMBINE = 8
 """Partial results that are read at once"""
 
 
+@triton.jit
+def _num_ranges(num_tiles, RANGES: tl.constexpr):
+    """Of one tile each up to half of `RANGES`, then of two: more would take longer to combine than they save."""
+    return tl.minimum(tl.minimum(num_tiles, tl.maximum(num_tiles // 2, RANGES // 2)), RANGES)
+
+
 @triton.jit(do_not_specialize=["num_rows"])
 def _plan_kernel(
     tile_start_ptr, range_row_ptr, seq_len_ptr, num_rows,
@@ -44,7 +50,7 @@ def _plan_kernel(
     tl.store(tile_start_ptr, 0)
     tl.store(tile_start_ptr + 1 + row, past, mask=row < num_rows)
     num_tiles = tl.sum(tiles, 0)
-    num_ranges = tl.minimum(num_tiles, RANGES)
+    num_ranges = _num_ranges(num_tiles, RANGES)
     index = tl.arange(0, RANGES_PAD)
     first_tile = index * num_tiles // tl.maximum(num_ranges, 1)
     range_row = tl.zeros((RANGES_PAD,), tl.int32)
@@ -70,7 +76,7 @@ def _decode_kernel(
     kv_head = tl.program_id(0) % NUM_KV_HEADS
     num_tiles = tl.load(tile_start_ptr + num_rows)
     row = tl.load(range_row_ptr + this_range)
-    num_ranges = tl.minimum(num_tiles, RANGES)
+    num_ranges = _num_ranges(num_tiles, RANGES)
     if this_range >= num_ranges:
         wait_for_previous(PDL)
         return
@@ -204,16 +210,14 @@ class DecodeTile:
     programs: int
 
 
-def choose_tile(
-    dtype: torch.dtype, kv_dtype: torch.dtype, head_size: int, shared_bytes: int | None = None
-) -> DecodeTile:
+def choose_tile(dtype: torch.dtype, kv_dtype: torch.dtype, head_size: int, limit: int | None = None) -> DecodeTile:
     """By measurement on an H200, see experiments/gpu_speed; for float32 and smaller cards as much as fits on chip."""
     if max(dtype.itemsize, kv_dtype.itemsize) > 2 or interpreted():
         tile = DecodeTile(32, 4, 2, 3)
     else:
         tile = DecodeTile(128, 4, 3, 2) if kv_dtype.itemsize == 2 else DecodeTile(64, 4, 2, 4)
     bytes_per_token = 2 * triton.next_power_of_2(head_size) * kv_dtype.itemsize
-    tokens, stages = fit(tile.tokens, tile.num_stages, bytes_per_token, limit=shared_bytes)
+    tokens, stages = fit(tile.tokens, tile.num_stages, bytes_per_token, limit=limit)
     return replace(tile, tokens=tokens, num_stages=stages)
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from framework.execution.kernels.cuda import skinny
@@ -21,7 +20,7 @@ from framework.execution.kernels.cuda.embedding import embed
 from framework.execution.kernels.cuda.norm import rms_norm
 from framework.execution.kernels.cuda.qkv import QKVShape, rotate_and_write
 from framework.execution.kernels.cuda.skinny import skinny_linear
-from framework.execution.kernels.cuda.split_linear import add_product, split_linear
+from framework.execution.kernels.cuda.split_linear import add_product, product_in_float32, split_linear
 from framework.models.decoder import DecoderLayer, DecoderLM
 from framework.models.layers.linear import RowParallelLinear
 from framework.models.layers.norm import RMSNorm
@@ -61,7 +60,7 @@ class FusedDecoder:
         if not self._split_rows:
             return (1,)
         sizes = {1, 2, self._skinny_rows + 1, split.MIN_ROWS + 1, 2 * split.MIN_ROWS + 1, self._split_rows + 1}
-        return tuple(sorted(sizes | {split.PARTS_ROWS + 1}))
+        return tuple(sorted(sizes | {split.PARTS_ROWS + 1, split.BATCH_ROWS + 1}))
 
     def forward(
         self,
@@ -89,13 +88,13 @@ class FusedDecoder:
             normed_TD = _add_and_norm(layer.input_layernorm, added_TD, residual_TD)
             qkv_TX = product(normed_TD, attention.qkv_proj.weight) if ours else attention.qkv_proj(normed_TD)
             out_TX = attend(index, self._rotate(layer, qkv_TX, position_T, slot_T, kv_caches[index])).flatten(1)
-            added_TD = self._add(attention.o_proj, out_TX, residual_TD)
+            added_TD = self._added(attention.o_proj, out_TX)
             normed_TD = _add_and_norm(layer.post_attention_layernorm, added_TD, residual_TD)
             if ours:
                 gated_TI = product(normed_TD, mlp.gate_up_proj.weight, gated=True)
             else:
                 gated_TI = silu_and_mul(mlp.gate_up_proj(normed_TD))
-            added_TD = self._add(mlp.down_proj, gated_TI, residual_TD)
+            added_TD = self._added(mlp.down_proj, gated_TI)
         return _add_and_norm(model.norm, added_TD, residual_TD)
 
     def compute_logits(self, hidden_RD: Tensor) -> Tensor:
@@ -103,17 +102,14 @@ class FusedDecoder:
         head = self.model.lm_head
         if len(hidden_RD) <= self._skinny_rows:
             return head.share_of(skinny_linear(hidden_RD, head.weight, out_dtype=torch.float32))
-        return head.share_of(_product_in_float32(hidden_RD, head.weight))
+        return head.share_of(product_in_float32(hidden_RD, head.weight.t()))
 
-    def _add(self, layer: RowParallelLinear, x_TK: Tensor, residual_TD: Tensor) -> Tensor | None:
-        """What the next norm adds to the residual: [T, D], or its parts [P, T, D]; None where it was added here.
-
-        On several ranks it is rounded before it is summed over them.
-        """
+    def _added(self, layer: RowParallelLinear, x_TK: Tensor) -> Tensor:
+        """What the next norm adds to the residual: [T, D], or its parts [P, T, D]. On several ranks it is rounded."""
         if self._in_parts:
-            return add_product(x_TK, layer.weight, residual_TD)
+            return add_product(x_TK, layer.weight)
         if self._group.size == 1:
-            added_TD = _product_in_float32(x_TK, layer.weight)
+            added_TD = product_in_float32(x_TK, layer.weight.t())
             return added_TD if layer.bias is None else added_TD.add_(layer.bias)
         if len(x_TK) > self._split_rows:
             return layer(x_TK)
@@ -153,12 +149,3 @@ def _add_and_norm(norm: RMSNorm, added_TD: Tensor | None, residual_TD: Tensor) -
     if added_TD is None:
         return rms_norm(residual_TD, norm.weight, norm.eps)
     return rms_norm(added_TD, norm.weight, norm.eps, residual_TD)
-
-
-def _product_in_float32(x_TK: Tensor, weight_NK: Tensor) -> Tensor:
-    """The library's `x W^T`, [T, K] -> [T, N], its float32 sums as they are."""
-    if x_TK.dtype == torch.float32:
-        return F.linear(x_TK, weight_NK)
-    if not x_TK.is_cuda:  # the interpreter's tests: PyTorch has no such product there
-        return F.linear(x_TK.float(), weight_NK.float())
-    return torch.mm(x_TK, weight_NK.t(), out_dtype=torch.float32)

@@ -29,7 +29,7 @@ from framework.execution.kernels.cuda.shared_memory import fit
 
 _PLAN_COLUMNS = 128
 _FEW_ROWS = 16
-_SHORTEST_SPAN = 4
+_SHORTEST_SPAN = 2
 """Tiles of keys that an item has at least, where keys are cut"""
 _COMBINE_PARTS = 32
 _COMBINE_QUERIES = 4
@@ -90,8 +90,9 @@ def _plan_kernel(
     key_tiles = tl.where(tiles > 0, key_tiles, 0)
     num_tiles = tl.sum(tiles, 0)
     span = tl.maximum(tl.max(key_tiles, 0), 1)
-    if CUT:
-        if num_tiles < ENOUGH:  # both spans come to at most `ENOUGH` items: one where rows are alike, one where not
+    if CUT:  # noqa: SIM102 (known to the compiler)
+        # Both spans come to at most `ENOUGH` items: one is the shorter where rows are alike, one where they are not.
+        if num_tiles < ENOUGH:
             alike = (span + ENOUGH // tl.maximum(num_tiles, 1) - 1) // (ENOUGH // tl.maximum(num_tiles, 1))
             unlike = (tl.sum(tiles * key_tiles, 0) + ENOUGH - num_tiles - 1) // (ENOUGH - num_tiles)
             span = tl.maximum(tl.minimum(alike, unlike), SHORTEST_SPAN)
@@ -258,9 +259,7 @@ class PrefillTile:
     num_stages: int
 
 
-def choose_tile(
-    dtype: torch.dtype, kv_dtype: torch.dtype, head_size: int, shared_bytes: int | None = None
-) -> PrefillTile:
+def choose_tile(dtype: torch.dtype, kv_dtype: torch.dtype, head_size: int, limit: int | None = None) -> PrefillTile:
     """By measurement on an H200, see experiments/gpu_speed; for float32 and smaller cards as much as fits on chip."""
     if interpreted():  # whose time goes by the number of tiles
         return PrefillTile(64, 64, 4, 2)
@@ -271,7 +270,7 @@ def choose_tile(
     head_pad = triton.next_power_of_2(head_size)
     queries_bytes = tile.queries * head_pad * dtype.itemsize
     keys, stages = fit(
-        tile.keys, tile.num_stages, 2 * head_pad * kv_dtype.itemsize, fixed_bytes=queries_bytes, limit=shared_bytes
+        tile.keys, tile.num_stages, 2 * head_pad * kv_dtype.itemsize, fixed_bytes=queries_bytes, limit=limit
     )
     return replace(tile, keys=keys, num_stages=stages)
 
@@ -284,8 +283,8 @@ class PrefillPlan:
     count_2: Tensor
     """How many items there are, and how many tiles"""
     item_I8: Tensor
-    """Row, its first token in the step, its new tokens and its length; tile, the keys it begins and ends with, and into how
-    many parts the tile's keys are cut. Undefined past the last item"""
+    """Row, its first token in the step, its new tokens and its length; the tile, the keys that the item begins and ends
+    with, and into how many parts the tile's keys are cut. Undefined past the last item"""
     tile_item_Q: Tensor
     """The first item of each tile; undefined past the last one"""
     num_programs: int

@@ -14,7 +14,7 @@ import triton
 
 from framework.execution.kernels.cuda.interpreter import interpreted
 
-_HOPPER_BYTES = 227 * 1024
+HOPPER_BYTES = 227 * 1024
 _RESERVED_BYTES = 8 * 1024
 """For what a kernel exchanges between its warps"""
 _FEWEST_STAGES = 2
@@ -26,7 +26,7 @@ _SHORTEST = 16
 def shared_bytes() -> int:
     """Bytes that a program may have on the current device; under the interpreter, those of a Hopper GPU."""
     if interpreted():
-        return _HOPPER_BYTES
+        return HOPPER_BYTES
     properties = triton.runtime.driver.active.utils.get_device_properties(torch.cuda.current_device())
     return int(properties["max_shared_mem"])
 

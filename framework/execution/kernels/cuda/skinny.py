@@ -102,7 +102,7 @@ class SkinnyTile:
 
 
 def choose_tile(
-    num_rows: int, num_inputs: int, num_outputs: int, gated: bool, dtype: torch.dtype, shared_bytes: int | None = None
+    num_rows: int, num_inputs: int, num_outputs: int, gated: bool, dtype: torch.dtype, limit: int | None = None
 ) -> SkinnyTile:
     """By measurement on an H200 in 16 bits, see experiments/gpu_speed; for others as much as fits on chip.
 
@@ -124,7 +124,7 @@ def choose_tile(
     else:
         tile = SkinnyTile(16, min(512, whole), 2, 5)
     bytes_per_input = (_ROWS + tile.block_n * (2 if gated else 1)) * dtype.itemsize
-    block_k, stages = fit(tile.block_k, tile.num_stages, bytes_per_input, limit=shared_bytes)
+    block_k, stages = fit(tile.block_k, tile.num_stages, bytes_per_input, limit=limit)
     return replace(tile, block_k=block_k, num_stages=stages)
 
 

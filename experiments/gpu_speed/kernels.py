@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from framework.execution.kernels.cuda.decode_attention import DecodeTile, PagedDecode
 from framework.execution.kernels.cuda.gumbel import gumbel_argmax
-from framework.execution.kernels.cuda.prefill_attention import PrefillTile, paged_prefill, plan_prefill
+from framework.execution.kernels.cuda.prefill_attention import PagedPrefill, PrefillTile
 from framework.execution.kernels.cuda.skinny import SkinnyTile, skinny_linear
 from framework.execution.kernels.cuda.split_linear import SplitTile, split_linear
 
@@ -154,7 +154,7 @@ def _attention(rows: int, length: int, block_size: int, dtype: torch.dtype) -> l
 def prefill() -> None:
     """256 requests with 64 new tokens after a shared prefix of 2,048, and 28 prompts of 585 tokens."""
     for dtype in (torch.bfloat16, FP8):
-        for rows, new, before in ((256, 64, 2048), (28, 585, 0)):
+        for rows, new, before in ((256, 64, 2048), (28, 585, 0), (1, 16, 4376), (1, 128, 4376)):
             _prefill(rows, new, before, dtype)
 
 
@@ -170,11 +170,13 @@ def _prefill(rows: int, new: int, before: int, dtype: torch.dtype) -> None:
     flops = 4 * 128 * 16 * rows * (new * before + new * (new + 1) // 2)
     results = []
     for cut in ((128, 64, 8, 3), (128, 128, 8, 2), (128, 128, 8, 3), (64, 64, 4, 3), (64, 128, 4, 3)):
-        plan = plan_prefill(
-            starts, lens, table, starts.diff(), num_tokens=rows * new, group=2, tile=PrefillTile(*cut), max_num_rows=256
-        )
+        attend = PagedPrefill(
+            num_heads=16, num_kv_heads=8, head_size=128, block_size=256, scale=128**-0.5, max_num_rows=256,
+            device=q.device, tile=PrefillTile(*cut),
+        )  # fmt: skip
+        plan = attend.plan(starts, lens, table, starts.diff(), num_tokens=rows * new)
         try:
-            us = graph_us(lambda i, plan=plan: paged_prefill(q, cache, plan, 128**-0.5, out), 3)
+            us = graph_us(lambda i, attend=attend, plan=plan: attend(q, cache, plan, out), 3)
         except triton.runtime.errors.OutOfResources:
             continue
         results.append((us, *cut))

@@ -130,6 +130,33 @@ def arrivals(llm: LLM, rate_per_s: float, seconds: float = 5.0) -> dict[str, Any
     }
 
 
+def chunk(llm: LLM, num_new: int, context: int) -> dict[str, float]:
+    """Milliseconds of a captured step with one chunk after a cached context (`graph=mixed`): alone, and on the GPU."""
+    generator = torch.Generator().manual_seed(9)
+    prefix = torch.randint(0, 10_000, (context,), generator=generator).tolist()
+    params = SamplingParams(temperature=0, max_tokens=2, ignore_eos=True)
+    recorder = Recorder(keep_outputs=False)
+    llm.engine.observers.append(recorder)
+    for _ in range(12):
+        tail = torch.randint(0, 10_000, (num_new,), generator=generator).tolist()
+        llm.engine.add_request(prompt_token_ids=prefix + tail, params=params)
+        while llm.engine.has_work:
+            llm.engine.step()
+    llm.engine.observers.remove(recorder)
+    alone = [s.run_s for s in recorder.steps if s.num_prefill_tokens == num_new][1:]
+    graphs: Any = llm.engine.executor._runner.graphs  # type: ignore[attr-defined]
+    captured = graphs.cache._graphs
+    key = min((key for key in captured if key.mixed and key.num_tokens >= num_new), key=lambda key: key.num_tokens)
+    start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    for replay in range(45):  # the last of those steps, over and over
+        if replay == 5:
+            start.record()
+        captured[key].replay()
+    end.record()
+    end.synchronize()
+    return {"alone_ms": round(1e3 * statistics.median(alone), 3), "gpu_ms": round(start.elapsed_time(end) / 40, 3)}
+
+
 def shared_prefix(caching: bool) -> dict[str, Any]:
     """TTFT of 256 requests that come at once and share a prefix of 2,048 tokens, the second time round."""
     generator = torch.Generator().manual_seed(5)
@@ -259,6 +286,9 @@ def main() -> None:
             elif what == "arrivals":
                 for rate in (30.0, 90.0):
                     attempt(args.out, f"arrivals {rate:.0f}/s", lambda r=rate: arrivals(llm, r))
+            elif what == "chunk":  # --set graph=mixed max_model_len=8192
+                for num_new, context in ((16, 0), (16, 4352), (40, 4352), (128, 0), (128, 4352), (512, 4352)):
+                    attempt(args.out, f"chunk {num_new} after {context}", lambda n=num_new, c=context: chunk(llm, n, c))
             elif what in ("decode", "few"):
                 few = ((1, 128, 512), (2, 128, 256), (8, 128, 256), (16, 128, 256))
                 for rows, prompt, output in (

@@ -40,25 +40,29 @@ class TritonAttention(AttentionBackend):
     The cache may be e4m3 (`executor.kv_dtype=fp8`), whose numbers reach up to 448; larger ones become that.
 
     Rows are cut by plans made on the device, so that a captured graph stays balanced while lengths grow, and replays
-    for any mixture of decode rows and chunks. A token's result may depend, in the last bits, on how its batch was cut.
+    for any mixture of decode rows and chunks. How a batch was cut moves the order of float32 sums, and nothing else.
     """
 
     graph_support = GraphSupport.MIXED
     separate_write = True
 
     def __init__(self, spec: AttentionSpec) -> None:
-        from framework.execution.kernels.cuda.decode_attention import PagedDecode, choose_tile
+        from framework.execution.kernels.cuda import decode_attention, prefill_attention
 
         super().__init__(spec)
-        self._decode = PagedDecode(
-            num_heads=spec.num_heads,
-            num_kv_heads=spec.num_kv_heads,
-            head_size=spec.head_size,
-            block_size=spec.block_size,
-            scale=spec.scale,
-            max_num_rows=spec.max_num_seqs,
-            device=spec.device,
-            tile=choose_tile(spec.dtype, spec.kv_dtype),
+        shape: dict[str, Any] = {
+            "num_heads": spec.num_heads,
+            "num_kv_heads": spec.num_kv_heads,
+            "head_size": spec.head_size,
+            "block_size": spec.block_size,
+            "scale": spec.scale,
+            "max_num_rows": spec.max_num_seqs,
+            "device": spec.device,
+        }
+        types = spec.dtype, spec.kv_dtype, spec.head_size
+        self._decode = decode_attention.PagedDecode(**shape, tile=decode_attention.choose_tile(*types))
+        self._prefill = prefill_attention.PagedPrefill(
+            **shape, dtype=spec.dtype, kv_dtype=spec.kv_dtype, tile=prefill_attention.choose_tile(*types)
         )
 
     @classmethod
@@ -111,8 +115,8 @@ class TritonAttention(AttentionBackend):
         prefill = None
         if num_decode < batch.num_rows:
             starts_R1 = starts_R1[num_decode:]
-            prefill = self._plan_prefill(
-                batch, starts_R1, lengths_R[num_decode:], table_RB[num_decode:], starts_R1.diff(), few_rows=False
+            prefill = self._prefill.plan(
+                starts_R1, lengths_R[num_decode:], table_RB[num_decode:], starts_R1.diff(), num_tokens=batch.num_tokens
             )
         return Metadata(batch.slot_mapping_T, decode, num_decode, prefill)
 
@@ -123,33 +127,8 @@ class TritonAttention(AttentionBackend):
         is_decode_R = new_R == 1
         decode = self._decode.plan(lengths_R.masked_fill(~is_decode_R, 0), table_RB)
         new_R = new_R.masked_fill(is_decode_R, 0)
-        prefill = self._plan_prefill(batch, starts_R1, lengths_R, table_RB, new_R, few_rows=True)
+        prefill = self._prefill.plan(starts_R1, lengths_R, table_RB, new_R, num_tokens=batch.num_tokens, few_rows=True)
         return Metadata(batch.slot_mapping_T, decode, batch.num_rows, prefill)
-
-    def _plan_prefill(
-        self,
-        batch: BatchLayout,
-        query_start_R1: Tensor,
-        seq_lens_R: Tensor,
-        block_table_RB: Tensor,
-        num_new_R: Tensor,
-        *,
-        few_rows: bool,
-    ) -> PrefillPlan:
-        from framework.execution.kernels.cuda.prefill_attention import choose_tile, plan_prefill
-
-        spec = self.spec
-        return plan_prefill(
-            query_start_R1,
-            seq_lens_R,
-            block_table_RB,
-            num_new_R,
-            num_tokens=batch.num_tokens,
-            group=spec.num_heads // spec.num_kv_heads,
-            tile=choose_tile(spec.dtype, spec.kv_dtype),
-            max_num_rows=spec.max_num_seqs,
-            few_rows=few_rows,
-        )
 
     def forward(
         self, layer: int, q_TNH: Tensor, k_TMH: Tensor, v_TMH: Tensor, kv_cache: Tensor, metadata: Metadata
@@ -162,11 +141,9 @@ class TritonAttention(AttentionBackend):
     def attend(self, layer: int, q_TNH: Tensor, kv_cache: Tensor, metadata: Metadata) -> Tensor:
         import torch
 
-        from framework.execution.kernels.cuda.prefill_attention import paged_prefill
-
         out_TNH = torch.empty(q_TNH.shape, dtype=q_TNH.dtype, device=q_TNH.device)
         if metadata.decode is not None:
             self._decode(q_TNH[: metadata.num_decode_rows], kv_cache, metadata.decode, out_TNH)
         if metadata.prefill is not None:
-            paged_prefill(q_TNH, kv_cache, metadata.prefill, self.spec.scale, out_TNH)
+            self._prefill(q_TNH, kv_cache, metadata.prefill, out_TNH)
         return out_TNH

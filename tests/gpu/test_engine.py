@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import json
 from typing import Any
 
 import pytest
@@ -28,6 +30,16 @@ def tokens(params: list[SamplingParams], model: str = "tiny", **options: Any) ->
         return [output.outputs[0].token_ids for output in llm.generate(PROMPTS, params)]
 
 
+@functools.cache
+def _eager(options: str) -> list[list[int]]:
+    return tokens(PARAMS, **json.loads(options))
+
+
+def eager_tokens(**options: Any) -> list[list[int]]:
+    """What `PARAMS` give without graphs: one engine for all the tests that compare with it."""
+    return _eager(json.dumps(options, sort_keys=True))
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A saved model: random weights of a preset depend on the kind of device."""
@@ -41,16 +53,20 @@ def on_cpu(folder: str) -> list[list[int]]:
     return tokens(GREEDY, folder, device="cpu")
 
 
-@pytest.mark.parametrize("attention", ["sdpa", "triton"])
-@pytest.mark.parametrize("overlap", [0, 1])
+@pytest.mark.parametrize(("attention", "overlap"), [("sdpa", 0), ("triton", 1)])
 def test_greedy_tokens_are_those_of_the_cpu(on_cpu: list[list[int]], folder: str, attention: str, overlap: int) -> None:
     assert tokens(GREEDY, folder, attention=attention, overlap=overlap) == on_cpu
 
 
-@pytest.mark.parametrize("kernels", ["fused", "torch"])
-@pytest.mark.parametrize("graph", ["bucketed", "full", "lazy", "piecewise", "mixed"])
+@pytest.mark.parametrize(
+    ("graph", "kernels"),
+    [
+        *((graph, "fused") for graph in ("bucketed", "full", "lazy", "piecewise", "mixed")),
+        *((graph, "torch") for graph in ("piecewise", "mixed")),  # where steps are cut, and where they are not
+    ],
+)
 def test_every_graph_strategy_equals_eager(graph: str, kernels: str) -> None:
-    want = tokens(PARAMS, attention="triton", kernels=kernels)
+    want = eager_tokens(attention="triton", kernels=kernels)
     assert tokens(PARAMS, attention="triton", kernels=kernels, graph=graph) == want
 
 
@@ -65,7 +81,7 @@ def test_steps_with_chunks_replay_graphs() -> None:
 
 @pytest.mark.parametrize("sizes", [[1], [2, 3]])
 def test_bucket_lists_are_configurable(sizes: list[int]) -> None:
-    want = tokens(PARAMS, attention="triton")
+    want = eager_tokens(attention="triton", kernels="fused")
     assert tokens(PARAMS, attention="triton", graph={"name": "full", "sizes": sizes}) == want
 
 
@@ -107,16 +123,26 @@ def test_a_narrow_cache_gives_the_same_tokens_in_a_graph(kernels: str) -> None:
     assert tokens(PARAMS, graph="full", **options) == tokens(PARAMS, **options)
 
 
-@pytest.mark.parametrize("num_rows", [17, 40, 128])
-def test_dozens_of_rows_give_the_tokens_of_plain_layers(num_rows: int) -> None:
-    """The products between `skinny` and the library, in fp32, where every kernel is exact enough for equal tokens."""
-    prompts = [[(7 * row + j * j) % 500 for j in range(1 + row % 9)] for row in range(num_rows)]
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_dozens_of_rows_give_the_tokens_of_plain_layers(dtype: str) -> None:
+    """The products between `skinny` and the library: in float32 for equal tokens, in float16 for its own kernels.
+
+    With so large weights `tiny` decides clearly: float16 flips a token here and there at most.
+    """
+    prompts = [[(7 * row + j * j) % 500 for j in range(1 + row % 9)] for row in range(128)]
     params = SamplingParams(temperature=0, max_tokens=6, ignore_eos=True)
-    found = []
+    found: list[list[list[int]]] = []
     for kernels in ("torch", "fused"):
         with LLM(
-            "tiny", max_num_seqs=num_rows, max_model_len=64, dtype="float32", attention="triton", kernels=kernels,
-            sampler="gumbel", graph="full",
+            "tiny", max_num_seqs=128, max_model_len=64, dtype=dtype, attention="triton", kernels=kernels,
+            sampler="gumbel", graph="full", prefix_caching=False,
         ) as llm:  # fmt: skip
-            found.append([output.outputs[0].token_ids for output in llm.generate(prompts, params)])
-    assert found[0] == found[1]
+            found.append(
+                [
+                    output.outputs[0].token_ids
+                    for num_rows in (17, 40, 128)
+                    for output in llm.generate(prompts[:num_rows], params)
+                ]
+            )
+    differing = sum(one != other for one, other in zip(*found, strict=True))
+    assert differing <= (0 if dtype == "float32" else 0.1 * len(found[0]))

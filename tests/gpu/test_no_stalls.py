@@ -38,9 +38,9 @@ def test_nothing_is_compiled_in_a_run(graph: str, attention: Any, monkeypatch: p
     with LLM("tiny", attention=attention, sampler="gumbel", graph=graph, max_num_seqs=20, max_model_len=512) as llm:
         monkeypatch.setattr(triton.knobs.runtime, "jit_cache_hook", hook)
         # Steps of every size, with decode rows in front of chunks, and block tables from one column on.
-        lengths = (*range(1, 13), 16, 17, 40, 90, 300)  # more decode rows than 16: another plan of attention
+        lengths = (*range(1, 13), 16, 17, 40, 90, 300, 450)  # more decode rows than 16: another plan of attention
         prompts = [[(3 * i + j) % 500 for j in range(length)] for i, length in enumerate(lengths)]
-        for first in range(len(prompts)):
+        for first in range(0, len(prompts), 2):
             params = [SamplingParams(max_tokens=3 + i, ignore_eos=True) for i in range(len(prompts) - first)]
             llm.generate(prompts[first:], params)
     assert not compiled

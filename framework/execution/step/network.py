@@ -33,7 +33,7 @@ class Network(Protocol):
         """[T] tokens -> [T, D] hidden states, normalised."""
 
     def compute_logits(self, hidden_RD: Tensor) -> Tensor:
-        """[R, D] -> [R, V] in float32 or the model's dtype."""
+        """[R, D] -> [R, V] float32."""
 
 
 class ModuleNetwork:

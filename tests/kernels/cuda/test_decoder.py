@@ -64,16 +64,21 @@ def test_a_step_of_each_size_runs_every_kernel(model: DecoderLM, monkeypatch: py
 
     def skinny_stand_in(x: Tensor, weight: Tensor, *, gated: bool = False, **options: object) -> Tensor:
         rows, outputs = len(x), len(weight) // (2 if gated else 1)
-        tile = skinny.choose_tile(rows, x.shape[1], outputs, gated)
+        tile = skinny.choose_tile(rows, x.shape[1], outputs, gated, torch.bfloat16)
         launched.add(("skinny", tuple(weight.shape), gated, tuple(sorted(options)), rows == 1, tile))
         return x.new_zeros(rows, outputs)
 
     def split_stand_in(x: Tensor, weight: Tensor, *, gated: bool = False, in_parts: bool = False) -> Tensor:
         rows, outputs = len(x), len(weight) // (2 if gated else 1)
-        tile = split_linear.choose_tile(rows, x.shape[1], in_parts, torch.bfloat16)
-        padded = max(split_linear.MIN_ROWS, 1 << (rows - 1).bit_length())
-        launched.add(("split", tuple(weight.shape), gated, in_parts, padded, tile))
-        return x.new_zeros(*((tile.num_parts,) if in_parts else ()), rows, outputs)
+        tile = split_linear.choose_tile(rows, x.shape[1], gated, torch.bfloat16)
+        launched.add(("split", tuple(weight.shape), gated, in_parts, tile))
+        return x.new_zeros(*((split_linear.PARTS,) if in_parts else ()), rows, outputs)
+
+    def add_stand_in(x: Tensor, weight: Tensor) -> Tensor:
+        if len(x) <= split_linear.PARTS_ROWS:
+            return split_stand_in(x, weight, in_parts=True)
+        shape = len(x), len(weight)
+        return x.new_zeros(split_linear.PARTS, *shape) if len(x) <= split_linear.BATCH_ROWS else x.new_zeros(shape)
 
     def norm_stand_in(x: Tensor, weight: Tensor, eps: float, residual: Tensor | None = None) -> Tensor:
         launched.add(("norm", x.dim() == 3 and len(x), residual is not None))
@@ -81,13 +86,15 @@ def test_a_step_of_each_size_runs_every_kernel(model: DecoderLM, monkeypatch: py
 
     monkeypatch.setattr(decoder, "skinny_linear", skinny_stand_in)
     monkeypatch.setattr(decoder, "split_linear", split_stand_in)
+    monkeypatch.setattr(decoder, "add_product", add_stand_in)
     monkeypatch.setattr(decoder, "rms_norm", norm_stand_in)
+    monkeypatch.setattr(decoder, "embed", lambda ids, weight: weight.new_zeros(len(ids), weight.shape[1]))
     monkeypatch.setattr(decoder, "silu_and_mul", lambda x: x[:, : x.shape[1] // 2])
     size = model.config.num_heads * model.config.head_size
     monkeypatch.setattr(
         decoder, "rotate_and_write", lambda qkv, *rest: qkv[:, :size].unflatten(1, (-1, model.config.head_size))
     )
-    fused = FusedDecoder(model)
+    fused = FusedDecoder(model, split_rows=128)
     caches: list[Tensor] = [torch.empty(0)] * model.config.num_layers
 
     def launches(count: int) -> set[tuple[object, ...]]:
@@ -97,5 +104,5 @@ def test_a_step_of_each_size_runs_every_kernel(model: DecoderLM, monkeypatch: py
         return set(launched)
 
     at_start = set().union(*(launches(count) for count in fused.step_sizes))
-    for count in (*range(1, 140), 500):
+    for count in (*range(1, 140), 257, 500, 1025, 3000):
         assert launches(count) <= at_start, f"a step of {count} tokens"

@@ -53,7 +53,7 @@ def test_two_ranks_compute_what_one_does(device: str, monkeypatch: pytest.Monkey
 
     def rank(group: TensorParallelGroup) -> tuple[torch.Tensor, torch.Tensor]:
         model = load(cfg, group)
-        network = fused.FusedDecoder(model)
+        network = fused.FusedDecoder(model, split_rows=128)
         caches = [torch.zeros(2, 4, 16, model.num_kv_heads, 16) for _ in model.layers]
         mine = network.forward(token_ids.int(), positions, torch.full_like(positions, -1), caches, attend)
         return mine, network.compute_logits(mine)

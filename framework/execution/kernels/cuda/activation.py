@@ -13,6 +13,13 @@ _BLOCK = 1024
 
 
 @triton.jit
+def gate_rounded(gate, up, dtype: tl.constexpr):
+    """`silu(gate) * up` of float32 products, each rounded first, as where the product is a kernel of its own."""
+    gate, up = gate.to(dtype).to(tl.float32), up.to(dtype).to(tl.float32)
+    return gate / (1.0 + tl.exp(-gate)) * up
+
+
+@triton.jit
 def _silu_and_mul_kernel(out_ptr, gate_up_ptr, size, BLOCK: tl.constexpr, PDL: tl.constexpr):
     let_next_start(PDL)
     row = tl.program_id(0).to(tl.int64)

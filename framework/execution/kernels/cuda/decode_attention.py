@@ -6,12 +6,15 @@ as programs run at once, wherever rows begin and end. `plan` does that on the de
 graph can replay it) and every program reads the same number of bytes however lengths differ. Where a row was cut, the
 last of its ranges to end combines the partial results, so there is no second kernel.
 
+Where rows are cut depends on the whole batch, so weights must round the same wherever a range begins: they are powers
+of two relative to a whole number at or above the best score so far. Another whole number moves only their exponents.
+
 Shape letters: R rows, N query heads, M KV heads, G = N / M, H head size, P ranges.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import triton
@@ -21,10 +24,18 @@ from torch import Tensor
 from framework.execution.kernels.cuda.fp8 import query_for_cache, unpack_e4m3
 from framework.execution.kernels.cuda.interpreter import interpreted
 from framework.execution.kernels.cuda.pdl import launch_options, let_next_start, wait_for_previous
+from framework.execution.kernels.cuda.processors import num_processors
+from framework.execution.kernels.cuda.shared_memory import fit
 
 _FEW_ROWS = 16
 _COMBINE = 8
 """Partial results that are read at once"""
+
+
+@triton.jit
+def _num_ranges(num_tiles, RANGES: tl.constexpr):
+    """Of one tile each up to half of `RANGES`, then of two: more would take longer to combine than they save."""
+    return tl.minimum(tl.minimum(num_tiles, tl.maximum(num_tiles // 2, RANGES // 2)), RANGES)
 
 
 @triton.jit(do_not_specialize=["num_rows"])
@@ -39,7 +50,7 @@ def _plan_kernel(
     tl.store(tile_start_ptr, 0)
     tl.store(tile_start_ptr + 1 + row, past, mask=row < num_rows)
     num_tiles = tl.sum(tiles, 0)
-    num_ranges = tl.minimum(num_tiles, RANGES)
+    num_ranges = _num_ranges(num_tiles, RANGES)
     index = tl.arange(0, RANGES_PAD)
     first_tile = index * num_tiles // tl.maximum(num_ranges, 1)
     range_row = tl.zeros((RANGES_PAD,), tl.int32)
@@ -65,7 +76,7 @@ def _decode_kernel(
     kv_head = tl.program_id(0) % NUM_KV_HEADS
     num_tiles = tl.load(tile_start_ptr + num_rows)
     row = tl.load(range_row_ptr + this_range)
-    num_ranges = tl.minimum(num_tiles, RANGES)
+    num_ranges = _num_ranges(num_tiles, RANGES)
     if this_range >= num_ranges:
         wait_for_previous(PDL)
         return
@@ -118,7 +129,7 @@ def _decode_kernel(
                 v = tl.load(v_cache_ptr + at[:, None] + column[None, :], mask=mask_LH, other=0.0).to(q.dtype)
             score = tl.dot(q, tl.trans(k), input_precision=PRECISION) * score_scale
             score = tl.where(inside[None, :], score, -float("inf"))
-            new_best = tl.maximum(best, tl.max(score, 1))
+            new_best = tl.maximum(best, tl.ceil(tl.max(score, 1)))
             weight = tl.exp2(score - new_best[:, None])
             shrink = tl.exp2(best - new_best)
             weight_sum = weight_sum * shrink + tl.sum(weight, 1)
@@ -199,11 +210,15 @@ class DecodeTile:
     programs: int
 
 
-def choose_tile(dtype: torch.dtype, kv_dtype: torch.dtype) -> DecodeTile:
-    """By measurement on an H200, see experiments/gpu_speed; float32 has to fit on chip."""
+def choose_tile(dtype: torch.dtype, kv_dtype: torch.dtype, head_size: int, limit: int | None = None) -> DecodeTile:
+    """By measurement on an H200, see experiments/gpu_speed; for float32 and smaller cards as much as fits on chip."""
     if max(dtype.itemsize, kv_dtype.itemsize) > 2 or interpreted():
-        return DecodeTile(32, 4, 2, 3)
-    return DecodeTile(128, 4, 3, 2) if kv_dtype.itemsize == 2 else DecodeTile(64, 4, 2, 4)
+        tile = DecodeTile(32, 4, 2, 3)
+    else:
+        tile = DecodeTile(128, 4, 3, 2) if kv_dtype.itemsize == 2 else DecodeTile(64, 4, 2, 4)
+    bytes_per_token = 2 * triton.next_power_of_2(head_size) * kv_dtype.itemsize
+    tokens, stages = fit(tile.tokens, tile.num_stages, bytes_per_token, limit=limit)
+    return replace(tile, tokens=tokens, num_stages=stages)
 
 
 @dataclass(slots=True)
@@ -236,7 +251,7 @@ class PagedDecode:
         self.num_kv_heads, self.head_size, self.block_size = num_kv_heads, head_size, block_size
         self.group = num_heads // num_kv_heads
         self.tile = tile
-        self.num_ranges = max(1, self.tile.programs * _num_processors(device) // num_kv_heads)
+        self.num_ranges = max(1, self.tile.programs * num_processors(device) // num_kv_heads)
         self.scale_log2 = scale * 1.4426950408889634
         self._max_rows_pad = triton.next_power_of_2(max_num_rows)
         self._group_pad = max(16, triton.next_power_of_2(self.group))
@@ -282,9 +297,3 @@ class PagedDecode:
             num_warps=self.tile.num_warps, num_stages=self.tile.num_stages,
             **launch_options(),
         )  # fmt: skip
-
-
-def _num_processors(device: torch.device) -> int:
-    if device.type != "cuda":  # the interpreter runs programs one by one
-        return 4
-    return int(torch.cuda.get_device_properties(device).multi_processor_count)

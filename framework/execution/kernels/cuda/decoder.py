@@ -1,21 +1,29 @@
-"""A decoder's forward pass from fused kernels: nine a layer for many tokens, eight for dozens, six for one."""
+"""A decoder's forward pass from fused kernels: nine per layer for many tokens, eight for dozens, six for one.
+
+Which kernels run depends on the number of tokens in the step, and a token's result should not. So every set of them
+rounds to the model's type at the same places: normalised inputs, queries, keys and values, attention's output, gate and
+up, and their product. The residual stream, what is added to it, norms, and logits are float32. What is left to depend
+on the batch is the order in which float32 sums are taken.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import torch.nn.functional as F
+import torch
 from torch import Tensor
 
 from framework.execution.kernels.cuda import skinny
 from framework.execution.kernels.cuda import split_linear as split
 from framework.execution.kernels.cuda.activation import silu_and_mul
+from framework.execution.kernels.cuda.embedding import embed
 from framework.execution.kernels.cuda.norm import rms_norm
 from framework.execution.kernels.cuda.qkv import QKVShape, rotate_and_write
 from framework.execution.kernels.cuda.skinny import skinny_linear
-from framework.execution.kernels.cuda.split_linear import split_linear
+from framework.execution.kernels.cuda.split_linear import add_product, product_in_float32, split_linear
 from framework.models.decoder import DecoderLayer, DecoderLM
 from framework.models.layers.linear import RowParallelLinear
+from framework.models.layers.norm import RMSNorm
 
 AttendCached = Callable[[int, Tensor], Tensor]
 """`attend(layer, q_TNH) -> [T, N, H]`, after the step's keys and values were written to the cache."""
@@ -28,20 +36,22 @@ class FusedDecoder:
     """Runs a loaded `DecoderLM` without its modules' forward methods.
 
     Up to `split_rows` tokens the matrix products of a model without biases are our own, with the gate fused in; 0 turns
-    them off. On one rank the norm adds up their parts, and few tokens have the residual addition fused in instead: one,
-    or with large weights all that are few enough. On several ranks the sum over them stands between product and norm.
+    them off, and None chooses. On one rank the products that end a block leave parts for the norm to add; few tokens
+    have the residual addition fused in instead: one, or with large weights all that are few enough. On several ranks
+    the sum over them stands between product and norm.
     """
 
-    def __init__(self, model: DecoderLM, *, split_rows: int = split.MAX_ROWS) -> None:
+    def __init__(self, model: DecoderLM, *, split_rows: int | None = None) -> None:
         self.model = model
-        attention = model.layers[0].self_attn
+        attention, mlp = model.layers[0].self_attn, model.layers[0].mlp
         self._shape = QKVShape(attention.num_heads, attention.num_kv_heads, attention.head_size)
         biased = any(layer.bias is not None for _, layer in model.linear_layers())
         self._group = attention.o_proj.group
-        self._split_rows = 0 if biased else min(split_rows, split.max_rows(model.layers[0].mlp.gate_up_proj.weight))
+        most = split.max_rows(mlp.gate_up_proj.weight) if split_rows is None else split_rows
+        self._split_rows = 0 if biased else min(most, split.max_rows_of_size(mlp.gate_up_proj.weight))
         self._skinny_rows = min(self._split_rows, skinny.MAX_ROWS)
-        in_parts = self._split_rows > skinny.MAX_ROWS
-        fused_rows = min(self._split_rows, FUSED_ROWS) if in_parts else self._split_rows
+        self._in_parts = self._split_rows > skinny.MAX_ROWS and self._group.size == 1
+        fused_rows = min(self._split_rows, FUSED_ROWS) if self._in_parts else self._split_rows
         self._fused_rows = fused_rows if self._group.size == 1 else 0
 
     @property
@@ -49,7 +59,8 @@ class FusedDecoder:
         """The smallest step of each set of kernels."""
         if not self._split_rows:
             return (1,)
-        return 1, 2, self._skinny_rows + 1, split.MIN_ROWS + 1, self._split_rows + 1
+        sizes = {1, 2, self._skinny_rows + 1, split.MIN_ROWS + 1, 2 * split.MIN_ROWS + 1, self._split_rows + 1}
+        return tuple(sorted(sizes | {split.PARTS_ROWS + 1, split.BATCH_ROWS + 1}))
 
     def forward(
         self,
@@ -61,7 +72,10 @@ class FusedDecoder:
     ) -> Tensor:
         """[T] tokens at [T] positions -> [T, D] hidden states, normalised; KV goes to slots [T], -1 for nowhere."""
         model = self.model
-        residual_TD = model.embed_tokens(token_ids_T)
+        if self._group.size == 1:
+            residual_TD = embed(token_ids_T, model.embed_tokens.weight)
+        else:
+            residual_TD = model.embed_tokens(token_ids_T).float()
         if len(token_ids_T) <= self._fused_rows:
             for index, layer in enumerate(model.layers):
                 self._few_tokens(index, layer, residual_TD, position_T, slot_T, kv_caches[index], attend)
@@ -70,36 +84,35 @@ class FusedDecoder:
         product = skinny_linear if len(token_ids_T) <= self._skinny_rows else split_linear
         added_TD: Tensor | None = None
         for index, layer in enumerate(model.layers):
-            norm, attention, mlp = layer.input_layernorm, layer.self_attn, layer.mlp
-            if added_TD is None:
-                normed_TD = rms_norm(residual_TD, norm.weight, norm.eps)
-            else:
-                normed_TD = rms_norm(added_TD, norm.weight, norm.eps, residual_TD)
+            attention, mlp = layer.self_attn, layer.mlp
+            normed_TD = _add_and_norm(layer.input_layernorm, added_TD, residual_TD)
             qkv_TX = product(normed_TD, attention.qkv_proj.weight) if ours else attention.qkv_proj(normed_TD)
             out_TX = attend(index, self._rotate(layer, qkv_TX, position_T, slot_T, kv_caches[index])).flatten(1)
             added_TD = self._added(attention.o_proj, out_TX)
-            norm = layer.post_attention_layernorm
-            normed_TD = rms_norm(added_TD, norm.weight, norm.eps, residual_TD)
+            normed_TD = _add_and_norm(layer.post_attention_layernorm, added_TD, residual_TD)
             if ours:
                 gated_TI = product(normed_TD, mlp.gate_up_proj.weight, gated=True)
             else:
                 gated_TI = silu_and_mul(mlp.gate_up_proj(normed_TD))
             added_TD = self._added(mlp.down_proj, gated_TI)
-        assert added_TD is not None
-        return rms_norm(added_TD, model.norm.weight, model.norm.eps, residual_TD)
+        return _add_and_norm(model.norm, added_TD, residual_TD)
 
     def compute_logits(self, hidden_RD: Tensor) -> Tensor:
-        """[R, D] -> [R, V] in the model's dtype."""
+        """[R, D] -> [R, V] float32."""
         head = self.model.lm_head
-        few = len(hidden_RD) <= self._skinny_rows
-        return head.share_of(skinny_linear(hidden_RD, head.weight) if few else F.linear(hidden_RD, head.weight))
+        if len(hidden_RD) <= self._skinny_rows:
+            return head.share_of(skinny_linear(hidden_RD, head.weight, out_dtype=torch.float32))
+        return head.share_of(product_in_float32(hidden_RD, head.weight.t()))
 
     def _added(self, layer: RowParallelLinear, x_TK: Tensor) -> Tensor:
-        """What the next norm adds to the residual: [T, D], or its parts [P, T, D]."""
+        """What the next norm adds to the residual: [T, D], or its parts [P, T, D]. On several ranks it is rounded."""
+        if self._in_parts:
+            return add_product(x_TK, layer.weight)
+        if self._group.size == 1:
+            added_TD = product_in_float32(x_TK, layer.weight.t())
+            return added_TD if layer.bias is None else added_TD.add_(layer.bias)
         if len(x_TK) > self._split_rows:
             return layer(x_TK)
-        if self._group.size == 1:
-            return split_linear(x_TK, layer.weight, in_parts=True)
         few = len(x_TK) <= self._skinny_rows
         return self._group.all_reduce((skinny_linear if few else split_linear)(x_TK, layer.weight))
 
@@ -130,3 +143,9 @@ class FusedDecoder:
         if norm is None:
             return rotate_and_write(qkv_TX, self._shape, cos_sin_PH, position_T, slot_T, kv_cache)
         return rotate_and_write(qkv_TX, self._shape, cos_sin_PH, position_T, slot_T, kv_cache, norm.weight, norm.eps)
+
+
+def _add_and_norm(norm: RMSNorm, added_TD: Tensor | None, residual_TD: Tensor) -> Tensor:
+    if added_TD is None:
+        return rms_norm(residual_TD, norm.weight, norm.eps)
+    return rms_norm(added_TD, norm.weight, norm.eps, residual_TD)

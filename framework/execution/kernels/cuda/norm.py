@@ -1,4 +1,7 @@
-"""RMSNorm, alone or fused with the residual addition: one read and one write of the stream."""
+"""RMSNorm, alone or fused with the residual addition: one read and one write of the stream.
+
+The stream may be kept in float32, so that sums over the layers are not rounded; what is put out has the weight's type.
+"""
 
 from __future__ import annotations
 
@@ -31,24 +34,25 @@ def _rms_norm_kernel(
     weight = tl.load(weight_ptr + column, mask=mask, other=0.0).to(tl.float32)
     wait_for_previous(PDL)
     x = tl.load(x_ptr + row * size + column, mask=mask, other=0.0).to(tl.float32)
-    for part in tl.static_range(1, PARTS):
-        x += tl.load(x_ptr + part * part_stride + row * size + column, mask=mask, other=0.0)
     if ADD:
         x += tl.load(residual_ptr + row * size + column, mask=mask, other=0.0).to(tl.float32)
-        rounded = x.to(residual_ptr.dtype.element_ty)
-        tl.store(residual_ptr + row * size + column, rounded, mask=mask)
-        x = rounded.to(tl.float32)  # what the next layer will see
+        for part in tl.static_range(1, PARTS):
+            x += tl.load(x_ptr + part * part_stride + row * size + column, mask=mask, other=0.0)
+        stored = x.to(residual_ptr.dtype.element_ty)
+        tl.store(residual_ptr + row * size + column, stored, mask=mask)
+        x = stored.to(tl.float32)  # what the next layer will see
     scale = tl.rsqrt(tl.sum(x * x, 0) / size + eps)
     tl.store(out_ptr + row * size + column, (x * scale * weight).to(out_ptr.dtype.element_ty), mask=mask)
 
 
 def rms_norm(x_TD: Tensor, weight_D: Tensor, eps: float, residual_TD: Tensor | None = None) -> Tensor:
-    """[T, D] -> [T, D], accumulated in float32; with `residual_TD`, `x` is added to it in place and the sum normed.
+    """[T, D] -> [T, D] in the weight's type; with `residual_TD`, `x` is added to it in place and the sum normed.
 
-    `x` may be the [P, T, D] float32 parts of a product, which are added up first; then there has to be a residual.
+    Sums are taken in float32. `x` and the residual may have any float type, and `x` may be the [P, T, D] float32 parts
+    of a product, which are added one after the other; then there has to be a residual.
     """
     *parts, num_tokens, size = x_TD.shape
-    out_TD = torch.empty_like(x_TD if residual_TD is None else residual_TD)
+    out_TD = torch.empty(num_tokens, size, dtype=weight_D.dtype, device=x_TD.device)
     size_pad = triton.next_power_of_2(size)
     _rms_norm_kernel[(num_tokens,)](
         out_TD,

@@ -1,16 +1,20 @@
 """Causal attention of prefill chunks against the paged cache, after FlashAttention-2 (Dao 2023, arXiv 2307.08691).
 
 The chunk's own keys and values are in the cache already, so a prefix hit, a resumed request and a fresh prompt are one
-case. A tile is some of one row's new tokens with all query heads of one KV head, which read the same keys.
-`plan_prefill` numbers the tiles of all rows on the device, and each program takes every n-th of them: the grid says
+case. A tile is some of one row's new tokens with all query heads of one KV head, which read the same keys. Where a step
+has fewer tiles than the GPU runs at once, as a short chunk after a long context has, their keys are cut too: an item of
+work is a tile with a span of keys, and a second kernel combines the partial results. Weights round as in
+`decode_attention`, whatever the span.
+
+`plan` numbers tiles and items of all rows on the device, and each program takes every n-th of them: the grid says
 nothing of the rows, so a captured graph replays it for others.
 
-Shape letters: R rows, Q tiles, N query heads, M KV heads, H head size, T tokens.
+Shape letters: R rows, Q tiles, I items, N query heads, M KV heads, H head size, T tokens.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import triton
@@ -19,9 +23,19 @@ from torch import Tensor
 
 from framework.execution.kernels.cuda.fp8 import query_for_cache
 from framework.execution.kernels.cuda.interpreter import interpreted
+from framework.execution.kernels.cuda.pdl import launch_options, let_next_start, wait_for_previous
+from framework.execution.kernels.cuda.processors import num_processors
+from framework.execution.kernels.cuda.shared_memory import fit
 
 _PLAN_COLUMNS = 128
 _FEW_ROWS = 16
+_SHORTEST_SPAN = 2
+"""Tiles of keys that an item has at least, where keys are cut"""
+_COMBINE_PARTS = 32
+_COMBINE_QUERIES = 4
+"""Partial results that a program reads at once"""
+_COMBINE_PROGRAMS = 4
+"""A KV head and four queries: where keys are cut there are few tiles"""
 
 
 @triton.jit
@@ -54,7 +68,7 @@ def _attend_tiles(
         score = tl.dot(q, tl.trans(k), input_precision=PRECISION) * scale_log2
         if MASKED:
             score = tl.where(position[None, :] <= query_position[:, None], score, -float("inf"))
-        new_best = tl.maximum(best, tl.max(score, 1))
+        new_best = tl.maximum(best, tl.ceil(tl.max(score, 1)))
         weight = tl.exp2(score - new_best[:, None])
         shrink = tl.exp2(best - new_best)
         weight_sum = weight_sum * shrink + tl.sum(weight, 1)
@@ -63,58 +77,87 @@ def _attend_tiles(
     return total, weight_sum, best
 
 
-@triton.jit(do_not_specialize=["num_rows"])
+@triton.jit(do_not_specialize=["num_rows"], do_not_specialize_on_alignment=["query_start_ptr", "seq_len_ptr"])
 def _plan_kernel(
-    tile_start_ptr, tile_row_ptr, num_new_ptr, num_rows,
-    GROUP: tl.constexpr, TILE_Q: tl.constexpr, ROWS_PAD: tl.constexpr, COLUMNS: tl.constexpr,
+    count_ptr, item_ptr, tile_item_ptr, num_new_ptr, query_start_ptr, seq_len_ptr, num_rows,
+    GROUP: tl.constexpr, TILE_Q: tl.constexpr, TILE: tl.constexpr, CUT: tl.constexpr, ENOUGH: tl.constexpr,
+    SHORTEST_SPAN: tl.constexpr, ROWS_PAD: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     this_row = tl.program_id(0)
     row = tl.arange(0, ROWS_PAD)
     tiles = (tl.load(num_new_ptr + row, mask=row < num_rows, other=0) * GROUP + TILE_Q - 1) // TILE_Q
-    start = tl.sum(tl.where(row < this_row, tiles, 0), 0)
-    end = tl.sum(tl.where(row <= this_row, tiles, 0), 0)
-    tl.store(tile_start_ptr + this_row, start)
-    tl.store(tile_start_ptr + this_row + 1, end)  # what the next row's program says too
-    for first in range(start, end, COLUMNS):
-        tile = first + tl.arange(0, COLUMNS)
-        tl.store(tile_row_ptr + tile, tl.zeros((COLUMNS,), tl.int32) + this_row, mask=tile < end)
+    key_tiles = (tl.load(seq_len_ptr + row, mask=row < num_rows, other=0) + TILE - 1) // TILE
+    key_tiles = tl.where(tiles > 0, key_tiles, 0)
+    num_tiles = tl.sum(tiles, 0)
+    span = tl.maximum(tl.max(key_tiles, 0), 1)
+    if CUT:  # noqa: SIM102 (known to the compiler)
+        # Both spans come to at most `ENOUGH` items: one is the shorter where rows are alike, one where they are not.
+        if num_tiles < ENOUGH:
+            alike = (span + ENOUGH // tl.maximum(num_tiles, 1) - 1) // (ENOUGH // tl.maximum(num_tiles, 1))
+            unlike = (tl.sum(tiles * key_tiles, 0) + ENOUGH - num_tiles - 1) // (ENOUGH - num_tiles)
+            span = tl.maximum(tl.minimum(alike, unlike), SHORTEST_SPAN)
+    num_spans = (key_tiles + span - 1) // span
+    items = tiles * num_spans
+    first_tile = tl.sum(tl.where(row < this_row, tiles, 0), 0)
+    first_item = tl.sum(tl.where(row < this_row, items, 0), 0)
+    if this_row == num_rows - 1:
+        tl.store(count_ptr, tl.sum(items, 0))
+        tl.store(count_ptr + 1, num_tiles)
+    spans_here = tl.sum(tl.where(row == this_row, num_spans, 0), 0)
+    tiles_here = tl.sum(tl.where(row == this_row, tiles, 0), 0)
+    first_token = tl.load(query_start_ptr + this_row)
+    num_new = tl.load(num_new_ptr + this_row)
+    seq_len = tl.load(seq_len_ptr + this_row)
+    for begin in range(0, tiles_here * spans_here, COLUMNS):
+        item = begin + tl.arange(0, COLUMNS)
+        there = item < tiles_here * spans_here
+        # Long tiles first: a row's last tokens see the most keys.
+        tile = tiles_here - 1 - item // spans_here
+        part = item % spans_here
+        end = tl.minimum(seq_len - num_new + (tile * TILE_Q + TILE_Q - 1) // GROUP + 1, seq_len)
+        at = item_ptr + (first_item + item) * 8
+        tl.store(at, tl.zeros((COLUMNS,), tl.int32) + this_row, mask=there)
+        tl.store(at + 1, tl.zeros((COLUMNS,), tl.int32) + first_token, mask=there)
+        tl.store(at + 2, tl.zeros((COLUMNS,), tl.int32) + num_new, mask=there)
+        tl.store(at + 3, tl.zeros((COLUMNS,), tl.int32) + seq_len, mask=there)
+        tl.store(at + 4, tile, mask=there)
+        tl.store(at + 5, part * span * TILE, mask=there)
+        tl.store(at + 6, tl.minimum((part + 1) * span * TILE, end), mask=there)
+        tl.store(at + 7, (end + span * TILE - 1) // (span * TILE), mask=there)
+        tl.store(tile_item_ptr + first_tile + item // spans_here, first_item + item, mask=there & (part == 0))
 
 
 # A slice of a step's rows begins anywhere and a block table has any width: one kernel for all of them, or a run stops
 # for a second whenever it meets a new case.
-@triton.jit(
-    do_not_specialize=["num_rows", "stride_table"],
-    do_not_specialize_on_alignment=["table_ptr", "query_start_ptr", "seq_len_ptr"],
-)
+@triton.jit(do_not_specialize=["stride_table"], do_not_specialize_on_alignment=["table_ptr"])
 def _prefill_kernel(
-    out_ptr, q_ptr, k_cache_ptr, v_cache_ptr, table_ptr, query_start_ptr, seq_len_ptr, tile_start_ptr, tile_row_ptr,
-    scale_log2, num_rows,
+    out_ptr, partial_ptr, lse_ptr, q_ptr, k_cache_ptr, v_cache_ptr, table_ptr, count_ptr, item_ptr, scale_log2,
     stride_q_token, stride_q_head, stride_out_token, stride_table, stride_block, stride_offset, stride_head,
     GROUP: tl.constexpr, HEAD_SIZE: tl.constexpr, HEAD_PAD: tl.constexpr, BLOCK_SIZE: tl.constexpr,
-    TILE_Q: tl.constexpr, TILE: tl.constexpr, PRECISION: tl.constexpr,
+    TILE_Q: tl.constexpr, TILE: tl.constexpr, CUT: tl.constexpr, PRECISION: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
-    num_tiles = tl.load(tile_start_ptr + num_rows)
-    for number in range(tl.program_id(0), num_tiles, tl.num_programs(0)):
-        row = tl.load(tile_row_ptr + number)
-        tile = tl.load(tile_start_ptr + row + 1) - 1 - number  # long tiles first: a row's last tokens see the most keys
-        _attend_row(
-            out_ptr, q_ptr, k_cache_ptr, v_cache_ptr, table_ptr, query_start_ptr, seq_len_ptr, row, tile, scale_log2,
+    let_next_start(PDL)  # the plan is older than the kernel before this one, so it can be read without waiting
+    for number in range(tl.program_id(0), tl.load(count_ptr), tl.num_programs(0)):
+        _attend_item(
+            out_ptr, partial_ptr, lse_ptr, q_ptr, k_cache_ptr, v_cache_ptr, table_ptr, item_ptr, number, scale_log2,
             stride_q_token, stride_q_head, stride_out_token, stride_table, stride_block, stride_offset, stride_head,
-            GROUP, HEAD_SIZE, HEAD_PAD, BLOCK_SIZE, TILE_Q, TILE, PRECISION,
+            GROUP, HEAD_SIZE, HEAD_PAD, BLOCK_SIZE, TILE_Q, TILE, CUT, PRECISION, PDL,
         )  # fmt: skip
+    wait_for_previous(PDL)
 
 
 @triton.jit
-def _attend_row(
-    out_ptr, q_ptr, k_cache_ptr, v_cache_ptr, table_ptr, query_start_ptr, seq_len_ptr, row, tile, scale_log2,
+def _attend_item(
+    out_ptr, partial_ptr, lse_ptr, q_ptr, k_cache_ptr, v_cache_ptr, table_ptr, item_ptr, number, scale_log2,
     stride_q_token, stride_q_head, stride_out_token, stride_table, stride_block, stride_offset, stride_head,
     GROUP: tl.constexpr, HEAD_SIZE: tl.constexpr, HEAD_PAD: tl.constexpr, BLOCK_SIZE: tl.constexpr,
-    TILE_Q: tl.constexpr, TILE: tl.constexpr, PRECISION: tl.constexpr,
+    TILE_Q: tl.constexpr, TILE: tl.constexpr, CUT: tl.constexpr, PRECISION: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     kv_head = tl.program_id(1)
-    first = tl.load(query_start_ptr + row)
-    num_new = tl.load(query_start_ptr + row + 1) - first
-    seq_len = tl.load(seq_len_ptr + row)
+    row, first = tl.load(item_ptr + number * 8), tl.load(item_ptr + number * 8 + 1)
+    num_new, seq_len = tl.load(item_ptr + number * 8 + 2), tl.load(item_ptr + number * 8 + 3)
+    tile, begin = tl.load(item_ptr + number * 8 + 4), tl.load(item_ptr + number * 8 + 5)
+    end, num_parts = tl.load(item_ptr + number * 8 + 6), tl.load(item_ptr + number * 8 + 7)
     num_before = seq_len - num_new
     packed = tile * TILE_Q + tl.arange(0, TILE_Q)  # token by token, the heads of the group one after the other
     index = packed // GROUP
@@ -124,19 +167,21 @@ def _attend_row(
     mask = (index < num_new)[:, None] & (column < HEAD_SIZE)[None, :]
     token = (first + index).to(tl.int64)[:, None]
     q_offset = token * stride_q_token + head[:, None] * stride_q_head + column[None, :]
+    wait_for_previous(PDL)
     q, scale_log2 = query_for_cache(
         tl.load(q_ptr + q_offset, mask=mask, other=0.0), scale_log2, k_cache_ptr.dtype.element_ty
     )
-    best = tl.full((TILE_Q,), -float("inf"), tl.float32)
+    best = tl.full((TILE_Q,), -1.0e30, tl.float32)  # finite, since in a part of the keys a query may see none
     weight_sum = tl.zeros((TILE_Q,), tl.float32)
     total = tl.zeros((TILE_Q, HEAD_PAD), tl.float32)
     kv_offset = kv_head.to(tl.int64) * stride_head
     row_table_ptr = table_ptr + row.to(tl.int64) * stride_table
     # Up to the first query's position every query of the tile sees everything; only the diagonal needs a mask.
     diagonal = (num_before + tile * TILE_Q // GROUP + 1) // TILE * TILE
-    end = tl.minimum(num_before + (tile * TILE_Q + TILE_Q - 1) // GROUP + 1, seq_len)
+    if CUT:
+        diagonal = tl.maximum(tl.minimum(diagonal, end // TILE * TILE), begin)
     total, weight_sum, best = _attend_tiles(
-        q, total, weight_sum, best, 0, diagonal, seq_len, query_position, row_table_ptr,
+        q, total, weight_sum, best, begin, diagonal, seq_len, query_position, row_table_ptr,
         k_cache_ptr + kv_offset, v_cache_ptr + kv_offset, scale_log2, stride_block, stride_offset,
         HEAD_SIZE, HEAD_PAD, BLOCK_SIZE, TILE, False, PRECISION,
     )  # fmt: skip
@@ -145,8 +190,63 @@ def _attend_row(
         k_cache_ptr + kv_offset, v_cache_ptr + kv_offset, scale_log2, stride_block, stride_offset,
         HEAD_SIZE, HEAD_PAD, BLOCK_SIZE, TILE, True, PRECISION,
     )  # fmt: skip
-    value = (total / weight_sum[:, None]).to(out_ptr.dtype.element_ty)
-    tl.store(out_ptr + token * stride_out_token + head[:, None] * HEAD_SIZE + column[None, :], value, mask=mask)
+    is_whole = True
+    if CUT:
+        is_whole = num_parts == 1
+    if is_whole:
+        out_offset = token * stride_out_token + head[:, None] * HEAD_SIZE + column[None, :]
+        if begin < end:
+            tl.store(out_ptr + out_offset, (total / weight_sum[:, None]).to(out_ptr.dtype.element_ty), mask=mask)
+    elif begin < end:
+        slot = number * tl.num_programs(1) + kv_head
+        query = tl.arange(0, TILE_Q)
+        partial_offset = (slot * TILE_Q + query[:, None]) * HEAD_PAD + column[None, :]
+        tl.store(partial_ptr + partial_offset, total, mask=(index < num_new)[:, None])
+        tl.store(lse_ptr + slot * 2 * TILE_Q + query, best)
+        tl.store(lse_ptr + slot * 2 * TILE_Q + TILE_Q + query, weight_sum)
+
+
+@triton.jit
+def _combine_kernel(
+    out_ptr, partial_ptr, lse_ptr, count_ptr, item_ptr, tile_item_ptr, stride_out_token,
+    GROUP: tl.constexpr, HEAD_SIZE: tl.constexpr, HEAD_PAD: tl.constexpr, TILE_Q: tl.constexpr, PARTS: tl.constexpr,
+    QUERIES: tl.constexpr, PDL: tl.constexpr,
+):  # fmt: skip
+    let_next_start(PDL)
+    kv_head = tl.program_id(1)
+    query = tl.program_id(2) * QUERIES + tl.arange(0, QUERIES)
+    column = tl.arange(0, HEAD_PAD)
+    for number in range(tl.program_id(0), tl.load(count_ptr + 1), tl.num_programs(0)):
+        item = tl.load(tile_item_ptr + number)
+        first, num_new = tl.load(item_ptr + item * 8 + 1), tl.load(item_ptr + item * 8 + 2)
+        tile, num_parts = tl.load(item_ptr + item * 8 + 4), tl.load(item_ptr + item * 8 + 7)
+        wait_for_previous(PDL)
+        packed = tile * TILE_Q + query
+        wanted = packed < num_new * GROUP
+        if num_parts > 1 and tile * TILE_Q + tl.program_id(2) * QUERIES < num_new * GROUP:
+            best = tl.full((QUERIES,), -1.0e30, tl.float32)
+            weight_sum = tl.zeros((QUERIES,), tl.float32)
+            total = tl.zeros((QUERIES, HEAD_PAD), tl.float32)
+            for start in range(0, num_parts, PARTS):
+                part = start + tl.arange(0, PARTS)
+                there = (part < num_parts)[:, None] & wanted[None, :]
+                slot = ((item + part) * tl.num_programs(1) + kv_head)[:, None]
+                lse = lse_ptr + slot * 2 * TILE_Q + query[None, :]
+                part_best = tl.load(lse, mask=there, other=-1.0e30)
+                part_sum = tl.load(lse + TILE_Q, mask=there, other=0.0)
+                at = (slot * TILE_Q + query[None, :])[:, :, None] * HEAD_PAD + column[None, None, :]
+                part_total = tl.load(partial_ptr + at, mask=there[:, :, None], other=0.0)
+                new_best = tl.maximum(best, tl.max(part_best, 0))
+                shrink, part_shrink = tl.exp2(best - new_best), tl.exp2(part_best - new_best[None, :])
+                total = total * shrink[:, None] + tl.sum(part_total * part_shrink[:, :, None], 0)
+                weight_sum = weight_sum * shrink + tl.sum(part_sum * part_shrink, 0)
+                best = new_best
+            token = (first + packed // GROUP).to(tl.int64)
+            out_offset = token * stride_out_token + (kv_head * GROUP + packed % GROUP) * HEAD_SIZE
+            value = (total / tl.where(wanted, weight_sum, 1.0)[:, None]).to(out_ptr.dtype.element_ty)
+            mask = wanted[:, None] & (column < HEAD_SIZE)[None, :]
+            tl.store(out_ptr + out_offset[:, None] + column[None, :], value, mask=mask)
+    wait_for_previous(PDL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,82 +259,137 @@ class PrefillTile:
     num_stages: int
 
 
-def choose_tile(dtype: torch.dtype, kv_dtype: torch.dtype) -> PrefillTile:
-    """By measurement on an H200, see experiments/gpu_speed; float32 has to fit on chip."""
+def choose_tile(dtype: torch.dtype, kv_dtype: torch.dtype, head_size: int, limit: int | None = None) -> PrefillTile:
+    """By measurement on an H200, see experiments/gpu_speed; for float32 and smaller cards as much as fits on chip."""
     if interpreted():  # whose time goes by the number of tiles
         return PrefillTile(64, 64, 4, 2)
     if max(dtype.itemsize, kv_dtype.itemsize) > 2:
-        return PrefillTile(32, 32, 4, 2)
-    return PrefillTile(64, 64, 4, 3) if kv_dtype.itemsize == 2 else PrefillTile(128, 128, 8, 2)
+        tile = PrefillTile(32, 32, 4, 2)
+    else:
+        tile = PrefillTile(64, 64, 4, 3) if kv_dtype.itemsize == 2 else PrefillTile(128, 128, 8, 2)
+    head_pad = triton.next_power_of_2(head_size)
+    queries_bytes = tile.queries * head_pad * dtype.itemsize
+    keys, stages = fit(
+        tile.keys, tile.num_stages, 2 * head_pad * kv_dtype.itemsize, fixed_bytes=queries_bytes, limit=limit
+    )
+    return replace(tile, keys=keys, num_stages=stages)
 
 
 @dataclass(slots=True)
 class PrefillPlan:
-    """The tiles of one step; the same for all layers."""
+    """The items of one step; the same for all layers."""
 
-    query_start_R1: Tensor
-    seq_lens_R: Tensor
     block_table_RB: Tensor
-    tile_start_R1: Tensor
-    """The first tile of each row, and how many there are"""
-    tile_row_Q: Tensor
-    """The row of each tile; undefined past the last one"""
+    count_2: Tensor
+    """How many items there are, and how many tiles"""
+    item_I8: Tensor
+    """Row, its first token in the step, its new tokens and its length; the tile, the keys that the item begins and ends
+    with, and into how many parts the tile's keys are cut. Undefined past the last item"""
+    tile_item_Q: Tensor
+    """The first item of each tile; undefined past the last one"""
     num_programs: int
     """A KV head"""
-    tile: PrefillTile
+    cut: bool
+    """Whether keys may be"""
 
 
-def plan_prefill(
-    query_start_R1: Tensor,
-    seq_lens_R: Tensor,
-    block_table_RB: Tensor,
-    num_new_R: Tensor,
-    *,
-    num_tokens: int,
-    group: int,
-    tile: PrefillTile,
-    max_num_rows: int,
-    few_rows: bool = False,
-) -> PrefillPlan:
-    """Number the tiles of all rows. Device work alone.
+class PagedPrefill:
+    """The kernel with its scratch memory, for one shape of heads. One stream uses it at a time."""
 
-    Args:
-        query_start_R1: row r's tokens are `query_start_R1[r]:query_start_R1[r + 1]`, the last of `seq_lens_R[r]`.
-        num_new_R: [R] int32, how many of them to attend with: all, or 0 for a row to leave out.
-        num_tokens: at least as many as all of `num_new_R` together.
-        group: query heads a KV head.
-        max_num_rows: of any step; each power of two of it is compiled anew.
-        few_rows: expect hardly any of the rows to have tokens, and start programs for no more.
-    """
-    num_rows, device = seq_lens_R.shape[0], seq_lens_R.device
-    full_tiles = triton.cdiv(num_tokens * group, tile.queries)
-    tile_start_R1 = torch.empty(num_rows + 1, dtype=torch.int32, device=device)
-    tile_row_Q = torch.empty(full_tiles + num_rows, dtype=torch.int32, device=device)  # each row's last is partly empty
-    _plan_kernel[(num_rows,)](
-        tile_start_R1, tile_row_Q, num_new_R, num_rows, GROUP=group, TILE_Q=tile.queries,
-        ROWS_PAD=triton.next_power_of_2(max_num_rows), COLUMNS=_PLAN_COLUMNS, num_warps=1,
-    )  # fmt: skip
-    num_programs = full_tiles + (min(num_rows, _FEW_ROWS) if few_rows else num_rows)
-    return PrefillPlan(query_start_R1, seq_lens_R, block_table_RB, tile_start_R1, tile_row_Q, num_programs, tile)
+    def __init__(
+        self,
+        *,
+        num_heads: int,
+        num_kv_heads: int,
+        head_size: int,
+        block_size: int,
+        scale: float,
+        max_num_rows: int,
+        dtype: torch.dtype,
+        kv_dtype: torch.dtype,
+        device: torch.device,
+        tile: PrefillTile,
+    ) -> None:
+        self.num_kv_heads, self.head_size, self.block_size, self.tile = num_kv_heads, head_size, block_size, tile
+        self.group = num_heads // num_kv_heads
+        self.scale_log2 = scale * 1.4426950408889634
+        self._head_pad = max(16, triton.next_power_of_2(head_size))
+        self._rows_pad = triton.next_power_of_2(max_num_rows)
+        self._enough = max(1, 2 * num_processors(device) // num_kv_heads)
+        """Tiles from which on their keys are not cut; below it, at most as many items"""
+        slots = self._enough * num_kv_heads
+        self._partial = torch.empty(slots * tile.queries * self._head_pad, dtype=torch.float32, device=device)
+        self._lse = torch.empty(slots * 2 * tile.queries, dtype=torch.float32, device=device)
+        if device.type == "cuda":
+            self._compile(num_kv_heads, dtype, kv_dtype, device)
 
+    def _compile(self, num_kv_heads: int, dtype: torch.dtype, kv_dtype: torch.dtype, device: torch.device) -> None:
+        """Both sets of kernels, one token each: steps would meet one of them in the middle of a run."""
+        heads = num_kv_heads * self.group
+        qkv = torch.zeros(1, heads + 2 * num_kv_heads, self.head_size, dtype=dtype, device=device)
+        cache = torch.zeros(2, 1, self.block_size, num_kv_heads, self.head_size, device=device).to(kv_dtype)
+        out = torch.empty(1, heads, self.head_size, dtype=dtype, device=device)
+        row = torch.tensor([0, 1], dtype=torch.int32, device=device)
+        most = triton.cdiv(self._enough * self.tile.queries, self.group)
+        for num_tokens in (1, most):
+            plan = self.plan(row, row[:1].add(1), row[:1].unsqueeze(0), row[:1].add(1), num_tokens=num_tokens)
+            self(qkv[:, :heads], cache, plan, out)
 
-def paged_prefill(q_TNH: Tensor, kv_cache: Tensor, plan: PrefillPlan, scale: float, out_TNH: Tensor) -> None:
-    """Attend with every row's new tokens to all of the row up to them in the cache.
+    def plan(
+        self,
+        query_start_R1: Tensor,
+        seq_lens_R: Tensor,
+        block_table_RB: Tensor,
+        num_new_R: Tensor,
+        *,
+        num_tokens: int,
+        few_rows: bool = False,
+    ) -> PrefillPlan:
+        """Number the items of all rows. Device work alone.
 
-    Args:
-        q_TNH: strided with H innermost.
-        kv_cache: [2 (K, V), num_blocks, block_size, M, H], strided with H innermost.
-        out_TNH: contiguous; tokens outside the rows are left alone.
-    """
-    _, num_heads, head_size = q_TNH.shape
-    k_cache, v_cache = kv_cache.unbind(0)
-    num_kv_heads, table, tile = kv_cache.shape[3], plan.block_table_RB, plan.tile
-    _prefill_kernel[(plan.num_programs, num_kv_heads)](
-        out_TNH, q_TNH, k_cache, v_cache, table, plan.query_start_R1, plan.seq_lens_R, plan.tile_start_R1,
-        plan.tile_row_Q, scale * 1.4426950408889634, plan.seq_lens_R.shape[0],
-        q_TNH.stride(0), q_TNH.stride(1), out_TNH.stride(0), table.stride(0), *k_cache.stride()[:3],
-        GROUP=num_heads // num_kv_heads, HEAD_SIZE=head_size,
-        HEAD_PAD=max(16, triton.next_power_of_2(head_size)), BLOCK_SIZE=kv_cache.shape[2],
-        TILE_Q=tile.queries, TILE=tile.keys, PRECISION="ieee" if q_TNH.dtype == torch.float32 else "tf32",
-        num_warps=tile.num_warps, num_stages=tile.num_stages,
-    )  # fmt: skip
+        Args:
+            query_start_R1: row r's tokens are `query_start_R1[r]:query_start_R1[r + 1]`, the last of `seq_lens_R[r]`.
+            num_new_R: [R] int32, how many of them to attend with: all, or 0 for a row to leave out.
+            num_tokens: at least as many as all of `num_new_R` together.
+            few_rows: expect hardly any of the rows to have tokens, and start programs for no more.
+        """
+        num_rows, device, tile = seq_lens_R.shape[0], seq_lens_R.device, self.tile
+        full_tiles = triton.cdiv(num_tokens * self.group, tile.queries)  # each row's last is partly empty
+        cut = full_tiles < self._enough
+        count_2 = torch.empty(2, dtype=torch.int32, device=device)
+        item_I8 = torch.empty(max(full_tiles + num_rows, self._enough), 8, dtype=torch.int32, device=device)
+        tile_item_Q = torch.empty(full_tiles + num_rows, dtype=torch.int32, device=device)
+        _plan_kernel[(num_rows,)](
+            count_2, item_I8, tile_item_Q, num_new_R, query_start_R1, seq_lens_R, num_rows, GROUP=self.group,
+            TILE_Q=tile.queries, TILE=tile.keys, CUT=cut, ENOUGH=self._enough, SHORTEST_SPAN=_SHORTEST_SPAN,
+            ROWS_PAD=self._rows_pad, COLUMNS=_PLAN_COLUMNS, num_warps=1,
+        )  # fmt: skip
+        num_programs = full_tiles + (min(num_rows, _FEW_ROWS) if few_rows else num_rows)
+        if cut:
+            num_programs = max(num_programs, self._enough)
+        return PrefillPlan(block_table_RB, count_2, item_I8, tile_item_Q, num_programs, cut)
+
+    def __call__(self, q_TNH: Tensor, kv_cache: Tensor, plan: PrefillPlan, out_TNH: Tensor) -> None:
+        """Attend with every row's new tokens to all of the row up to them in the cache.
+
+        Args:
+            q_TNH: strided with H innermost.
+            kv_cache: [2 (K, V), num_blocks, block_size, M, H], strided with H innermost.
+            out_TNH: contiguous; tokens outside the rows are left alone.
+        """
+        k_cache, v_cache = kv_cache.unbind(0)
+        table, tile = plan.block_table_RB, self.tile
+        shape = {"GROUP": self.group, "HEAD_SIZE": self.head_size, "HEAD_PAD": self._head_pad, "TILE_Q": tile.queries}
+        _prefill_kernel[(plan.num_programs, self.num_kv_heads)](
+            out_TNH, self._partial, self._lse, q_TNH, k_cache, v_cache, table, plan.count_2, plan.item_I8,
+            self.scale_log2,
+            q_TNH.stride(0), q_TNH.stride(1), out_TNH.stride(0), table.stride(0), *k_cache.stride()[:3],
+            **shape, BLOCK_SIZE=self.block_size, TILE=tile.keys, CUT=plan.cut,
+            PRECISION="ieee" if q_TNH.dtype == torch.float32 else "tf32",
+            num_warps=tile.num_warps, num_stages=tile.num_stages, **launch_options(),
+        )  # fmt: skip
+        if plan.cut:
+            _combine_kernel[(_COMBINE_PROGRAMS, self.num_kv_heads, triton.cdiv(tile.queries, _COMBINE_QUERIES))](
+                out_TNH, self._partial, self._lse, plan.count_2, plan.item_I8, plan.tile_item_Q, out_TNH.stride(0),
+                **shape, PARTS=_COMBINE_PARTS, QUERIES=_COMBINE_QUERIES, num_warps=4, **launch_options(),
+            )  # fmt: skip

@@ -1,24 +1,28 @@
 """Matrix products of a few rows, where reading the weights is all the cost, fused with what stands before and after.
 
-A decoder layer of a small batch is many kernels too short to fill the GPU. Here the norm is a prologue (its scale is
-one number, applied after the product), the gate and the residual addition are epilogues. With several rows the norm
-is a kernel of its own: every program would have to repeat it, which costs more than a launch.
+A decoder layer of a small batch is many kernels too short to fill the GPU. Here the norm is a prologue, the gate and
+the residual addition are epilogues. With several rows the norm is a kernel of its own: every program would have to
+repeat it, which costs more than a launch. What a separate kernel would have rounded is rounded here too (`decoder`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from framework.execution.kernels.cuda.activation import gate_rounded
 from framework.execution.kernels.cuda.norm import rms_norm
 from framework.execution.kernels.cuda.pdl import launch_options, let_next_start, wait_for_previous
+from framework.execution.kernels.cuda.shared_memory import fit
 
 MAX_ROWS = 16
 """Above it a library's matrix product is faster; see experiments/gpu_speed."""
+_ROWS = 16
+"""That a tile has, whatever the number of rows"""
 
 
 @triton.jit
@@ -40,13 +44,12 @@ def _one_row_kernel(
         norm = tl.load(norm_ptr + column, mask=column < K, other=0.0).to(tl.float32)
     wait_for_previous(PDL)
     x = tl.load(x_ptr + column, mask=column < K, other=0.0).to(tl.float32)
-    scale = 1.0
     if NORM:
         scale = tl.rsqrt(tl.sum(x * x, 0) / K + eps)
-        x *= norm
-    value = tl.sum(weight.to(tl.float32) * x[None, :], 1) * scale
+        x = (x * scale * norm).to(weight.dtype).to(tl.float32)
+    value = tl.sum(weight.to(tl.float32) * x[None, :], 1)
     if GATED:
-        value = value / (1.0 + tl.exp(-value)) * (tl.sum(weight_up.to(tl.float32) * x[None, :], 1) * scale)
+        value = gate_rounded(value, tl.sum(weight_up.to(tl.float32) * x[None, :], 1), weight.dtype)
     if ADD:
         value += tl.load(out_ptr + output, mask=mask_N, other=0.0).to(tl.float32)
     tl.store(out_ptr + output, value.to(out_ptr.dtype.element_ty), mask=mask_N)
@@ -80,7 +83,7 @@ def _few_rows_kernel(
             total_up = tl.dot(x, tl.trans(weight_up), total_up, input_precision=PRECISION)
     value = total
     if GATED:
-        value = value / (1.0 + tl.exp(-value)) * total_up
+        value = gate_rounded(value, total_up, weight_ptr.dtype.element_ty)
     out_RN_ptr = out_ptr + row[:, None] * num_outputs + output[None, :]
     mask = mask_R[:, None] & mask_N[None, :]
     if ADD:
@@ -98,20 +101,36 @@ class SkinnyTile:
     num_stages: int
 
 
-def choose_tile(num_rows: int, num_inputs: int, num_outputs: int, gated: bool) -> SkinnyTile:
-    """By measurement on an H200, see experiments/gpu_speed. One row takes its inputs in one piece."""
+def choose_tile(
+    num_rows: int, num_inputs: int, num_outputs: int, gated: bool, dtype: torch.dtype, limit: int | None = None
+) -> SkinnyTile:
+    """By measurement on an H200 in 16 bits, see experiments/gpu_speed; for others as much as fits on chip.
+
+    One row takes its inputs in one piece, in registers.
+    """
     whole = triton.next_power_of_2(num_inputs)
     if num_rows == 1:
         if num_outputs >= 16_384:
             return SkinnyTile(max(1, 8192 // whole), whole, 8, 1)
-        return SkinnyTile(max(1, (2048 if gated else 4096) // whole), whole, 2 if whole <= 1024 else 4, 1)
-    if num_outputs >= 16_384:
-        return SkinnyTile(32, min(512, whole), 4, 3)
-    if gated:
-        return SkinnyTile(32, min(256, whole), 2, 5)
-    if num_outputs >= 2048:
-        return SkinnyTile(32, min(512, whole), 4, 5)
-    return SkinnyTile(16, min(512, whole), 2, 5)
+        return SkinnyTile(max(1, (2048 if gated else 4096) // whole), whole, _warps_of_one_row(whole), 1)
+    if dtype.itemsize > 2:  # exact products keep an iteration's inputs in registers
+        tile = SkinnyTile(16, min(32, whole), 4, 4)
+    elif num_outputs >= 16_384:
+        tile = SkinnyTile(32, min(512, whole), 4, 3)
+    elif gated:
+        tile = SkinnyTile(32, min(256, whole), 2, 5)
+    elif num_outputs >= 2048:
+        tile = SkinnyTile(32, min(512, whole), 4, 5)
+    else:
+        tile = SkinnyTile(16, min(512, whole), 2, 5)
+    bytes_per_input = (_ROWS + tile.block_n * (2 if gated else 1)) * dtype.itemsize
+    block_k, stages = fit(tile.block_k, tile.num_stages, bytes_per_input, limit=limit)
+    return replace(tile, block_k=block_k, num_stages=stages)
+
+
+def _warps_of_one_row(num_inputs: int) -> int:
+    """So many that a row of weights and one of inputs fit their registers."""
+    return 2 if num_inputs <= 1024 else 4 if num_inputs <= 8192 else 8 if num_inputs <= 16_384 else 16
 
 
 def skinny_linear(
@@ -122,21 +141,25 @@ def skinny_linear(
     eps: float = 0.0,
     gated: bool = False,
     add_to_RN: Tensor | None = None,
+    out_dtype: torch.dtype | None = None,
     tile: SkinnyTile | None = None,
 ) -> Tensor:
-    """`epilogue(rms_norm(x) W^T)` for at most `MAX_ROWS` rows: [R, K] -> [R, N] in the dtype of `x`.
+    """`epilogue(rms_norm(x) W^T)` for at most `MAX_ROWS` rows: [R, K] -> [R, N].
 
     Args:
+        x_RK: of the weight's type; with `norm_K` of any.
         weight_NK: [N, K], or with `gated` [2 N, K], the gate's rows first; the result is then `silu(gate) * up`.
         norm_K: weight of the RMSNorm of `x`; None for no norm.
-        add_to_RN: the residual stream, which the product is added to in place and which is returned.
+        add_to_RN: the residual stream of any float type, which the product is added to in place and which is returned.
+        out_dtype: of a product that is not added to anything; by default the weight's.
     """
     num_rows, num_inputs = x_RK.shape
     num_outputs = weight_NK.shape[0] // (2 if gated else 1)
-    out_RN = (
-        torch.empty(num_rows, num_outputs, dtype=x_RK.dtype, device=x_RK.device) if add_to_RN is None else add_to_RN
-    )
-    tile = tile or choose_tile(num_rows, num_inputs, num_outputs, gated)
+    dtype = weight_NK.dtype
+    out_RN = add_to_RN
+    if out_RN is None:
+        out_RN = torch.empty(num_rows, num_outputs, dtype=out_dtype or dtype, device=x_RK.device)
+    tile = tile or choose_tile(num_rows, num_inputs, num_outputs, gated, dtype)
     if norm_K is not None and num_rows > 1:
         x_RK, norm_K = rms_norm(x_RK, norm_K, eps), None
     launch = {"num_warps": tile.num_warps, "num_stages": tile.num_stages, **launch_options()}
@@ -149,7 +172,7 @@ def skinny_linear(
         )  # fmt: skip
     else:
         _few_rows_kernel[grid](
-            out_RN, x_RK, weight_NK, num_rows, num_outputs, ROWS=16, BLOCK_N=tile.block_n, BLOCK_K=tile.block_k,
-            PRECISION="ieee" if x_RK.dtype == torch.float32 else "tf32", **flags, **launch,
+            out_RN, x_RK, weight_NK, num_rows, num_outputs, ROWS=_ROWS, BLOCK_N=tile.block_n, BLOCK_K=tile.block_k,
+            PRECISION="ieee" if dtype == torch.float32 else "tf32", **flags, **launch,
         )  # fmt: skip
     return out_RN

@@ -1,13 +1,15 @@
-"""Matrix products of some dozens of rows: too many for `skinny`, too few to be a library's best case.
+"""Matrix products of more rows than `skinny` takes.
 
 Reading the weights is still most of the cost, so every multiprocessor has to read its share of them. A product with few
 outputs is therefore cut along its inputs too, and leaves its parts in float32 to the norm that follows, which adds them
-in a fixed order: no atomics, no second kernel, the same result every time.
+in a fixed order: no atomics, no second kernel. With more rows a library takes the same parts, so that a row's result is
+the same whatever the number of rows: products that add up their inputs from first to last agree to the bit, ours and
+cuBLAS's (measured on an H200 with 2 to 1,024 rows).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import triton
@@ -15,14 +17,24 @@ import triton.language as tl
 from torch import Tensor
 
 from framework.execution.kernels.cuda import skinny
+from framework.execution.kernels.cuda.activation import gate_rounded
 from framework.execution.kernels.cuda.pdl import launch_options, let_next_start, wait_for_previous
+from framework.execution.kernels.cuda.shared_memory import HOPPER_BYTES, fit, shared_bytes
 
-MAX_ROWS = 128
+MAX_ROWS = 64
 """Above it a library's matrix product is faster; see experiments/gpu_speed."""
 _LARGE_WEIGHT = 1 << 24
 """Entries of a weight from which on a library is faster with more rows than `skinny` takes"""
 MIN_ROWS = 64
 """What Hopper's matrix instruction takes; with fewer, Triton falls back to an older one, which is slower"""
+PARTS = 4
+"""Into which a product with few outputs is cut along its inputs"""
+_PART_UNIT = 16
+"""What a part's inputs are a multiple of: what a matrix instruction takes at once"""
+PARTS_ROWS = 256
+"""Above it a library is faster, given the parts"""
+BATCH_ROWS = 1024
+"""Above it parts are so much to write and read that a prompt would take 10 to 20 % longer"""
 
 
 @triton.jit(do_not_specialize=["num_rows"])
@@ -34,7 +46,7 @@ def _split_linear_kernel(
     let_next_start(PDL)
     output = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     part = tl.program_id(1)
-    row = tl.arange(0, ROWS)
+    row = tl.program_id(2) * ROWS + tl.arange(0, ROWS)
     mask_R = (row < num_rows)[:, None]
     mask_N = (output < num_outputs)[:, None]
     x_row_ptr = x_ptr + row[:, None] * K
@@ -42,82 +54,128 @@ def _split_linear_kernel(
     up_row_ptr = weight_row_ptr + num_outputs.to(tl.int64) * K
     total = tl.zeros((ROWS, BLOCK_N), tl.float32)
     total_up = tl.zeros((ROWS, BLOCK_N), tl.float32)
+    begin = part * K_PART
+    end = tl.minimum(begin + K_PART, K)
     wait_for_previous(PDL)
-    for start in range(part * K_PART, (part + 1) * K_PART, BLOCK_K):
-        column = (start + tl.arange(0, BLOCK_K))[None, :]
+    for start in range(0, K_PART, BLOCK_K):
+        column = (begin + start + tl.arange(0, BLOCK_K))[None, :]
         if EVEN:
             weight = tl.load(weight_row_ptr + column)
             x = tl.load(x_row_ptr + column, mask=mask_R, other=0.0)
         else:
-            weight = tl.load(weight_row_ptr + column, mask=mask_N & (column < K), other=0.0)
-            x = tl.load(x_row_ptr + column, mask=mask_R & (column < K), other=0.0)
+            weight = tl.load(weight_row_ptr + column, mask=mask_N & (column < end), other=0.0)
+            x = tl.load(x_row_ptr + column, mask=mask_R & (column < end), other=0.0)
         total = tl.dot(x, tl.trans(weight), total, input_precision=PRECISION)
         if GATED:
             if EVEN:
                 weight_up = tl.load(up_row_ptr + column)
             else:
-                weight_up = tl.load(up_row_ptr + column, mask=mask_N & (column < K), other=0.0)
+                weight_up = tl.load(up_row_ptr + column, mask=mask_N & (column < end), other=0.0)
             total_up = tl.dot(x, tl.trans(weight_up), total_up, input_precision=PRECISION)
     if GATED:
-        total = total / (1.0 + tl.exp(-total)) * total_up
+        total = gate_rounded(total, total_up, weight_ptr.dtype.element_ty)
     out_RN_ptr = out_ptr + (part * num_rows + row)[:, None] * num_outputs + output[None, :]
     tl.store(out_RN_ptr, total.to(out_ptr.dtype.element_ty), mask=mask_R & (output < num_outputs)[None, :])
 
 
 def max_rows(weight_NK: Tensor) -> int:
     """Up to so many rows a product with `weight_NK` is faster here than a library's."""
-    return min(MAX_ROWS, skinny.MAX_ROWS) if weight_NK.numel() >= _LARGE_WEIGHT else MAX_ROWS
+    if weight_NK.dtype.itemsize > 2:  # no matrix instruction is exact: a library is faster with all but one row
+        return 1
+    return min(MAX_ROWS, max_rows_of_size(weight_NK))
+
+
+def max_rows_of_size(weight_NK: Tensor) -> int:
+    """The limit of `weight_NK`'s size alone."""
+    return skinny.MAX_ROWS if weight_NK.numel() >= _LARGE_WEIGHT else MAX_ROWS
 
 
 @dataclass(frozen=True, slots=True)
 class SplitTile:
-    """How a product is cut: outputs a program, inputs an iteration, parts of the inputs, warps, pipeline stages."""
+    """How a product is cut: rows and outputs a program, inputs an iteration, warps, pipeline stages."""
 
+    rows: int
     block_n: int
     block_k: int
-    num_parts: int
     num_warps: int
     num_stages: int
 
 
-def choose_tile(num_rows: int, num_inputs: int, in_parts: bool, dtype: torch.dtype) -> SplitTile:
-    """By measurement on an H200, see experiments/gpu_speed."""
-    parts = 4 if in_parts else 1
-    if dtype.itemsize > 2:  # has to fit on chip
-        return SplitTile(32, 32, parts, 4, 2)
-    warps, stages = (4, 5) if num_rows <= 64 else (8, 4)
-    return SplitTile(32, min(128, triton.next_power_of_2(num_inputs)), parts, warps, stages)
+def choose_tile(num_rows: int, num_inputs: int, gated: bool, dtype: torch.dtype, limit: int | None = None) -> SplitTile:
+    """By measurement on an H200 in 16 bits, see experiments/gpu_speed; for others as much as fits on chip."""
+    if dtype.itemsize > 2:  # exact products keep an iteration's inputs in registers
+        tile = SplitTile(MIN_ROWS, 32, 32, 4, 2)
+    elif num_rows <= MIN_ROWS:
+        tile = SplitTile(MIN_ROWS, 32, 128, 4, 5)
+    elif num_rows <= 2 * MIN_ROWS:
+        tile = SplitTile(MIN_ROWS, 64, 64, 4, 5)
+    else:
+        tile = SplitTile(2 * MIN_ROWS, 64, 64, 8, 4)
+    return _fitted(tile, num_inputs, 2 if gated else 1, dtype, limit)
+
+
+def _fitted(tile: SplitTile, num_inputs: int, num_weights: int, dtype: torch.dtype, limit: int | None) -> SplitTile:
+    bytes_per_input = (tile.rows + tile.block_n * num_weights) * dtype.itemsize
+    longest = min(tile.block_k, triton.next_power_of_2(num_inputs))
+    limit = shared_bytes() if limit is None else limit
+    # Hopper's matrix instruction still reads an iteration's inputs while the next ones' take their place: one more.
+    ahead = 1 if limit >= HOPPER_BYTES else 0
+    block_k, stages = fit(longest, tile.num_stages + ahead, bytes_per_input, limit=limit)
+    return replace(tile, block_k=block_k, num_stages=max(2, stages - ahead))
+
+
+def part_size(num_inputs: int) -> int:
+    """Inputs of a part. They depend on nothing else, so that the sums do not."""
+    return triton.cdiv(triton.cdiv(num_inputs, PARTS), _PART_UNIT) * _PART_UNIT
 
 
 def split_linear(
-    x_RK: Tensor,
-    weight_NK: Tensor,
-    *,
-    gated: bool = False,
-    in_parts: bool = False,
-    tile: SplitTile | None = None,
+    x_RK: Tensor, weight_NK: Tensor, *, gated: bool = False, in_parts: bool = False, tile: SplitTile | None = None
 ) -> Tensor:
-    """`x W^T` for at most `MAX_ROWS` rows: [R, K] -> [R, N] in the dtype of `x`.
+    """`x W^T` of dozens or hundreds of rows: [R, K] -> [R, N] in the dtype of `x`.
 
     Args:
         x_RK: contiguous.
         weight_NK: [N, K], or with `gated` [2 N, K], the gate's rows first; the result is then `silu(gate) * up`.
-        in_parts: the result is [P, R, N] float32, to be added up: for few outputs, behind which comes a norm.
+        in_parts: the result is [PARTS, R, N] float32, to be added up: for few outputs, behind which comes a norm.
     """
     num_rows, num_inputs = x_RK.shape
     num_outputs = weight_NK.shape[0] // (2 if gated else 1)
-    tile = tile or choose_tile(num_rows, num_inputs, in_parts, x_RK.dtype)
+    tile = tile or choose_tile(num_rows, num_inputs, gated, x_RK.dtype)
     assert not gated or not in_parts
-    assert in_parts or tile.num_parts == 1
-    parts = tile.num_parts
+    parts = PARTS if in_parts else 1
     shape = (parts, num_rows, num_outputs) if in_parts else (num_rows, num_outputs)
     out = torch.empty(shape, dtype=torch.float32 if in_parts else x_RK.dtype, device=x_RK.device)
-    k_part = triton.cdiv(triton.cdiv(num_inputs, parts), tile.block_k) * tile.block_k
-    _split_linear_kernel[(triton.cdiv(num_outputs, tile.block_n), parts)](
+    k_part = part_size(num_inputs) if in_parts else triton.cdiv(num_inputs, tile.block_k) * tile.block_k
+    even = num_outputs % tile.block_n == 0 and num_inputs == parts * k_part and k_part % tile.block_k == 0
+    _split_linear_kernel[(triton.cdiv(num_outputs, tile.block_n), parts, triton.cdiv(num_rows, tile.rows))](
         out, x_RK, weight_NK, num_rows, num_outputs,
-        K=num_inputs, K_PART=k_part, ROWS=max(MIN_ROWS, triton.next_power_of_2(num_rows)), BLOCK_N=tile.block_n,
-        BLOCK_K=tile.block_k, EVEN=num_outputs % tile.block_n == 0 and num_inputs == parts * k_part, GATED=gated,
-        PRECISION="ieee" if x_RK.dtype == torch.float32 else "tf32", num_warps=tile.num_warps,
-        num_stages=tile.num_stages, **launch_options(),
+        K=num_inputs, K_PART=k_part, ROWS=tile.rows, BLOCK_N=tile.block_n, BLOCK_K=tile.block_k,
+        EVEN=even, GATED=gated, PRECISION="ieee" if x_RK.dtype == torch.float32 else "tf32",
+        num_warps=tile.num_warps, num_stages=tile.num_stages, **launch_options(),
     )  # fmt: skip
     return out
+
+
+def add_product(x_RK: Tensor, weight_NK: Tensor) -> Tensor:
+    """`x W^T` for the norm to add to the residual: [PARTS, R, N] float32, or [R, N] float32 with very many rows.
+
+    Up to `BATCH_ROWS` rows a row's result does not depend, to the bit, on how many there are.
+    """
+    num_rows, num_inputs = x_RK.shape
+    size = part_size(num_inputs)
+    if num_rows <= PARTS_ROWS or (num_rows <= BATCH_ROWS and num_inputs != PARTS * size):
+        return split_linear(x_RK, weight_NK, in_parts=True)
+    if num_rows <= BATCH_ROWS:
+        x_PRK, weight_PKN = x_RK.unflatten(1, (PARTS, size)).transpose(0, 1), weight_NK.unflatten(1, (PARTS, size))
+        return product_in_float32(x_PRK, weight_PKN.permute(1, 2, 0))
+    return product_in_float32(x_RK, weight_NK.t())
+
+
+def product_in_float32(x: Tensor, y: Tensor) -> Tensor:
+    """The library's `x y`, of two matrices or of batches of them, with its float32 sums as they are."""
+    if x.dtype == torch.float32:
+        return x @ y
+    if not x.is_cuda:  # for tests: PyTorch has no such product there
+        return x.float() @ y.float()
+    return (torch.mm if x.dim() == 2 else torch.bmm)(x, y, out_dtype=torch.float32)

@@ -182,7 +182,7 @@ def _sample(
     num_rows = len(params)
     positions = list(range(1, num_rows + 1)) if one_request else [5] * num_rows
     texts = [[1, 2, 3 + seed % 7, 1, 4] for seed in seeds]
-    history = TokenHistory(
+    history = TokenHistory.of_rows(
         token_ids_RL=torch.tensor(texts, dtype=torch.int32) % sampler.vocab_size,
         num_prompt_R=torch.full((num_rows,), 3),
         num_tokens_R=torch.full((num_rows,), 5),

@@ -69,12 +69,12 @@ class StepResult:
     """One for each sampled row, in row order."""
     logprobs: list[TokenLogprobs | None] | None = None
     """As `token_ids`; None when no row asked."""
-    failed: dict[int, Exception] | None = None
-    """Sampled rows that have no token, by their index in `token_ids`, and why: their requests end, the others go on."""
     graph_key: str = "eager"
     num_padding_tokens: int = 0
     run_s: float = 0.0
     """Time the device spent on this step."""
+    failed: dict[int, Exception] | None = None
+    """Sampled rows that have no token, by their index in `token_ids`, and why: their requests end, the others go on."""
 
 
 class Executor(ABC):

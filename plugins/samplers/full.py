@@ -42,9 +42,9 @@ class Full(Sampler):
     `gumbel`. Tokens equal to the last one that a filter keeps are kept too. A row of temperature 0 takes the most
     likely token after bias and penalties.
 
-    On a GPU every row is drawn as in `gumbel` first. A batch in which some row asks for more is drawn once more, those
-    rows alone: kernels mark bias and penalties, search the filters' thresholds without a sort, and draw. All of it reads
-    the rows' parameters in device memory, so that graphs hold it.
+    On a GPU every row is drawn as in `gumbel` first. In a batch in which some rows ask for more, these rows alone are
+    drawn again: kernels mark bias and penalties, search the filters' thresholds without a sort, and draw. All of it
+    reads the rows' parameters in device memory, so that graphs hold it.
     """
 
     def __init__(self, vocab_size: int, device: torch.device) -> None:

@@ -1,7 +1,7 @@
 """Captured steps: the forward pass, or everything from the input gather to the token fed back.
 
-What only some requests ask for has graphs of its own behind the step's, replayed for batches that hold such a request: the
-second draw of rows with filters, bias or penalties (`Sampler.redraw`), and log-probabilities.
+What only some requests ask for has graphs of its own behind the step's, replayed for batches that hold such a
+request: the second draw of rows with filters, bias or penalties (`Sampler.redraw`), and log-probabilities.
 
 Shape letters: R rows (padded), P sampled rows (padded), V vocabulary, D model size.
 """
@@ -214,5 +214,7 @@ class StepGraphs:
 
 def _sampled_outputs(graphs: _KeyGraphs) -> tuple[Tensor, Tensor]:
     outputs = graphs.outputs
-    assert outputs is not None and outputs.tokens_P is not None and outputs.logits_PV is not None
+    assert outputs is not None
+    assert outputs.tokens_P is not None
+    assert outputs.logits_PV is not None
     return outputs.tokens_P, outputs.logits_PV

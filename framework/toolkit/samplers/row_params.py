@@ -51,12 +51,12 @@ class RowParams:
         kinds = [kind_of(one, vocab_size) for one in params]
         draws = [one.temperature >= MIN_TEMPERATURE for one in params]
         temperatures = [one.temperature if drawn else 0.0 for one, drawn in zip(params, draws, strict=True)]
-        nothing = [0.0] * len(params)
+        nothing: list[float] = [0.0] * len(params)
         asked = any(kinds)
-        values = [
+        values: list[list[float]] = [
             [one or 1.0 for one in temperatures],
             [drawn and not kind for drawn, kind in zip(draws, kinds, strict=True)],
-            kinds,
+            list(map(float, kinds)),
             temperatures if asked else nothing,
             [one.top_k if one.top_k < vocab_size else 0 for one in params] if asked else nothing,
             [one.top_p for one in params] if asked else nothing,

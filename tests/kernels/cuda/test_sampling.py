@@ -175,7 +175,8 @@ def test_log_probabilities_are_those_of_a_softmax(device: str, vocab_size: int) 
     got, want = packed.to_host(), token_logprobs(logits_RV, token_R, num_top)
     assert got[1] is want[1] is None
     for one, other in list(zip(got, want, strict=True))[:1] + list(zip(got, want, strict=True))[2:4]:
-        assert one is not None and other is not None
+        assert one is not None
+        assert other is not None
         assert one.token_id == other.token_id
         assert [token for token, _ in one.top] == [token for token, _ in other.top]
         np.testing.assert_allclose(

@@ -150,6 +150,7 @@ def _race(
     )  # fmt: skip
     _reduce_kernel[(num_rows,)](
         token_R, best if score_R is None else score_R, best, best_token, first_token, num_blocks,
-        BLOCKS_PAD=triton.next_power_of_2(num_blocks), WITH_SCORE=score_R is not None, NOT_FINITE=NOT_FINITE, num_warps=1,
+        BLOCKS_PAD=triton.next_power_of_2(num_blocks), WITH_SCORE=score_R is not None, NOT_FINITE=NOT_FINITE,
+        num_warps=1,
     )  # fmt: skip
     return token_R

@@ -2,8 +2,8 @@
 
 Each of them keeps the logits from some value on, so the answer is one number per row. It is searched by pivots in place
 of a sort, the idea of FlashInfer's kernels (Xing et al., "Sorting-Free GPU Kernels for LLM Sampling", flashinfer.ai,
-2025), and only where it can lie: a first kernel, in parallel, finds the maximum of every group of 128 tokens, and what is
-known of the answer from these maxima rules most groups out. Then one program per row searches among the others.
+2025), and only where it can lie: a first kernel, in parallel, finds the maximum of every group of 128 tokens, and what
+is known of the answer from these maxima rules most groups out. Then one program per row searches among the others.
 
 A search keeps an interval that holds the answer. A pass measures what lies above three pivots (how many tokens, or how
 much probability) and what the least logit above each is. The first pivot is the least logit of the interval, so that a
@@ -89,10 +89,7 @@ def _search(
         least_3 = tl.full([BLOCK], float("inf"), tl.float32)
         for start in range(0, num_listed * GROUP, BLOCK):
             x = _load_listed(logits_ptr, edited_ptr, is_edited, list_ptr, start, num_listed, vocab_size, GROUP, BLOCK)
-            if COUNT:
-                weight = tl.full([BLOCK], 1.0, tl.float32)
-            else:
-                weight = tl.exp((x - peak) * scale)
+            weight = tl.full([BLOCK], 1.0, tl.float32) if COUNT else tl.exp((x - peak) * scale)
             above_1 += tl.where(x > least, weight, 0.0)
             above_2 += tl.where(x > second, weight, 0.0)
             above_3 += tl.where(x > third, weight, 0.0)

@@ -1,7 +1,7 @@
 """Log-probabilities of the sampled and of the most likely tokens, for the rows that ask: one read and no sort.
 
-Every block of the vocabulary gives its own most likely tokens, in order, and its part of the normaliser; one program per
-row merges them.
+Every block of the vocabulary gives its own most likely tokens, in order, and its part of the normaliser; one program
+per row merges them.
 """
 
 from __future__ import annotations
@@ -70,8 +70,8 @@ def _merge_kernel(
 
 
 def top_logprobs(logits_RV: Tensor, token_R: Tensor, num_top_R: Tensor) -> Tensor:
-    """[R, 1 + 2 * MAX_TOP] int32. In a row: the log-probability of its token (the bits of a float32), the ids of its most
-    likely tokens in order, their log-probabilities. Undefined past a row's number of tokens, and for rows with -1.
+    """[R, 1 + 2 * MAX_TOP] int32. In a row: the log-probability of its token (the bits of a float32), the ids of its
+    most likely tokens in order, their log-probabilities. Undefined past a row's number of tokens, and for rows with -1.
 
     Args:
         logits_RV: any float dtype, only read; rows may be strided.

@@ -1,8 +1,8 @@
 """Bias and penalties, for the rows that have any: a copy of their logits in float32, changed.
 
 First each token that a row has seen, or has a bias for, is marked in the row's own memory: the number of its
-occurrences in the output, whether the prompt has it, which bias it gets. Counting is integer addition, so its order does
-not matter. Then one pass turns marks into logits in place.
+occurrences in the output, whether the prompt has it, which bias it gets. Counting is integer addition, so its order
+does not matter. Then one pass turns marks into logits in place.
 """
 
 from __future__ import annotations

@@ -71,21 +71,17 @@ MORE: dict[str, list[SamplingParams]] = {
         replace(PARAMS[2], top_k=40, top_p=0.9, min_p=0.01, frequency_penalty=0.3, logprobs=0),
     ],
     "min_p": [replace(PARAMS[0], logprobs=20), replace(PARAMS[1], min_p=0.2), PARAMS[2]],
-    "top_k_top_p": [PARAMS[0], replace(PARAMS[1], top_k=7), replace(PARAMS[2], top_p=0.5, logprobs=1)],
-    "typical": PARAMS,
-    "eta": PARAMS,
-    "greedy": [replace(one, temperature=0) for one in PARAMS],
 }
 
 
-@pytest.mark.parametrize("sampler", MORE)
+@pytest.mark.parametrize("sampler", MORE)  # `tests/gpu` runs them with more requests
 def test_every_sampler_inside_graphs_of_whole_steps(sampler: str) -> None:
     """Decode steps and steps with chunks; requests begin and end, so that parameters are filled in again."""
     options = {**OPTIONS, "sampler": sampler}
     with LLM("tiny", attention="sdpa", **options) as llm:
         want = _completions(llm, MORE[sampler])
     with LLM("tiny", attention="triton", max_num_batched_tokens=4, **options) as llm:
-        replayed = _use_graphs(llm, Mixed(token_sizes=[6]))
+        replayed = _use_graphs(llm, Mixed(sizes=[3], token_sizes=[6]))
         got = _completions(llm, MORE[sampler])
     assert {key.mixed for key, _ in replayed} == {False, True}
     for one, other in zip(got, want, strict=True):
@@ -101,7 +97,7 @@ def test_rows_that_ask_for_nothing_pay_for_nothing() -> None:
     """The second graphs run in those steps alone that hold a row which asks for them."""
     ran: list[str] = []
     with LLM("tiny", attention="triton", **{**OPTIONS, "sampler": "full"}) as llm:
-        _use_graphs(llm, GRAPHS.build({"name": "full"}))
+        _use_graphs(llm, GRAPHS.build({"name": "full", "sizes": [3]}))
         executor: Any = llm.engine.executor
         for graphs in executor._runner.graphs.cache._graphs.values():
             for name in ("redraw", "logprobs"):

@@ -131,6 +131,7 @@ _LEFT_OPEN = (
 _ROWS = (
     ("requests completed", "requests_completed", "{:,}"),
     ("requests rejected", "requests_rejected", "{:,}"),
+    ("requests failed", "requests_failed", "{:,}"),
     ("requests aborted", "requests_aborted", "{:,}"),
     ("duration", "duration_s", "{:,.2f} s"),
     ("start-up", "startup_s", "{:,.2f} s"),

@@ -209,16 +209,12 @@ def _sample(
     one_request: bool = False,
     prepared: Any = None,
 ) -> Tensor:
-    """Each row continues a short text of its own; as `one_request`, the rows are its successive positions.
-
-    As the runner does, the history is empty unless a row has penalties.
-    """
+    """Each row continues a short text of its own; as `one_request`, the rows are its successive positions."""
     num_rows, device = len(params), sampler.device
     positions = list(range(1, num_rows + 1)) if one_request else [5] * num_rows
     texts = [[1, 2, 3 + seed % 7, 1, 4] for seed in seeds]
-    length = 5 if any(one.has_penalties for one in params) else 0
-    history = TokenHistory(
-        token_ids_RL=torch.tensor(texts, dtype=torch.int32, device=device)[:, :length] % sampler.vocab_size,
+    history = TokenHistory.of_rows(
+        token_ids_RL=torch.tensor(texts, dtype=torch.int32, device=device) % sampler.vocab_size,
         num_prompt_R=torch.full((num_rows,), 3, device=device),
         num_tokens_R=torch.full((num_rows,), 5, device=device),
     )

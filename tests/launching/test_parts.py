@@ -99,9 +99,10 @@ def test_objectives_come_from_the_record(tmp_path: Path) -> None:
 
 def test_the_words_that_stand_for_overrides() -> None:
     assert expand(["seed=1", "scheduler.limit=3"]) == ["seed=1", "scheduler.limit=3"]
-    late = "+hydra.sweeper.params={scheduler.limit:'3,4',workload.path:'\\'a b\\''}"
-    arguments = ["-m", "scheduler=a,b", "scheduler.limit=3,4", "workload.path='a b'"]
-    assert expand(arguments) == ["-m", "scheduler=a,b", late]
+    arguments = ["-m", "scheduler=a,b", "scheduler.limit=3,4", "seed=1", "workload.path='a b'", "executor.x={a:1}"]
+    late = ["workload.path=choice('a b')", "executor.x=choice({a:1})"]
+    assert expand(arguments) == [*arguments[:4], *late]
+    assert expand([*arguments[:4], *late]) == [*arguments[:4], *late], "as sweep.json has them"
     with pytest.raises(ValueError, match="smoke=true runs a small form of experiment=NAME"):
         expand(["smoke=true"])
     with pytest.raises(ValueError, match=r"experiment=nothing does not exist; choose from .*smoke"):

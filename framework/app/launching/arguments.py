@@ -6,10 +6,12 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from framework.app.launching import search_storage
 from framework.app.launching.sweep_file import read_sweep
+from framework.config.quote import quote
 from framework.registry import REGISTRIES
 from framework.registry.discovery import ROOT
 
@@ -46,19 +48,14 @@ def expand(arguments: Sequence[str]) -> list[str]:
 
 
 def _late(arguments: list[str]) -> list[str]:
-    """`arguments` with the keys of plugins in the grid sweeper's `params`, which Hydra applies to each cell only."""
-    if any(text.startswith("hydra/sweeper=") for text in arguments):
-        return arguments
-    late = {text.partition("=")[0]: text.partition("=")[2] for text in arguments if _KEY_OF_A_PLUGIN.match(text)}
-    if not late:
-        return arguments
-    axes = ",".join(f"{key}:{_quoted(value)}" for key, value in late.items())
-    return [text for text in arguments if not _KEY_OF_A_PLUGIN.match(text)] + [f"+hydra.sweeper.params={{{axes}}}"]
-
-
-def _quoted(text: str) -> str:
-    escaped = text.replace("'", "\\'")
-    return f"'{escaped}'"
+    """`arguments` with the keys of plugins as axes, of one value if they have no more."""
+    parser = OverridesParser.create()
+    late = []
+    for text in arguments:
+        key, _, value = text.partition("=")
+        is_late = bool(_KEY_OF_A_PLUGIN.match(text)) and not parser.parse_override(text).is_sweep_override()
+        late.append(f"{key}=choice({value or quote('')})" if is_late else text)
+    return late
 
 
 def _resume(folder: Path, rest: list[str]) -> list[str]:
@@ -80,7 +77,7 @@ def _resume(folder: Path, rest: list[str]) -> list[str]:
             "from the trials of earlier ones if all have hydra.sweeper.storage=sqlite:///search.db "
             "hydra.sweeper.study_name=NAME"
         )
-    return [*rest, f"hydra.sweep.dir='{folder}'", "hydra.sweeper.resume=true"]
+    return [*rest, f"hydra.sweep.dir={quote(str(folder))}", "hydra.sweeper.resume=true"]
 
 
 def _is_search(rest: Sequence[str]) -> bool:

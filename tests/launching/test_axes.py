@@ -1,0 +1,64 @@
+"""What the command line says is what the cells get: interpolations, quotation marks, mappings, and every axis."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.launching.conftest import Run, cells, summary
+
+PLUGIN = '''
+from framework.interfaces import Scheduler
+from framework.registry import SCHEDULERS
+
+@SCHEDULERS.register("weighted")
+class Weighted(Scheduler):
+    """Weights."""
+    def __init__(self, *, weights: dict[str, float] = {"z": 1.0}, more: dict[str, int] | None = None,
+                 text: str = "", number: int = 0) -> None:
+        pass
+    def schedule(self, queue, plan) -> None:
+        pass
+'''
+BASE = ("plugins=[mine.py]", "scheduler=weighted")
+
+
+def test_an_interpolation_is_resolved_in_each_cell(sweep: Run, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(PLUGIN)
+    own = ("scheduler.number='${seed}'", "executor.tp='${seed}'", "executor.device=cpu")
+    study = "+hydra.sweeper.params={scheduler.text:'${model.name}'}"
+    done = sweep(*BASE, *own, study, "seed=1,2", "model.name=fine,loud", "hydra.launcher.max_parallel=2")
+    assert done.returncode == 0, done.stderr
+    for cell in "0123":
+        requested = summary(tmp_path / "s" / cell)["requested"]
+        assert requested["scheduler"]["number"] == requested["executor"]["tp"] == requested["seed"]
+        assert requested["scheduler"]["text"] == requested["model"]["name"]
+
+
+def test_texts_with_marks_and_mappings_arrive(sweep: Run, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(PLUGIN)
+    own = ("scheduler.weights={a:1.5,b:2}", "scheduler.more={c:1},{d:2}", r"scheduler.text=choice('it\'s','x\\','1')")
+    done = sweep("model.name=fine", *BASE, *own, r"hydra.sweep.dir='it\'s a \\'")
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "it's a \\"
+    schedulers = [summary(folder / cell["folder"])["requested"]["scheduler"] for cell in cells(folder)]
+    assert [one["weights"] for one in schedulers] == [{"z": 1.0, "a": 1.5, "b": 2.0}] * 6
+    assert [one["more"] for one in schedulers] == [{"c": 1}] * 3 + [{"d": 2}] * 3
+    assert [one["text"] for one in schedulers] == ["it's", "x\\", "1"] * 2
+    done = sweep(f"resume={folder}")
+    assert "6 cells: 6 completed (6 of them earlier)" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("again", ["seed=5", "++seed=5", "seed=2,3"])
+def test_an_axis_that_is_given_twice_is_refused(sweep: Run, tmp_path: Path, again: str) -> None:
+    done = sweep("model.name=fine", "seed=0,1", again)
+    assert done.returncode == 2
+    assert f"seed is given 2 times (seed=0,1 and {again}): only one can hold" in done.stderr
+    assert not (tmp_path / "s").exists()
+
+
+def test_an_axis_that_an_arm_sets_is_refused(sweep: Run) -> None:
+    done = sweep("model.name=fine", "engine.block_size=8,16", "+hydra.sweeper.arms={plain:['engine.block_size=32']}")
+    assert done.returncode == 2
+    assert "engine.block_size=8,16: the study's arm plain sets engine.block_size itself" in done.stderr

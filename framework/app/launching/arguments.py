@@ -9,7 +9,6 @@ from pathlib import Path
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from framework.app.launching import search_storage
 from framework.app.launching.sweep_file import read_sweep
 from framework.config.quote import quote
 from framework.registry import REGISTRIES
@@ -26,7 +25,6 @@ def expand(arguments: Sequence[str]) -> list[str]:
     - `resume=DIR`: the sweep goes on in DIR. Alone, or with keys of Hydra's own (`hydra.launcher.timeout_s=60`), it
       takes the overrides that the sweep was started with.
     - `smoke=true`: the overrides under `study.smoke` of the chosen experiment's file, which make it small.
-    - `hydra.sweeper.storage=sqlite:///search.db`: see `framework.app.launching.search_storage`.
     - In a sweep, `scheduler.limit=3` becomes an axis of one value: Hydra would otherwise apply it to the default one
       first, and refuse it if that scheduler has no such key, whatever `scheduler=a,b` says.
 
@@ -39,7 +37,7 @@ def expand(arguments: Sequence[str]) -> list[str]:
         if equals and key in ("resume", "smoke"):
             words[key] = value
         else:
-            rest.append(search_storage.typed(text))
+            rest.append(text)
     if "resume" in words:
         rest = _resume(Path(words["resume"]).expanduser().absolute(), rest)
     if words.get("smoke", "false") != "false":

@@ -42,10 +42,13 @@ def bare_key(override: Override) -> str:
 
 
 def values(override: Override) -> list[str]:
-    """The override of each value of an axis; of any other override, the one that it is.
+    """The override of each value of an axis (of an interval, of its ends); of any other override, the one that it is.
 
     Hydra's own list drops the quotation marks of `choice('a, b')`.
     """
     if not override.is_sweep_override():
         return [str(override.input_line)]
+    if override.is_interval_sweep():
+        interval: Any = override.value()
+        return [f"{override.get_key_element()}={end}" for end in (interval.start, interval.end)]
     return [f"{override.get_key_element()}={short(value)}" for value in override.sweep_iterator()]

@@ -8,22 +8,20 @@ from typing import Any
 
 from hydra.core.plugins import Plugins
 from hydra.core.utils import filter_overrides
-from hydra.errors import HydraException
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from framework.app.launching.axes import read_axes, values
 from framework.app.launching.ending import read_summary, settle
 from framework.app.launching.folder import claim
-from framework.app.launching.jobs import new_sweep, resolved, subfolder
+from framework.app.launching.jobs import compose_cell, new_sweep, subfolder
 from framework.app.launching.presets import freeze_presets
 from framework.app.launching.resume import Earlier
 from framework.app.launching.resume_key import resume_key
 from framework.app.launching.sweep_file import Cell, Sweep, read_sweep
-from framework.config.explain import explain, is_unknown_key
+from framework.config.explain import explain
 
 
 class GridSweeper(Sweeper):
@@ -55,7 +53,9 @@ class GridSweeper(Sweeper):
             ValueError: the folder holds another sweep's records, or an axis is an interval or has no value.
         """
         freeze_presets(self.hydra_context.config_loader)
-        cells = [(overrides, self._compose(overrides)) for overrides in self._grid(arguments)]  # makes no folder yet
+        cells = [
+            (overrides, compose_cell(self.hydra_context, self.config, overrides)) for overrides in self._grid(arguments)
+        ]  # makes no folder yet
         illegal = [config for _, config in cells if isinstance(config, Exception)]
         if len(illegal) == len(cells):
             raise illegal[0]
@@ -88,7 +88,7 @@ class GridSweeper(Sweeper):
         reason = f"no record when the launcher gave up: {type(error).__name__}: {' '.join(str(error).split())}"
         for name, overrides in folders.items():
             if name not in accounted:
-                config = self._compose(overrides)
+                config = compose_cell(self.hydra_context, self.config, overrides)
                 assert isinstance(config, dict)
                 settle(folder / name, config, resume_key(config), reason)
         return True
@@ -115,15 +115,6 @@ class GridSweeper(Sweeper):
         if not self.arms:
             return grid
         return [_merged(cell, [*arm, f"study.arm={name}"]) for name, arm in self.arms.items() for cell in grid]
-
-    def _compose(self, overrides: list[str]) -> dict[str, Any] | Exception:
-        """The configuration of a cell; an error if it is one that other cells need not have."""
-        try:
-            return resolved(self.hydra_context.config_loader.load_sweep_config(self.config, overrides))
-        except (HydraException, OmegaConfBaseException) as error:
-            if not is_unknown_key(error):
-                raise
-            return error
 
 
 def _merged(cell: list[str], arm: list[str]) -> list[str]:

@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hydra.core.utils import JobReturn, JobStatus, filter_overrides, run_job
+from hydra.core.utils import JobReturn, filter_overrides, run_job
+from hydra.errors import HydraException
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
 
-from framework.app.launching.ending import objectives
 from framework.app.launching.folder import claim
 from framework.app.launching.sweep_file import Cell, Sweep, read_sweep
-from framework.config.check import check_objective
+from framework.config.explain import is_unknown_key
 
 
 @dataclass(slots=True)
@@ -60,10 +61,8 @@ class Setting:
         """The sweep as the sweeper or an earlier batch left it, or a new one.
 
         Raises:
-            ValueError: a search has no objective for each of its directions, or one that no run measures, or the
-                folder is another sweep's.
+            ValueError: the folder is another sweep's.
         """
-        _check_objective(self.config)
         claim(self.sweep_folder)
         return read_sweep(self.sweep_folder) or new_sweep(self.config)
 
@@ -76,32 +75,6 @@ class Setting:
         sweep.cells += [job.cell for job in jobs]
         sweep.write()
         return jobs
-
-    def job_return(self, job: Job, config: dict[str, Any] | None) -> JobReturn:
-        """What the sweeper learns of an ended job: the objectives from its record, if it is a search."""
-        done = JobReturn(overrides=job.overrides, status=JobStatus.COMPLETED)
-        try:
-            names = (config or {}).get("objective") or ()
-            done.return_value = objectives(self.sweep_folder / job.cell.folder, names)
-        except ValueError as error:
-            done.status, done.return_value = JobStatus.FAILED, error
-        return done
-
-
-def _check_objective(config: DictConfig) -> None:
-    """Of a search; without the check cells would run before it turns out that there is nothing to choose by."""
-    check_objective(config.objective or ())
-    direction = config.hydra.sweeper.get("direction")
-    if direction is None:
-        return
-    directions = list(direction) if OmegaConf.is_list(direction) else [direction]
-    names = list(config.objective or ())
-    if len(names) != len(directions):
-        ways = ", ".join(getattr(way, "name", str(way)) for way in directions)
-        raise ValueError(
-            f"objective=[{','.join(names)}]: this search has {len(directions)} direction(s) ({ways}); name as many "
-            "metrics, such as objective=[output_tokens_per_s]"
-        )
 
 
 def new_sweep(config: DictConfig) -> Sweep:
@@ -130,3 +103,14 @@ def resolved(config: DictConfig) -> dict[str, Any]:
     cell = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
     values: Any = OmegaConf.to_container(cell, resolve=True, enum_to_str=True)
     return dict(values)
+
+
+def compose_cell(context: HydraContext, config: DictConfig, overrides: Sequence[str]) -> dict[str, Any] | Exception:
+    """The resolved configuration of a cell of the sweep `config`; the error if it is one that other cells need not
+    have, a key that its choices lack."""
+    try:
+        return resolved(context.config_loader.load_sweep_config(config, list(overrides)))
+    except (HydraException, OmegaConfBaseException) as error:
+        if not is_unknown_key(error):
+            raise
+        return error

@@ -44,6 +44,8 @@ class Sweep:
     """The overrides of the command line, as typed."""
     started: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     ended: str = ""
+    problem: str = ""
+    """Why it has no result although its cells may have ended well, or why it stopped."""
     cells: list[Cell] = field(default_factory=list)
     _written_s: float = float("-inf")
 
@@ -65,7 +67,7 @@ class Sweep:
         self.write()
 
 
-_IN_FILE = ("study", "launcher", "arguments", "started", "ended")
+_IN_FILE = ("study", "launcher", "arguments", "started", "ended", "problem")
 
 
 def read_sweep(folder: Path) -> Sweep | None:
@@ -78,7 +80,7 @@ def read_sweep(folder: Path) -> Sweep | None:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         cells = [Cell(**cell) for cell in values["cells"]]
-        return Sweep(folder=folder, cells=cells, **{name: values[name] for name in _IN_FILE})
+        return Sweep(folder=folder, cells=cells, **{name: values[name] for name in _IN_FILE if name in values})
     except FileNotFoundError:
         return None
     except (json.JSONDecodeError, KeyError, TypeError) as error:

@@ -22,6 +22,7 @@ from framework.registry import TRACKERS, WORKLOADS
 
 if TYPE_CHECKING:  # run.py must reach composition errors without waiting for these
     from framework.interfaces.observer import Observer
+    from framework.app.launching.inputs import Inputs
     from framework.interfaces.records import RequestRecord
     from framework.interfaces.workload import Workload
     from framework.records.record import Record, Status
@@ -38,16 +39,18 @@ def run_cell(cfg: DictConfig, cell: CellInfo | None = None) -> Status:
         KeyboardInterrupt: after Ctrl-C or SIGTERM, with the record written as `interrupted`; a second one kills the
             process.
     """
-    from framework.app.launching.resume_key import resume_key
+    from framework.app.launching.inputs import read_inputs
+    from framework.app.launching.resume_key import check_unchanged, code_hashes, resume_key
     from framework.records.environment import environment
     from framework.records.record import Record, RecordWriter
     from framework.records.tracking.base import publish
 
     cell = cell or hydra_cell(cfg)
+    inputs = read_inputs(cell.config)
     record = Record(
         status="completed",
         cell_id=cell.cell_id,
-        resume_key=resume_key(cell.config),
+        resume_key=resume_key(cell.config, inputs),
         requested=cell.config,
         environment=environment(),
     )
@@ -57,6 +60,7 @@ def run_cell(cfg: DictConfig, cell: CellInfo | None = None) -> Status:
             timeline_max_events = cfg.record.timeline_max_events if cfg.record.timeline else 0
             writer = RecordWriter(cell.folder, timeline_max_events=timeline_max_events)
             try:
+                check_unchanged(cell.config, record.resume_key)
                 check(cfg)
                 workload = WORKLOADS.build(cfg.workload)  # a missing file is known before anything is started
                 tracker = TRACKERS.build(cfg.tracker)
@@ -73,6 +77,9 @@ def run_cell(cfg: DictConfig, cell: CellInfo | None = None) -> Status:
             except Exception as error:  # noqa: BLE001 (recorded and printed; a sweep goes on)
                 record.status, record.reason = "failed", _one_line(error)
                 record.traceback = traceback.format_exc()
+            record.effective["inputs"] = inputs
+            record.environment["code"] = code_hashes(cell.config)
+            _check_certain(record, inputs)
             if tracker is None:
                 writer.write(record)
             else:
@@ -83,6 +90,20 @@ def run_cell(cfg: DictConfig, cell: CellInfo | None = None) -> Status:
     if record.status == "interrupted":
         raise KeyboardInterrupt
     return record.status
+
+
+def _check_certain(record: Record, inputs: Inputs) -> None:
+    """Say of a completed cell if its sources or inputs changed while it ran; `resume` will then run it again."""
+    from framework.app.launching.inputs import read_inputs
+    from framework.app.launching.resume_key import resume_key, what_changed
+
+    if record.status != "completed":
+        return
+    after = read_inputs(record.requested)
+    if changed := what_changed(record.requested, inputs, after):
+        record.reason, record.resume_key = "; ".join(filter(None, (record.reason, changed))), ""
+    elif after != inputs:  # what was downloaded
+        record.effective["inputs"], record.resume_key = after, resume_key(record.requested, after)
 
 
 def hydra_cell(cfg: DictConfig, hydra: Any = None, folder: Path | None = None) -> CellInfo:

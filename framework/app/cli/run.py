@@ -18,6 +18,7 @@ from framework.app.experiment import run_cell
 from framework.app.launching.arguments import expand
 from framework.app.launching.callback import end_sweep
 from framework.app.launching.child import LOG
+from framework.app.launching.resume_key import note_imported
 from framework.app.launching.sweep_file import Cell
 from framework.config.compose import CONF_DIR, prepare
 from framework.config.explain import explain
@@ -84,6 +85,7 @@ def _run(arguments: Sequence[str]) -> int:
 
     def task(cfg: DictConfig) -> None:
         discover(cfg.plugins)  # on another machine nothing has been found yet
+        note_imported()
         status = run_cell(cfg)
         hydra_config = HydraConfig.get()
         in_sweep = hydra_config.mode == RunMode.MULTIRUN
@@ -97,6 +99,7 @@ def _run(arguments: Sequence[str]) -> int:
         overrides = [a for a in arguments if not a.startswith("-") and ("=" in a or a.startswith("~"))]
         # Hydra reads sys.argv, and its parser wants overrides in one piece: `a=1 -m b=2,3` becomes `-m a=1 b=2,3`.
         sys.argv[1:] = [a for a in arguments if a not in overrides] + prepare(overrides)
+        note_imported()
         hydra.main(config_path=str(CONF_DIR), config_name="config", version_base="1.3")(task)()
     except (HydraException, OmegaConfBaseException) as error:
         return _refuse(explain(error), error)

@@ -16,7 +16,8 @@ from omegaconf import DictConfig, OmegaConf
 from framework.app.launching.axes import read_axes, values
 from framework.app.launching.ending import read_summary, settle
 from framework.app.launching.folder import claim
-from framework.app.launching.jobs import compose_cell, new_sweep, subfolder
+from framework.app.launching.inputs import check_inputs
+from framework.app.launching.jobs import compose_cell, key_override, new_sweep, subfolder
 from framework.app.launching.presets import freeze_presets
 from framework.app.launching.resume import Earlier
 from framework.app.launching.resume_key import resume_key
@@ -63,6 +64,7 @@ class GridSweeper(Sweeper):
             raise ValueError(
                 "hydra.sweep.subdir: a cell's folder is its number, by which resume knows it; leave it out"
             )
+        check_inputs(config for _, config in cells if not isinstance(config, Exception))
         sweep = new_sweep(self.config)
         claim(sweep.folder, resume=self.resume)
         OmegaConf.save(self.config, sweep.folder / "multirun.yaml")
@@ -138,6 +140,6 @@ def _sort_out(
             status, reason = settle(sweep.folder / folder, about, "", explain(config), "skipped")
             sweep.cells.append(Cell(folder=folder, overrides=own, status=status, reason=reason))
         else:
-            to_run.append([*overrides, f"hydra.sweep.subdir={folder}"])
+            to_run.append([*overrides, f"hydra.sweep.subdir={folder}", key_override(config)])
     sweep.cells += earlier.cells.values()
     return to_run

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from framework.app.launching.folder import claim
+from framework.app.launching.resume_key import CELL_KEY, resume_key
 from framework.app.launching.sweep_file import Cell, Sweep, read_sweep
 from framework.config.explain import is_unknown_key
 
@@ -114,3 +115,8 @@ def compose_cell(context: HydraContext, config: DictConfig, overrides: Sequence[
         if not is_unknown_key(error):
             raise
         return error
+
+
+def key_override(config: Mapping[str, Any]) -> str:
+    """Tells a cell the key that it has now, so that it can refuse to run with other sources or inputs later."""
+    return f"hydra.job.env_set.{CELL_KEY}={resume_key(config)}"

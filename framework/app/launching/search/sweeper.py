@@ -17,9 +17,10 @@ from omegaconf import DictConfig, OmegaConf
 from framework.app.launching.axes import read_axes, values
 from framework.app.launching.ending import objectives, settle
 from framework.app.launching.folder import claim
-from framework.app.launching.jobs import compose_cell, new_sweep
+from framework.app.launching.inputs import check_inputs, read_inputs, without_paths
+from framework.app.launching.jobs import compose_cell, key_override, new_sweep
 from framework.app.launching.presets import freeze_presets
-from framework.app.launching.resume_key import NO_INFLUENCE
+from framework.app.launching.resume_key import NO_INFLUENCE, code_hashes
 from framework.app.launching.search.objective import check_measured, find_directions
 from framework.app.launching.search.study import distribution, failed, open_study, write_result
 from framework.app.launching.sweep_file import Cell, read_sweep
@@ -73,12 +74,16 @@ class SearchSweeper(Sweeper):
         if not space:
             raise ValueError("a search needs an axis of values, such as 'engine.max_num_seqs=int(interval(8,256))'")
         fixed = [text for key, override in axes.items() if key not in space for text in values(override)]
-        first = self._compose_levels(axes)
-        check_measured(names, first)
+        levels = self._compose_levels(axes)
+        check_measured(names, levels[0])
+        check_inputs(levels)
+        first = without_paths(levels[0], read_inputs(levels[0]))
+        begun = content_hashes(levels)
         asked = {
             "objective": directions,
             "axes": {key: str(axes[key].input_line) for key in space},
             "fixed": {key: value for key, value in first.items() if key not in NO_INFLUENCE},
+            **begun,
         }
         sweep = new_sweep(self.config)
         claim(sweep.folder)
@@ -86,7 +91,13 @@ class SearchSweeper(Sweeper):
         OmegaConf.save(self.config, sweep.folder / "multirun.yaml")
         sweep.write()
         keys = {key: str(axes[key].get_key_element()) for key in space}
+        problem = ""
         for begin in range(0, self.n_trials, self.n_jobs):
+            if content_hashes(levels) != begun:
+                problem = (
+                    f"sources or input files changed after {begin} trials, and those of two versions cannot be ranked"
+                )
+                break
             trials = {}
             try:
                 for number in range(begin, min(begin + self.n_jobs, self.n_trials)):
@@ -104,7 +115,7 @@ class SearchSweeper(Sweeper):
                 for trial in trials.values():  # whatever happened, none stays open in a storage
                     study.tell(trial, state=failed())
         sweep = read_sweep(sweep.folder) or sweep
-        sweep.problem = write_result(study, directions, sweep.folder)
+        sweep.problem = "; ".join(filter(None, (problem, write_result(study, directions, sweep.folder))))
         sweep.write()
 
     def _launch(self, cells: Mapping[int, list[str]], folder: Path) -> None:
@@ -113,7 +124,7 @@ class SearchSweeper(Sweeper):
         for number, overrides in cells.items():
             config = compose_cell(self.hydra_context, self.config, overrides)
             if not isinstance(config, Exception):
-                to_run.append([*overrides, f"hydra.sweep.subdir={number}"])
+                to_run.append([*overrides, f"hydra.sweep.subdir={number}", key_override(config)])
                 continue
             own = list(filter_overrides(overrides))
             status, reason = settle(folder / str(number), {"overrides": own}, "", explain(config), "skipped")
@@ -124,10 +135,10 @@ class SearchSweeper(Sweeper):
         if to_run:
             self.launcher.launch(to_run, initial_job_idx=min(cells))
 
-    def _compose_levels(self, axes: Mapping[str, Override]) -> dict[str, Any]:
+    def _compose_levels(self, axes: Mapping[str, Override]) -> list[dict[str, Any]]:
         """Compose each value of each axis beside the first ones of the others, so that a typing mistake is found now.
 
-        Returns the first of these configurations in which every key exists.
+        Returns those of these configurations in which every key exists.
         """
         levels = {key: values(override) for key, override in axes.items()}
         corner = {key: level[0] for key, level in levels.items()}
@@ -138,4 +149,15 @@ class SearchSweeper(Sweeper):
         if not good:
             assert isinstance(composed[0], Exception)
             raise composed[0]
-        return good[0]
+        return good
+
+
+def content_hashes(cells: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, list[str]]]:
+    """`sources` and `inputs` of these cells by their roles, each with the hashes that it has in any of them."""
+    found: dict[str, dict[str, set[str]]] = {"sources": {}, "inputs": {}}
+    for config in cells:
+        for role, code in code_hashes(config).items():
+            found["sources"].setdefault(role, set()).add(code)
+        for role, about in read_inputs(config).items():
+            found["inputs"].setdefault(role, set()).add(str(about["sha256"]))
+    return {part: {role: sorted(hashes) for role, hashes in roles.items()} for part, roles in found.items()}

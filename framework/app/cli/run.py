@@ -18,6 +18,7 @@ from framework.app.experiment import run_cell
 from framework.app.launching.arguments import expand
 from framework.app.launching.callback import end_sweep
 from framework.app.launching.child import LOG
+from framework.app.launching.folder import FolderTakenError
 from framework.app.launching.resume_key import note_imported
 from framework.app.launching.sweep_file import Cell
 from framework.config.compose import CONF_DIR, prepare
@@ -103,7 +104,7 @@ def _run(arguments: Sequence[str]) -> int:
         hydra.main(config_path=str(CONF_DIR), config_name="config", version_base="1.3")(task)()
     except (HydraException, OmegaConfBaseException) as error:
         return _refuse(explain(error), error)
-    except ValueError as error:
+    except (ValueError, FolderTakenError) as error:
         return _refuse(str(error), error)
     except OSError as error:  # run_cell records its own; this is Hydra making the folder
         return _refuse(f"{error.filename}: {error.strerror}; set hydra.run.dir or hydra.sweep.dir to another", error)
@@ -112,7 +113,7 @@ def _run(arguments: Sequence[str]) -> int:
     return int(bool(without_result))
 
 
-def _refuse(message: str, error: Exception) -> int:
+def _refuse(message: str, error: BaseException) -> int:
     if _WANTS_TRACEBACK:
         raise error
     print(f"error: {message}", file=sys.stderr)

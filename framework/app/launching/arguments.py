@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from framework.app.launching.sweep_file import read_sweep
+from framework.app.launching.sweep_file import here, read_sweep
 from framework.config.quote import quote
 from framework.registry import REGISTRIES
 from framework.registry.discovery import ROOT
@@ -69,6 +71,13 @@ def _resume(folder: Path, rest: list[str]) -> list[str]:
             raise ValueError(f"resume={folder}: it has no sweep.json; give the overrides of the sweep as well")
         given = {_key(text) for text in rest}
         rest = [*(text for text in sweep.arguments if _key(text) not in given), *rest]
+        if sweep.made_at != here(folder):
+            print(
+                f"note: {folder} was made by {sweep.made_at or 'an unknown process'}, and what it says is run as a "
+                f"program is: run.py {shlex.join(rest)}",
+                file=sys.stderr,
+                flush=True,
+            )
     if _is_search(rest):
         raise ValueError(
             f"resume={folder}: a search cannot be resumed as a grid is; start it again, in a new folder. It goes on "

@@ -60,7 +60,7 @@ class GridSweeper(Sweeper):
         illegal = [config for _, config in cells if isinstance(config, Exception)]
         if len(illegal) == len(cells):
             raise illegal[0]
-        if any(text.startswith("hydra.sweep.subdir=") for text in self.config.hydra.overrides.hydra):
+        if any(text.lstrip("+~").startswith("hydra.sweep.subdir=") for text in self.config.hydra.overrides.hydra):
             raise ValueError(
                 "hydra.sweep.subdir: a cell's folder is its number, by which resume knows it; leave it out"
             )

@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from framework.app.launching.folder import claim
 from framework.app.launching.resume_key import CELL_KEY, resume_key
-from framework.app.launching.sweep_file import Cell, Sweep, read_sweep
+from framework.app.launching.sweep_file import Cell, Sweep, here, read_sweep
 from framework.config.explain import is_unknown_key
 
 
@@ -81,8 +81,10 @@ class Setting:
 def new_sweep(config: DictConfig) -> Sweep:
     """A sweep without cells, from the composed configuration of a multirun."""
     hydra = config.hydra
+    folder = Path(str(hydra.sweep.dir)).absolute()
     return Sweep(
-        folder=Path(str(hydra.sweep.dir)).absolute(),
+        folder=folder,
+        made_at=here(folder),
         study=str(hydra.runtime.choices.get("experiment") or ""),
         launcher=str(hydra.runtime.choices.get("hydra/launcher")),
         arguments=[text for text in (*hydra.overrides.hydra, *hydra.overrides.task) if not _of_this_run(text)],

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import getpass
 import json
+import platform
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -44,6 +47,8 @@ class Sweep:
     """The overrides of the command line, as typed."""
     started: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     ended: str = ""
+    made_at: str = ""
+    """User, machine and folder of the process that made it."""
     problem: str = ""
     """Why it has no result although its cells may have ended well, or why it stopped."""
     cells: list[Cell] = field(default_factory=list)
@@ -67,7 +72,12 @@ class Sweep:
         self.write()
 
 
-_IN_FILE = ("study", "launcher", "arguments", "started", "ended", "problem")
+_IN_FILE = ("study", "launcher", "arguments", "started", "ended", "made_at", "problem")
+
+
+def here(folder: Path) -> str:
+    """`made_at` of a sweep that this process would make in `folder`."""
+    return f"{getpass.getuser()}@{platform.node()}:{folder.resolve()}"
 
 
 def read_sweep(folder: Path) -> Sweep | None:
@@ -80,8 +90,20 @@ def read_sweep(folder: Path) -> Sweep | None:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         cells = [Cell(**cell) for cell in values["cells"]]
+        _check_inside(folder, cells)
         return Sweep(folder=folder, cells=cells, **{name: values[name] for name in _IN_FILE if name in values})
     except FileNotFoundError:
         return None
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} cannot be read: {error!r}; move it away to do without it") from error
+
+
+def _check_inside(folder: Path, cells: Sequence[Cell]) -> None:
+    """Refuse a file that names folders elsewhere: what lies there would be written over."""
+    top = folder.resolve()
+    for cell in cells:
+        place = (folder / cell.folder).resolve()  # of a link, where it leads
+        if place == top or not place.is_relative_to(top):
+            raise ValueError(
+                f"{folder / SWEEP} names the folder {cell.folder!r}, which is not below {folder}; nothing was written"
+            )

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from framework.app.launching.arguments import expand
 from tests.launching.conftest import Run, cells, summary
 
 PLUGIN = '''
@@ -62,3 +64,23 @@ def test_an_axis_that_an_arm_sets_is_refused(sweep: Run) -> None:
     done = sweep("model.name=fine", "engine.block_size=8,16", "+hydra.sweeper.arms={plain:['engine.block_size=32']}")
     assert done.returncode == 2
     assert "engine.block_size=8,16: the study's arm plain sets engine.block_size itself" in done.stderr
+
+
+def test_paths_are_full_in_a_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "it's.jsonl").touch()
+    (tmp_path / "b.jsonl").touch()
+    (tmp_path / "org").mkdir()
+    typed = [
+        r"workload.path='it\'s.jsonl',b.jsonl,null",
+        "model.path=org",
+        "model.tokenizer=org/none",
+        "cost_model.path=b.jsonl",
+    ]
+    paths, model, tokenizer, profile = expand(["-m", *typed])[1:]
+    parse = OverridesParser.create().parse_override
+    assert list(parse(paths).sweep_iterator()) == [f"{tmp_path}/it's.jsonl", f"{tmp_path}/b.jsonl", None]
+    assert parse(model).value() == f"{tmp_path}/org"
+    assert tokenizer == "model.tokenizer=org/none", "a hub id"
+    assert list(parse(profile).sweep_iterator()) == [f"{tmp_path}/b.jsonl"]
+    assert expand(typed) == typed, "as typed in a single run"

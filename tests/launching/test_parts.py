@@ -7,9 +7,11 @@ import json
 from pathlib import Path
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from rich.console import Console
 
 from framework.app.launching.arguments import expand
+from framework.app.launching.axes import values
 from framework.app.launching.ending import objectives
 from framework.app.launching.gpus import Leases, gpus_wanted, visible_gpus
 from framework.app.launching.live import SweepTable
@@ -85,6 +87,12 @@ def test_the_words_that_stand_for_overrides() -> None:
     arguments = ["-m", "scheduler=a,b", "scheduler.limit=3,4", "seed=1", "workload.path='a b'", "executor.x={a:1}"]
     late = ["workload.path=choice('a b')", "executor.x=choice({a:1})"]
     assert expand(arguments) == [*arguments[:4], *late]
+    assert expand(["-m", "scheduler.x=null", "scheduler.y="]) == [
+        "-m",
+        "scheduler.x=choice(${null})",
+        "scheduler.y=choice('')",
+    ]
+    assert values(OverridesParser.create().parse_override("scheduler.x=choice(${null})")) == ["scheduler.x=null"]
     assert expand([*arguments[:4], *late]) == [*arguments[:4], *late], "as sweep.json has them"
     with pytest.raises(ValueError, match="smoke=true runs a small form of experiment=NAME"):
         expand(["smoke=true"])

@@ -9,8 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import QuotedString
 from omegaconf import OmegaConf
 
+from framework.app.launching.axes import NULL
+from framework.app.launching.inputs import NAMES_OF_PATHS
 from framework.app.launching.sweep_file import here, read_sweep
 from framework.config.quote import quote
 from framework.registry import REGISTRIES
@@ -27,6 +30,7 @@ def expand(arguments: Sequence[str]) -> list[str]:
     - `resume=DIR`: the sweep goes on in DIR. Alone, or with keys of Hydra's own (`hydra.launcher.timeout_s=60`), it
       takes the overrides that the sweep was started with.
     - `smoke=true`: the overrides under `study.smoke` of the chosen experiment's file, which make it small.
+    - In a sweep, `workload.path=trace.jsonl` becomes a full path, as `plugins=[...]` always does.
     - In a sweep, `scheduler.limit=3` becomes an axis of one value: Hydra would otherwise apply it to the default one
       first, and refuse it if that scheduler has no such key, whatever `scheduler=a,b` says.
 
@@ -44,7 +48,25 @@ def expand(arguments: Sequence[str]) -> list[str]:
         rest = _resume(Path(words["resume"]).expanduser().absolute(), rest)
     if words.get("smoke", "false") != "false":
         rest += _smoke(words["smoke"], rest)
-    return _late(rest) if {"-m", "--multirun"} & set(rest) else rest
+    return _late([_full_paths(text) for text in rest]) if {"-m", "--multirun"} & set(rest) else rest
+
+
+def _full_paths(text: str) -> str:
+    """An override with full paths in place of relative ones that lead to something: a cell or a later `resume` may run
+    in another folder. Of keys whose name ends in path, file, folder or tokenizer."""
+    key, equals, _ = text.partition("=")
+    if not equals or key.rpartition(".")[2].rpartition("_")[2] not in (*NAMES_OF_PATHS, "tokenizer"):
+        return text
+    override = OverridesParser.create().parse_override(text)
+    values = list(override.sweep_iterator()) if override.is_choice_sweep() else [override.value()]
+    paths = [Path(value.text if isinstance(value, QuotedString) else str(value)).expanduser() for value in values]
+    if not any(path.exists() and not path.is_absolute() for path in paths):
+        return text
+    full = [
+        quote(str(path.absolute())) if path.exists() else quote(value)
+        for path, value in zip(paths, values, strict=True)
+    ]
+    return f"{key}={','.join(full)}"
 
 
 def _late(arguments: list[str]) -> list[str]:
@@ -54,7 +76,9 @@ def _late(arguments: list[str]) -> list[str]:
     for text in arguments:
         key, _, value = text.partition("=")
         is_late = bool(_KEY_OF_A_PLUGIN.match(text)) and not parser.parse_override(text).is_sweep_override()
-        late.append(f"{key}=choice({value or quote('')})" if is_late else text)
+        if is_late:
+            value = NULL if parser.parse_override(text).value() is None else value or quote("")
+        late.append(f"{key}=choice({value})" if is_late else text)
     return late
 
 

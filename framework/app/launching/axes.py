@@ -13,6 +13,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from framework.config.quote import short
 
+NULL = "${null}"
+"""Stands for null in `choice(...)`, which Hydra refuses there."""
+
 
 def read_axes(config: DictConfig, arguments: Sequence[str], loader: ConfigLoader) -> dict[str, Override]:
     """Every override of the sweep by its key: those of `hydra.sweeper.params`, then those of the command line, which
@@ -51,4 +54,5 @@ def values(override: Override) -> list[str]:
     if override.is_interval_sweep():
         interval: Any = override.value()
         return [f"{override.get_key_element()}={end}" for end in (interval.start, interval.end)]
-    return [f"{override.get_key_element()}={short(value)}" for value in override.sweep_iterator()]
+    key = override.get_key_element()
+    return [f"{key}={'null' if value == NULL else short(value)}" for value in override.sweep_iterator()]

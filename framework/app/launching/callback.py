@@ -20,7 +20,7 @@ _begun: list[DictConfig] = []
 
 
 class NoteFolder(Callback):
-    """Claims the folder of a single run, and tells `end_sweep` what ran: Hydra itself returns nothing from a multirun."""
+    """Claims the folder of a single run, and tells `end_sweep` what ran, which Hydra does not say."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         with contextlib.suppress(OSError):  # it cannot be made, which Hydra says next

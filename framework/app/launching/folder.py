@@ -31,8 +31,11 @@ def claim(folder: Path, *, resume: bool = False) -> None:
 
 
 class FolderTakenError(BaseException):
-    """A single run must not write where it was told to. Not an `Exception`, of which Hydra makes a warning when it comes
-    from a callback, and a callback is all that Hydra calls before it writes into the folder."""
+    """A single run must not write where it was told to.
+
+    It is no `Exception`, since Hydra makes a mere warning of one that comes from a callback, and a callback is all that
+    Hydra calls before it writes into the folder.
+    """
 
 
 def claim_run(folder: Path) -> None:

@@ -16,7 +16,7 @@ Inputs = dict[str, dict[str, str | None]]
 """Role, such as `workload.path` -> `sha256` and `path`. The hash is None where the file is not on this machine."""
 _SETTLED_S = 2.0
 """A file that changed less long ago may change again without another time stamp, so that its hash is not kept."""
-_NAMES_OF_PATHS = ("path", "file", "folder")
+NAMES_OF_PATHS = ("path", "file", "folder")
 _TOKENIZER = ("tokenizer*", "*.jinja", "vocab.json", "merges.txt", "special_tokens_map.json", "added_tokens.json")
 _CONFIG = ("config.json", "generation_config.json")
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
@@ -103,7 +103,7 @@ def _paths(node: Any, key: str) -> Iterator[tuple[str, str]]:
         for index, value in enumerate(node):
             yield from _paths(value, f"{key}.{index}")
     elif isinstance(node, str) and node and len(node) < os.pathconf("/", "PC_PATH_MAX"):
-        named = key.rpartition(".")[2].rpartition("_")[2] in _NAMES_OF_PATHS
+        named = key.rpartition(".")[2].rpartition("_")[2] in NAMES_OF_PATHS
         if named or (os.sep in node and os.path.exists(os.path.expanduser(node))):
             yield key, node
 

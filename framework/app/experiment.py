@@ -80,10 +80,13 @@ def run_cell(cfg: DictConfig, cell: CellInfo | None = None) -> Status:
             record.effective["inputs"] = inputs
             record.environment["code"] = code_hashes(cell.config)
             _check_certain(record, inputs)
-            if tracker is None:
-                writer.write(record)
-            else:
-                publish(record, writer, tracker)
+            try:
+                if tracker is None:
+                    writer.write(record)
+                else:
+                    publish(record, writer, tracker)
+            except ValueError as error:  # no room for its tables, perhaps
+                writer.write_failure(record, str(error))
         except ValueError as error:  # the record itself cannot be written
             record.status, record.reason = "failed", str(error)
         _report(record, cell.folder)

@@ -79,7 +79,8 @@ def test_paths_are_full_in_a_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     ]
     paths, model, tokenizer, profile = expand(["-m", *typed])[1:]
     parse = OverridesParser.create().parse_override
-    assert list(parse(paths).sweep_iterator()) == [f"{tmp_path}/it's.jsonl", f"{tmp_path}/b.jsonl", None]
+    found = [getattr(value, "text", value) for value in parse(paths).sweep_iterator()]
+    assert found == [f"{tmp_path}/it's.jsonl", f"{tmp_path}/b.jsonl", None]
     assert parse(model).value() == f"{tmp_path}/org"
     assert tokenizer == "model.tokenizer=org/none", "a hub id"
     assert list(parse(profile).sweep_iterator()) == [f"{tmp_path}/b.jsonl"]

@@ -107,7 +107,8 @@ def _run(arguments: Sequence[str]) -> int:
     except (ValueError, FolderTakenError) as error:
         return _refuse(str(error), error)
     except OSError as error:  # run_cell records its own; this is Hydra making the folder
-        return _refuse(f"{error.filename}: {error.strerror}; set hydra.run.dir or hydra.sweep.dir to another", error)
+        where = f"{error.filename}: " if error.filename else ""
+        return _refuse(f"{where}{error.strerror or error}; set hydra.run.dir or hydra.sweep.dir to another", error)
     except KeyboardInterrupt:
         return 130
     return int(bool(without_result))

@@ -13,7 +13,7 @@ from framework.app.launching.ending import read_summary
 from framework.app.launching.folder import claim_run
 from framework.app.launching.jobs import new_sweep
 from framework.app.launching.resume import own_overrides
-from framework.app.launching.sweep_file import Cell, Sweep, read_sweep
+from framework.app.launching.sweep_file import Cell, Sweep, live_sweep
 from framework.records.record import SUMMARY
 
 _begun: list[DictConfig] = []
@@ -41,7 +41,7 @@ def end_sweep() -> Sweep | None:
     folder = Path(str(config.hydra.sweep.dir)).absolute()
     if not folder.is_dir():
         return None
-    sweep = read_sweep(folder) or new_sweep(config)
+    sweep = live_sweep(folder) or new_sweep(config)
     known = {cell.folder: cell for cell in sweep.cells}
     for path in sorted(folder.rglob(SUMMARY)):
         where = str(path.parent.relative_to(folder))

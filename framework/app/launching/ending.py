@@ -43,7 +43,10 @@ def settle(folder: Path, config: dict[str, Any], key: str, how: str, status: Sta
         requested=config,
         environment=environment(),
     )
-    RecordWriter(folder).write(record)
+    try:
+        RecordWriter(folder).write(record)
+    except (ValueError, OSError) as error:  # a full disk costs the record, not the sweep
+        return status, f"{reason}; no record could be written: {error}"
     return status, reason
 
 

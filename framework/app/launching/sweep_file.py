@@ -55,7 +55,11 @@ class Sweep:
     _written_s: float = float("-inf")
 
     def write(self, *, now: bool = True) -> None:
-        """Write the file, atomically; with `now=False` at most once a second."""
+        """Write the file, atomically; with `now=False` at most once a second.
+
+        What cannot be written (the disk is full) is in `problem` and ends nothing: the cells go on.
+        """
+        _live[self.folder] = self
         if not now and time.monotonic() - self._written_s < WRITE_INTERVAL_S:
             return
         from framework.records.atomic import write_text
@@ -63,8 +67,11 @@ class Sweep:
         values: dict[str, Any] = {name: getattr(self, name) for name in _IN_FILE}
         values["counts"] = dict(Counter(cell.status for cell in self.cells))
         values["cells"] = [asdict(cell) for cell in self.cells]
-        write_text(self.folder / SWEEP, json.dumps(values, indent=1, ensure_ascii=False) + "\n")
         self._written_s = time.monotonic()
+        try:
+            write_text(self.folder / SWEEP, json.dumps(values, indent=1, ensure_ascii=False) + "\n")
+        except OSError as error:
+            self.problem = self.problem or f"{self.folder / SWEEP} cannot be written: {error.strerror or error}"
 
     def end(self) -> None:
         """Write it for the last time."""
@@ -73,6 +80,15 @@ class Sweep:
 
 
 _IN_FILE = ("study", "launcher", "arguments", "started", "ended", "made_at", "problem")
+
+
+_live: dict[Path, Sweep] = {}
+"""By folder, the sweep that this process wrote last, or could not write."""
+
+
+def live_sweep(folder: Path) -> Sweep | None:
+    """The sweep in `folder` as this process knows it, else as its file does."""
+    return _live.get(folder) or read_sweep(folder)
 
 
 def here(folder: Path) -> str:

@@ -55,6 +55,11 @@ def claim_run(folder: Path) -> None:
         raise FolderTakenError(str(error)) from error
 
 
+def release(folder: Path) -> None:
+    """Let others write into `folder` again, as at the end of this process."""
+    os.close(_locks.pop(folder))
+
+
 def _lock(folder: Path, taken: str) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     lock = os.open(folder, os.O_RDONLY)

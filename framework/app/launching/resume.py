@@ -13,6 +13,7 @@ from framework.app.launching.resume_key import config_key, resume_key
 from framework.app.launching.sweep_file import Cell, read_sweep
 from framework.records.analysis.cells import read_cell
 from framework.records.record import SUMMARY, SUPERSEDED
+from framework.records.tracking.offline_runs import set_aside_offline_runs
 
 
 def own_overrides(folder: Path) -> list[str]:
@@ -82,6 +83,7 @@ class Earlier:
             return where
         if where:
             (self.folder / where / SUMMARY).rename(self.folder / where / SUPERSEDED)
+            set_aside_offline_runs(self.folder / where)
             print(
                 f"{self.folder / where}: completed by other code or with other input files; its summary is now "
                 f"{SUPERSEDED}"

@@ -41,7 +41,7 @@ def distribution(axis: Override) -> Any:
             return kind(sweep.start, sweep.end, log="log" in sweep.tags)
         except ValueError as error:
             raise ValueError(f"{axis.input_line}: {' '.join(str(error).split())}") from error
-    levels = list(axis.sweep_iterator())
+    levels: list[Any] = list(axis.sweep_iterator())
     if not levels:
         raise ValueError(f"{axis.input_line}: an axis has no value; range(5) has five")
     if len(levels) == 1:
@@ -65,9 +65,11 @@ def open_study(asked: Mapping[str, Any], sampler: DictConfig, storage: str | Non
     optuna = _optuna()
     where = None
     if storage is not None:
+        from sqlalchemy.exc import SQLAlchemyError
+
         try:
             where = optuna.storages.RDBStorage(storage)
-        except (ValueError, ImportError, *_database_errors()) as error:
+        except (ValueError, ImportError, SQLAlchemyError) as error:
             reason = str(error).splitlines()[0]
             raise ValueError(
                 f"hydra.sweeper.storage={storage} cannot be opened: {reason}; name a file, as sqlite:///search.db does"
@@ -159,12 +161,6 @@ def _sampler(optuna: Any, sampler: DictConfig, num_trials: int) -> Any:
             )
         options["population_size"] = sampler.population_size
     return getattr(optuna.samplers, _SAMPLERS[sampler.name])(**options)
-
-
-def _database_errors() -> tuple[type[Exception], ...]:
-    from sqlalchemy.exc import SQLAlchemyError
-
-    return (SQLAlchemyError,)
 
 
 def _optuna() -> Any:

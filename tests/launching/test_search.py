@@ -18,7 +18,7 @@ from framework.records.analysis.metric_names import direction
 from framework.records.metrics.summary import summarize
 from tests.launching.conftest import Run, cells, summary
 
-optuna = pytest.importorskip("optuna", minversion="4.0", reason="needs optuna: pip install '.[sweep]'")
+optuna = pytest.importorskip("optuna", minversion="5.0", reason="needs optuna: pip install '.[sweep]'")
 
 SEARCH = ("hydra/sweeper=search", "model.name=fine", "hydra.sweeper.n_trials=5")
 STORED = ("hydra.sweeper.storage=sqlite:///trials.db", "hydra.sweeper.study_name=mine")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -20,6 +21,7 @@ NAMES_OF_PATHS = ("path", "file", "folder")
 _TOKENIZER = ("tokenizer*", "*.jinja", "vocab.json", "merges.txt", "special_tokens_map.json", "added_tokens.json")
 _CONFIG = ("config.json", "generation_config.json")
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
+_HUB_BLOB = re.compile(r"/blobs/([0-9a-f]{64})$")
 _hashes: dict[str, tuple[tuple[int, ...], str]] = {}
 
 
@@ -63,7 +65,12 @@ def without_paths(config: Mapping[str, Any], inputs: Inputs) -> dict[str, Any]:
 
 
 def file_hash(path: str) -> str | None:
-    """SHA-256 of a file in hex, kept until its size or times change; None if it cannot be read."""
+    """SHA-256 of a file in hex, kept until its size or times change; None if it cannot be read.
+
+    In the hub's cache large files are named by it, so that gigabytes of weights need not be read twice.
+    """
+    if "/snapshots/" in path and (named := _HUB_BLOB.search(os.path.realpath(path))):
+        return named[1]
     try:
         status = os.stat(path)
         signature = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)

@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from framework.app.launching.folder import claim
 from framework.app.launching.resume_key import CELL_KEY, resume_key
-from framework.app.launching.sweep_file import Cell, Sweep, here, read_sweep
+from framework.app.launching.sweep_file import Cell, Sweep, here, live_sweep
 from framework.config.explain import is_unknown_key
 
 
@@ -65,7 +65,7 @@ class Setting:
             ValueError: the folder is another sweep's.
         """
         claim(self.sweep_folder)
-        return read_sweep(self.sweep_folder) or new_sweep(self.config)
+        return live_sweep(self.sweep_folder) or new_sweep(self.config)
 
     def add_jobs(self, sweep: Sweep, batch: Sequence[Sequence[str]], first_index: int) -> list[Job]:
         """A job, and a cell of `sweep`, for each list of overrides in `batch`."""

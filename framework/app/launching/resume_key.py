@@ -94,7 +94,8 @@ def check_unchanged(config: Mapping[str, Any], key: str) -> None:
 
 def what_changed(config: Mapping[str, Any], before: Inputs, after: Inputs) -> str:
     """Which sources or inputs changed while a cell ran, in words; "" if none did."""
-    roles = [role for role, about in before.items() if about["sha256"] not in (None, after[role]["sha256"])]
+    now = {role: about["sha256"] for role, about in after.items()}
+    roles = [role for role, about in before.items() if about["sha256"] not in (None, now.get(role))]
     changed = [f"{role}={before[role]['path']}" for role in roles] + [str(file) for file in changed_sources(config)]
     return f"{', '.join(changed)} changed while it ran, so that it is not certain what it ran" if changed else ""
 

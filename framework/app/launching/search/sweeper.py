@@ -23,7 +23,7 @@ from framework.app.launching.presets import freeze_presets
 from framework.app.launching.resume_key import NO_INFLUENCE, code_hashes
 from framework.app.launching.search.objective import check_measured, find_directions
 from framework.app.launching.search.study import distribution, failed, open_study, write_result
-from framework.app.launching.sweep_file import Cell, read_sweep
+from framework.app.launching.sweep_file import Cell, live_sweep
 from framework.config.explain import explain
 
 
@@ -114,7 +114,7 @@ class SearchSweeper(Sweeper):
             finally:
                 for trial in trials.values():  # whatever happened, none stays open in a storage
                     study.tell(trial, state=failed())
-        sweep = read_sweep(sweep.folder) or sweep
+        sweep = live_sweep(sweep.folder) or sweep
         sweep.problem = "; ".join(filter(None, (problem, write_result(study, directions, sweep.folder))))
         sweep.write()
 
@@ -128,7 +128,7 @@ class SearchSweeper(Sweeper):
                 continue
             own = list(filter_overrides(overrides))
             status, reason = settle(folder / str(number), {"overrides": own}, "", explain(config), "skipped")
-            sweep = read_sweep(folder)
+            sweep = live_sweep(folder)
             assert sweep is not None
             sweep.cells.append(Cell(folder=str(number), overrides=own, status=status, reason=reason))
             sweep.write()

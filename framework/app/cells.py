@@ -43,6 +43,8 @@ def run(overrides: Sequence[str] = (), *, folder: str | Path | None = None, show
         claim_run(where)
     except FolderTakenError as error:
         raise ValueError(str(error).replace("set hydra.run.dir to", "pass")) from error
+    except OSError as error:
+        raise ValueError(f"{where} cannot be made: {error.strerror}; pass another folder") from error
     try:
         with contextlib.nullcontext() if show else contextlib.redirect_stdout(io.StringIO()):
             run_cell(cfg, hydra_cell(cfg, hydra, where))

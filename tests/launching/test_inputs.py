@@ -138,6 +138,21 @@ def test_a_shipped_profile_counts_too() -> None:
     assert role == "cost_model/h200-qwen3_8b-bfloat16-tp1.json"
 
 
+def test_a_value_of_any_name_counts_if_it_is_a_file(folder: Path) -> None:
+    (folder / "weights.txt").write_text("1")
+    cell = {"scheduler": {"name": "edited", "table": [{"of": f"{folder}/weights.txt"}], "words": "and/or", "top": "/"}}
+    assert list(read_inputs(cell)) == ["scheduler.table.0.of"]
+    before = resume_key(cell)
+    (folder / "weights.txt").write_text("2")
+    assert resume_key(cell) != before
+
+
+def test_a_folder_that_is_too_large_is_not_hashed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("framework.app.launching.inputs._MAX_FILES", 3)
+    with pytest.raises(ValueError, match="holds more than 3 files"):
+        read_inputs({"workload": {"name": "trace", "path": str(folder)}})
+
+
 def test_a_missing_file_is_named(folder: Path) -> None:
     (folder / "trace.jsonl").unlink()
     with pytest.raises(ValueError, match=r"workload\.path=.*trace\.jsonl does not exist; paths count from"):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
 
 from framework.app.launching.arguments import expand
+from framework.app.launching.axes import read_axes, values
 from tests.launching.conftest import Run, cells, summary
 
 PLUGIN = '''
@@ -53,11 +56,17 @@ def test_texts_with_marks_and_mappings_arrive(sweep: Run, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("again", ["seed=5", "++seed=5", "seed=2,3"])
-def test_an_axis_that_is_given_twice_is_refused(sweep: Run, tmp_path: Path, again: str) -> None:
-    done = sweep("model.name=fine", "seed=0,1", again)
-    assert done.returncode == 2
-    assert f"seed is given 2 times (seed=0,1 and {again}): only one can hold" in done.stderr
-    assert not (tmp_path / "s").exists()
+def test_an_axis_that_is_given_twice_is_refused(again: str) -> None:
+    config = OmegaConf.create({"hydra": {"sweeper": {"params": {"seed": "range(9)", "scheduler": "a,b"}}}})
+    message = f"seed is given 2 times (seed=0,1 and {again}): only one can hold"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        read_axes(config, ["seed=0,1", again], None)
+    found = read_axes(config, ["seed=0,1", "model=a", "model=b"], None)
+    assert {key: values(override) for key, override in found.items()} == {
+        "seed": ["seed=0", "seed=1"],
+        "scheduler": ["scheduler=a", "scheduler=b"],
+        "model": ["model=b"],
+    }, "a study's axis is replaced, and no axis is lost"
 
 
 def test_an_axis_that_an_arm_sets_is_refused(sweep: Run) -> None:
@@ -84,4 +93,5 @@ def test_paths_are_full_in_a_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert parse(model).value() == f"{tmp_path}/org"
     assert tokenizer == "model.tokenizer=org/none", "a hub id"
     assert list(parse(profile).sweep_iterator()) == [f"{tmp_path}/b.jsonl"]
+    assert expand(["-m", "workload.path=", "model.path=null"]) == ["-m", "workload.path=choice('')", "model.path=null"]
     assert expand(typed) == typed, "as typed in a single run"

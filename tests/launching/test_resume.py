@@ -156,8 +156,8 @@ def test_the_key_is_that_of_configuration_and_code() -> None:
         assert key_of(elsewhere) == key_of({**CONFIG, "tracker": {"name": "files"}, "plugins": []})
     assert resume_key({**CONFIG, "record": {"timeline": True}}) != key, "a file that was asked for would be missing"
     assert resume_key({**CONFIG, "seed": 2}) != key
-    files = resume_key_module._sources(CONFIG)
-    assert {kind: [Path(file).stem for file in found] for kind, (found, _) in files.items() if kind != "framework"} == {
+    files = resume_key_module._plugin_sources(CONFIG)
+    assert {kind: [Path(file).stem for file in found] for kind, (_, found) in files.items()} == {
         "scheduler": ["chunked_prefill"],
         "graph": ["lazy"],
     }, "no other plugin's"

@@ -29,23 +29,21 @@ def best(folder: Path) -> list[dict[str, Any]]:
     return json.loads((folder / "search.json").read_text())["best"]
 
 
-@pytest.mark.parametrize(("metric", "wanted"), [("ttft_s/p99", min), ("output_tokens_per_s", max)])
-def test_the_best_is_what_is_better_by_the_metrics_name(sweep: Run, tmp_path: Path, metric: str, wanted: Any) -> None:
-    done = sweep(*SEARCH, f"objective=[{metric}]", "seed=range(9)", "hydra.sweeper.n_jobs=2")
+def test_the_best_is_what_is_better_by_the_metrics_name(sweep: Run, tmp_path: Path) -> None:
+    done = sweep(*SEARCH, "objective=[ttft_s/p99]", "seed=range(9)", "hydra.sweeper.n_jobs=2")
     assert done.returncode == 0, done.stderr
-    measured = [summary(path.parent)["metrics"][metric] for path in (tmp_path / "s").glob("*/summary.json")]
+    measured = [summary(path.parent)["metrics"]["ttft_s/p99"] for path in (tmp_path / "s").glob("*/summary.json")]
     assert len(measured) == 5
     assert len(set(measured)) > 1
     (found,) = best(tmp_path / "s")
-    assert found["metrics"] == {metric: wanted(measured)}
-    assert f"{metric}={wanted(measured):.6g}   seed=" in done.stdout
+    assert found["metrics"] == {"ttft_s/p99": min(measured)}
+    assert f"ttft_s/p99={min(measured):.6g}   seed=" in done.stdout
     assert "alembic" not in done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("names", [BOTH, BOTH[::-1]])
-def test_the_order_of_two_objectives_changes_nothing(sweep: Run, tmp_path: Path, names: tuple[str, ...]) -> None:
+def test_a_trade_off_knows_both_directions_in_any_order(sweep: Run, tmp_path: Path) -> None:
     # In fake_sweep.py the highest seed is the best in both.
-    done = sweep("hydra/sweeper=pareto", *SEARCH[1:], f"objective=[{','.join(names)}]", "seed=range(9)")
+    done = sweep("hydra/sweeper=pareto", *SEARCH[1:], "objective=[ttft_s/p99,output_tokens_per_s]", "seed=range(9)")
     assert done.returncode == 0, done.stderr
     seeds = [summary(path.parent)["requested"]["seed"] for path in (tmp_path / "s").glob("*/summary.json")]
     assert {one["parameters"]["seed"] for one in best(tmp_path / "s")} == {max(seeds)}
@@ -115,6 +113,7 @@ def test_a_stored_search_goes_on_and_takes_no_other(sweep: Run, tmp_path: Path) 
     assert done.returncode == 2
     assert "fixed.workload.name was chat, is synthetic" in done.stderr
     assert trials(tmp_path) == before, "and none is left running"
+    assert not (tmp_path / "other").exists()
 
 
 ASKED = {"objective": {"ttft_s/p99": "minimize"}, "axes": {"seed": "seed=0,1"}, "fixed": {"model": {"name": "tiny"}}}

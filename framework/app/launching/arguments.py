@@ -59,14 +59,16 @@ def _full_paths(text: str) -> str:
         return text
     override = OverridesParser.create().parse_override(text)
     values = list(override.sweep_iterator()) if override.is_choice_sweep() else [override.value()]
-    paths = [Path(value.text if isinstance(value, QuotedString) else str(value)).expanduser() for value in values]
-    if not any(path.exists() and not path.is_absolute() for path in paths):
+    full = [_full_path(value.text if isinstance(value, QuotedString) else value) for value in values]
+    if not any(full) or text.partition("=")[2].startswith("shuffle("):
         return text
-    full = [
-        quote(str(path.absolute())) if path.exists() else quote(value)
-        for path, value in zip(paths, values, strict=True)
-    ]
-    return f"{key}={','.join(full)}"
+    return f"{key}={','.join(quote(path or value) for path, value in zip(full, values, strict=True))}"
+
+
+def _full_path(value: object) -> str | None:
+    """Of a relative path that leads to something; None for anything else."""
+    path = Path(value).expanduser() if isinstance(value, str) and value else None
+    return str(path.absolute()) if path is not None and path.exists() and not path.is_absolute() else None
 
 
 def _late(arguments: list[str]) -> list[str]:

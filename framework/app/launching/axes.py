@@ -17,7 +17,7 @@ NULL = "${null}"
 """Stands for null in `choice(...)`, which Hydra refuses there."""
 
 
-def read_axes(config: DictConfig, arguments: Sequence[str], loader: ConfigLoader) -> dict[str, Override]:
+def read_axes(config: DictConfig, arguments: Sequence[str], loader: ConfigLoader | None) -> dict[str, Override]:
     """Every override of the sweep by its key: those of `hydra.sweeper.params`, then those of the command line, which
     replace them.
 

@@ -53,9 +53,19 @@ def config_key(config: Mapping[str, Any]) -> str:
 
 def code_hashes(config: Mapping[str, Any]) -> dict[str, str]:
     """`framework` and each kind of plugin -> hash of its sources as they are now."""
+    return {"framework": framework_hash(), **plugin_hashes(config)}
+
+
+def framework_hash() -> str:
+    """Hash of the framework's sources as they are now."""
+    return files_hash((_name(file), file) for file in _framework_files())
+
+
+def plugin_hashes(config: Mapping[str, Any]) -> dict[str, str]:
+    """Each kind of plugin -> hash of the sources of the one that is chosen, as they are now."""
     return {
-        role: files_hash((_name(file), file) for file in files) if files else fallback
-        for role, (files, fallback) in _sources(config).items()
+        kind: files_hash((_name(file), file) for file in files) if files else name
+        for kind, (name, files) in _plugin_sources(config).items()
     }
 
 
@@ -70,7 +80,7 @@ def note_imported() -> None:
 
 def changed_sources(config: Mapping[str, Any]) -> list[str]:
     """Files among the sources of a cell that are not as they were when this process imported its plugins."""
-    files = [file for files, _ in _sources(config).values() for file in files]
+    files = _framework_files() + [file for _, files in _plugin_sources(config).values() for file in files]
     gone = [file for file in _imported.keys() - files if file.startswith(_FRAMEWORK)]
     return [file for file in files if file_hash(file) != _imported.get(file, file_hash(file))] + gone
 
@@ -100,14 +110,14 @@ def what_changed(config: Mapping[str, Any], before: Inputs, after: Inputs) -> st
     return f"{', '.join(changed)} changed while it ran, so that it is not certain what it ran" if changed else ""
 
 
-def _sources(config: Mapping[str, Any]) -> dict[str, tuple[list[str], str]]:
-    """Role -> its files, or a hash that stands for them."""
-    sources = {"framework": (_framework_files(), "")}
+def _plugin_sources(config: Mapping[str, Any]) -> dict[str, tuple[str, list[str]]]:
+    """Kind -> name and files of the chosen plugin."""
+    sources = {}
     for kind, registry in REGISTRIES.items():
         chosen = config.get(kind)
         name = chosen.get("name") if isinstance(chosen, Mapping) else None
         if kind not in NO_INFLUENCE and name in registry.names():
-            sources[kind] = _files_of_choice(registry, name)
+            sources[kind] = str(name), _files_of_choice(registry, name)
     return sources
 
 
@@ -117,11 +127,12 @@ def _framework_files() -> list[str]:
     )
 
 
-def _files_of_choice(registry: Registry, name: str) -> tuple[list[str], str]:
+def _files_of_choice(registry: Registry, name: str) -> list[str]:
     cls = registry.entry(name).cls
-    if cls is None:  # chosen when the engine is built, so that any of them may matter
-        return sorted({file for entry in registry.entries() if entry.cls for file in _plugin_files(entry.cls)}), ""
-    return _plugin_files(cls), name
+    if cls is not None:
+        return _plugin_files(cls)
+    # chosen when the engine is built, so that any of them may matter
+    return sorted({file for entry in registry.entries() if entry.cls for file in _plugin_files(entry.cls)})
 
 
 def _plugin_files(cls: type) -> list[str]:

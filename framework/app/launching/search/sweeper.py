@@ -20,7 +20,7 @@ from framework.app.launching.folder import claim
 from framework.app.launching.inputs import check_inputs, read_inputs, without_paths
 from framework.app.launching.jobs import compose_cell, key_override, new_sweep
 from framework.app.launching.presets import freeze_presets
-from framework.app.launching.resume_key import NO_INFLUENCE, code_hashes
+from framework.app.launching.resume_key import NO_INFLUENCE, framework_hash, plugin_hashes
 from framework.app.launching.search.objective import check_measured, find_directions
 from framework.app.launching.search.study import distribution, failed, open_study, write_result
 from framework.app.launching.sweep_file import Cell, live_sweep
@@ -85,9 +85,9 @@ class SearchSweeper(Sweeper):
             "fixed": {key: value for key, value in first.items() if key not in NO_INFLUENCE},
             **begun,
         }
+        study = open_study(asked, self.sampler, self.storage, self.study_name)
         sweep = new_sweep(self.config)
         claim(sweep.folder)
-        study = open_study(asked, self.sampler, self.storage, self.study_name)
         OmegaConf.save(self.config, sweep.folder / "multirun.yaml")
         sweep.write()
         keys = {key: str(axes[key].get_key_element()) for key in space}
@@ -154,9 +154,9 @@ class SearchSweeper(Sweeper):
 
 def content_hashes(cells: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, list[str]]]:
     """`sources` and `inputs` of these cells by their roles, each with the hashes that it has in any of them."""
-    found: dict[str, dict[str, set[str]]] = {"sources": {}, "inputs": {}}
+    found: dict[str, dict[str, set[str]]] = {"sources": {"framework": {framework_hash()}}, "inputs": {}}
     for config in cells:
-        for role, code in code_hashes(config).items():
+        for role, code in plugin_hashes(config).items():
             found["sources"].setdefault(role, set()).add(code)
         for role, about in read_inputs(config).items():
             found["inputs"].setdefault(role, set()).add(str(about["sha256"]))

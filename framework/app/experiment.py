@@ -21,8 +21,8 @@ from framework.interfaces.errors import IncompatibleError
 from framework.registry import TRACKERS, WORKLOADS
 
 if TYPE_CHECKING:  # run.py must reach composition errors without waiting for these
-    from framework.interfaces.observer import Observer
     from framework.app.launching.inputs import Inputs
+    from framework.interfaces.observer import Observer
     from framework.interfaces.records import RequestRecord
     from framework.interfaces.workload import Workload
     from framework.records.record import Record, Status

@@ -1,6 +1,7 @@
-"""The launchers and the sweeper of this project, in the one namespace where Hydra looks for such plugins."""
+"""The launchers and sweepers of this project, in the one namespace where Hydra looks for such plugins."""
 
 from framework.app.launching import grid, in_process, process
+from framework.app.launching.search import sweeper
 from framework.app.launching.settings import store_settings
 
 store_settings()
@@ -8,6 +9,10 @@ store_settings()
 
 class GridSweeper(grid.GridSweeper):
     """`hydra/sweeper=grid`"""
+
+
+class SearchSweeper(sweeper.SearchSweeper):
+    """`hydra/sweeper=search`"""
 
 
 class ProcessLauncher(process.ProcessLauncher):

@@ -55,6 +55,13 @@ def test_run_without_a_folder_writes_where_run_py_would(tmp_path: Path, monkeypa
     assert read_record(summary.parent).status == "completed"
 
 
+def test_run_writes_over_no_record(tmp_path: Path) -> None:
+    before = framework.run(SMALL, folder=tmp_path)
+    with pytest.raises(ValueError, match="holds the record of another run; pass a new folder"):
+        framework.run([*SMALL, "seed=7"], folder=tmp_path)
+    assert read_record(tmp_path).requested == before.requested
+
+
 def test_run_refuses_what_does_not_compose(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="chunked_prefill"):
         framework.run(["scheduler=mlqf"], folder=tmp_path)

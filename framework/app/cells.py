@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from framework.app.experiment import hydra_cell, run_cell
+from framework.app.launching.folder import FolderTakenError, claim_run, release
 from framework.config.compose import compose_with_hydra
 from framework.config.quote import quote
 
@@ -31,15 +32,24 @@ def run(overrides: Sequence[str] = (), *, folder: str | Path | None = None, show
         show: print what `run.py` would print; warnings and errors appear either way.
 
     Raises:
-        ValueError: the configuration does not compose, or the record cannot be written. A cell that fails while it
-            runs raises nothing: see `status`, `reason` and `traceback` of its record.
+        ValueError: the configuration does not compose, `folder` holds a record, or none can be written there. A cell
+            that fails while it runs raises nothing: see `status`, `reason` and `traceback` of its record.
     """
     from framework.records.record import read_record
 
     cfg, hydra = compose_with_hydra(overrides)
     where = Path(hydra.run.dir if folder is None else folder).absolute()
-    with contextlib.nullcontext() if show else contextlib.redirect_stdout(io.StringIO()):
-        run_cell(cfg, hydra_cell(cfg, hydra, where))
+    try:
+        claim_run(where)
+    except FolderTakenError as error:
+        raise ValueError(str(error).replace("set hydra.run.dir to", "pass")) from error
+    except OSError as error:
+        raise ValueError(f"{where} cannot be made: {error.strerror}; pass another folder") from error
+    try:
+        with contextlib.nullcontext() if show else contextlib.redirect_stdout(io.StringIO()):
+            run_cell(cfg, hydra_cell(cfg, hydra, where))
+    finally:
+        release(where)
     return read_record(where)
 
 

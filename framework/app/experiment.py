@@ -21,6 +21,7 @@ from framework.interfaces.errors import IncompatibleError
 from framework.registry import TRACKERS, WORKLOADS
 
 if TYPE_CHECKING:  # run.py must reach composition errors without waiting for these
+    from framework.app.launching.inputs import Inputs
     from framework.interfaces.observer import Observer
     from framework.interfaces.records import RequestRecord
     from framework.interfaces.workload import Workload
@@ -38,16 +39,18 @@ def run_cell(cfg: DictConfig, cell: CellInfo | None = None) -> Status:
         KeyboardInterrupt: after Ctrl-C or SIGTERM, with the record written as `interrupted`; a second one kills the
             process.
     """
-    from framework.app.launching.resume_key import resume_key
+    from framework.app.launching.inputs import read_inputs
+    from framework.app.launching.resume_key import check_unchanged, code_hashes, resume_key
     from framework.records.environment import environment
     from framework.records.record import Record, RecordWriter
     from framework.records.tracking.base import publish
 
     cell = cell or hydra_cell(cfg)
+    inputs = read_inputs(cell.config)
     record = Record(
         status="completed",
         cell_id=cell.cell_id,
-        resume_key=resume_key(cell.config),
+        resume_key=resume_key(cell.config, inputs),
         requested=cell.config,
         environment=environment(),
     )
@@ -58,6 +61,7 @@ def run_cell(cfg: DictConfig, cell: CellInfo | None = None) -> Status:
             timeline_max_events = cfg.record.timeline_max_events if cfg.record.timeline else 0
             writer = RecordWriter(cell.folder, timeline_max_events=timeline_max_events)
             try:
+                check_unchanged(cell.config, record.resume_key)
                 check(cfg)
                 workload = WORKLOADS.build(cfg.workload)  # a missing file is known before anything is started
                 tracker = TRACKERS.build(cfg.tracker)
@@ -77,16 +81,36 @@ def run_cell(cfg: DictConfig, cell: CellInfo | None = None) -> Status:
                 record.status, record.reason = "failed", _one_line(error)
                 refused = isinstance(error, ValueError) and not cell.group
                 record.traceback = traceback.format_exc()
-            if tracker is None:
-                writer.write(record)
-            else:
-                publish(record, writer, tracker)
+            record.effective["inputs"] = inputs
+            record.environment["code"] = code_hashes(cell.config)
+            _check_certain(record, inputs)
+            try:
+                if tracker is None:
+                    writer.write(record)
+                else:
+                    publish(record, writer, tracker)
+            except ValueError as error:  # no room for its tables, perhaps
+                writer.write_failure(record, str(error))
         except ValueError as error:  # the record itself cannot be written
             record.status, record.reason = "failed", str(error)
         _report(record, cell.folder, "error" if refused else record.status)
     if record.status == "interrupted":
         raise KeyboardInterrupt
     return record.status
+
+
+def _check_certain(record: Record, inputs: Inputs) -> None:
+    """Say of a completed cell if its sources or inputs changed while it ran; `resume` will then run it again."""
+    from framework.app.launching.inputs import read_inputs
+    from framework.app.launching.resume_key import resume_key, what_changed
+
+    if record.status != "completed":
+        return
+    after = read_inputs(record.requested)
+    if changed := what_changed(record.requested, inputs, after):
+        record.reason, record.resume_key = "; ".join(filter(None, (record.reason, changed))), ""
+    elif after != inputs:  # what was downloaded
+        record.effective["inputs"], record.resume_key = after, resume_key(record.requested, after)
 
 
 def hydra_cell(cfg: DictConfig, hydra: Any = None, folder: Path | None = None) -> CellInfo:

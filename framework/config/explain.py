@@ -12,8 +12,8 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from framework.registry import discovery
 
-IN_EXTRA = ("optuna", "ray", "submitit_local", "submitit_slurm")
-"""Launchers and sweepers of Hydra's own, which come with the extra `sweep`."""
+IN_EXTRA = ("ray", "submitit_local", "submitit_slurm")
+"""Launchers of Hydra's own, which come with the extra `sweep`."""
 
 
 def explain(error: BaseException) -> str:

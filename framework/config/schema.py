@@ -206,7 +206,7 @@ class Config:
     serving: ServingConfig = field(default_factory=ServingConfig)
     seed: int = 0
     objective: list[str] = field(default_factory=list)
-    """Metrics that a search (hydra/sweeper=optuna) optimises, one or several: [output_tokens_per_s, ttft_s/p99]."""
+    """Metrics that a search (hydra/sweeper=search) optimises, one or several: [output_tokens_per_s, ttft_s/p99]."""
     study: StudyConfig = field(default_factory=StudyConfig)
     plugins: list[str] = field(default_factory=list)
     """Files, folders and modules with further plugins; on the command line only."""

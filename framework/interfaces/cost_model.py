@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from framework.interfaces.graph import GraphScope
 
@@ -129,6 +131,12 @@ class CostModel(ABC):
 
     def __init__(self, deployment: Deployment) -> None:
         self.deployment = deployment
+
+    @classmethod
+    def reads(cls, config: Mapping[str, Any]) -> Sequence[Path]:
+        """Files that it reads in the cell `config` beside those that its parameters name: their content is part of what
+        the cell is. Any kind of plugin may have this method."""
+        return ()
 
     @abstractmethod
     def cost(self, step: StepShape) -> StepCost:

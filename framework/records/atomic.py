@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+MIN_FREE_BYTES = 1 << 20
 
 
 @contextmanager
@@ -29,3 +32,9 @@ def write_text(path: Path, text: str) -> None:
     """Write `text` in UTF-8, atomically."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def full_disk(folder: Path) -> str:
+    """In words that the disk of `folder`, which exists, has no room for a record; "" if it has."""
+    free = shutil.disk_usage(folder).free
+    return f"the disk of {folder} is full ({free} bytes are free); make room" if free < MIN_FREE_BYTES else ""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from framework.interfaces.records import RequestRecord, StepRecord
-from framework.records.atomic import write_text
+from framework.records.atomic import full_disk, write_text
 from framework.records.metrics.recorder import OutputRecord
 from framework.records.metrics.summary import Metrics
 from framework.records.plain import plain
@@ -90,6 +90,8 @@ class RecordWriter:
             raise ValueError(
                 f"output folder {self.folder} cannot be written: {error.strerror}; set hydra.run.dir to one that can"
             ) from error
+        if full := full_disk(self.folder):  # known before the run, not after it
+            raise ValueError(full)
 
     def write(self, record: Record) -> None:
         """Write every file of `record`; `summary.json` comes last, so that where it exists the rest is complete.
@@ -111,6 +113,18 @@ class RecordWriter:
         except OSError as error:
             raise ValueError(f"record in {self.folder} cannot be written: {error}") from error
         self.write_summary(record)
+
+    def write_failure(self, record: Record, reason: str) -> None:
+        """Say in a summary alone that the whole of `record` could not be written, and why.
+
+        Raises:
+            ValueError: there is no room for that either.
+        """
+        for name in (REQUESTS, STEPS, OUTPUTS, TIMELINE):
+            (self.folder / name).unlink(missing_ok=True)
+        record.status, record.reason = "failed", reason
+        record.requests, record.steps, record.outputs = [], [], None
+        self.write(record)
 
     def write_summary(self, record: Record) -> None:
         """Write `summary.json` alone, again when a tracker added to it.

@@ -10,7 +10,8 @@ import typing
 from dataclasses import dataclass
 from typing import Any, Literal, Optional, Union, get_args, get_origin
 
-from omegaconf import MISSING
+from omegaconf import MISSING, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 _PRIMITIVES = (int, float, str, bool)
 _ALLOWED = "int, float, str, bool, an Enum, Literal[...], and Optional, list[...] or dict[..., ...] of these"
@@ -32,9 +33,16 @@ class Parameter:
     def type_name(self) -> str:
         return type_name(self.annotation)
 
+    @property
+    def is_mapping(self) -> bool:
+        """Whether its value is a dict, or one or None."""
+        return dict in (get_origin(self.annotation), *map(get_origin, get_args(self.annotation)))
+
     def field(self) -> tuple[str, Any, Any]:
         """The dataclass field that OmegaConf checks values against."""
         portable = config_type(self.annotation)
+        if self.default is None and self.is_mapping:  # which OmegaConf cannot merge into; `wrong_choice` checks it
+            portable = Any
         if isinstance(self.default, (list, dict)):
             return self.name, portable, dataclasses.field(default_factory=lambda: self.default)
         return self.name, portable, dataclasses.field(default=self.default)
@@ -87,12 +95,19 @@ def config_type(annotation: Any) -> Any:
 
 
 def wrong_choice(annotation: Any, value: Any) -> str | None:
-    """Which part of `value` is not among the choices of a Literal in `annotation`, with the choices; None when fine."""
+    """Which part of `value` is not among the choices of a Literal in `annotation`, with the choices, or is not what a
+    dict may hold; None when fine."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Literal:
         return None if value in arguments else f"{value!r} is not one of {', '.join(map(str, arguments))}"
     if value is None or not arguments:
         return None
+    if origin is dict:
+        typed = dataclasses.make_dataclass("Typed", [("value", config_type(annotation), MISSING)])
+        try:
+            OmegaConf.merge(OmegaConf.structured(typed), {"value": value})
+        except OmegaConfBaseException as error:
+            return f"must be {type_name(annotation)}: {str(error).splitlines()[0]}"
     if origin in (Union, types.UnionType):
         return wrong_choice(next(a for a in arguments if a is not type(None)), value)
     inside = value.values() if origin is dict else value

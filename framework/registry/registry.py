@@ -157,6 +157,9 @@ class Registry:
         title = f"{cls.__name__ if cls else name.title()}Config"
         try:
             node = OmegaConf.structured(dataclasses.make_dataclass(title, fields))
+            for parameter in parameters:
+                if parameter.is_mapping and parameter.default is not None and not parameter.required:
+                    node[parameter.name]._set_flag("struct", False)  # its keys are values: any may be added
         except OmegaConfBaseException as error:  # a default that its own annotation refuses
             raise TypeError(f"{where}: {' '.join(str(error).split())}") from error
         ConfigStore.instance().store(group=self.kind, name=name, node=node, provider=where)

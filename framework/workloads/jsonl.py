@@ -10,6 +10,7 @@ from framework.interfaces.sampling_params import SamplingParams
 from framework.interfaces.workload import TimedRequest, Workload, WorkloadContext
 from framework.registry import WORKLOADS
 from framework.workloads.jsonl_line import request_from_line
+from framework.workloads.text_file import open_text
 
 
 @WORKLOADS.register("jsonl")
@@ -34,7 +35,7 @@ class Jsonl(Workload):
     ) -> None:
         """
         Args:
-            path: the file.
+            path: the file; one whose name ends in .gz, .zst or .bz2 is unpacked.
             num_requests: read this many lines at most; None for all.
             max_tokens: for lines that do not say.
             temperature: for lines that do not say; 0 for greedy.
@@ -54,12 +55,8 @@ class Jsonl(Workload):
         SamplingParams(max_tokens=max_tokens, temperature=temperature)  # raises here, once, not for every line
 
     def requests(self, context: WorkloadContext) -> Iterator[TimedRequest]:
-        try:
-            text = self.path.read_text(encoding="utf-8")
-        except OSError as error:
-            raise ValueError(f"workload.path={self.path} cannot be read: {error.strerror}; pass a file") from error
-        except UnicodeDecodeError as error:
-            raise ValueError(f"workload.path={self.path} is not UTF-8 at byte {error.start}; convert it") from error
+        with open_text(self.path) as file:
+            text = file.read()
         # Not splitlines(): JSON strings may hold U+2028 and the like, which end a line only for str.splitlines.
         lines = ((number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip())
         parsed = [

@@ -84,7 +84,7 @@ class SDPA(AttentionBackend):
     cache of e4m3 (8 bits) holds numbers up to 448, which larger ones become.
 
     On a CPU each chunk attends alone. On a GPU chunks are cut into pieces, and pieces of similar shape attend together,
-    all of them with a mask and PyTorch's memory-efficient kernel. That goes over a context from its start in tiles of one
+    all of them with a mask and PyTorch's memory-efficient kernel. It goes over a context from its start in tiles of one
     size, so a token's result does not depend on its batch.
     """
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from framework.interfaces.cost_model import CostModel, Deployment, StepCost, StepShape
 from framework.registry import COST_MODELS
@@ -28,6 +30,13 @@ class Profiled(CostModel):
         self.profile = StepProfile.read(Path(path).expanduser() if path is not None else _shipped(deployment))
         self.profile.check(deployment, path or "the shipped profile")
         self._path = path
+
+    @classmethod
+    def reads(cls, config: Mapping[str, Any]) -> Sequence[Path]:
+        if config["cost_model"].get("path") is not None or config["executor"]["name"] != "simulated":
+            return ()
+        name = profile_name(config["executor"]["hardware"], config["model"]["name"], "*", config["executor"]["tp"])
+        return sorted(_SHIPPED.glob(name))
 
     def cost(self, step: StepShape) -> StepCost:
         cost = self.profile.cost(step)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import json
+import os
 import signal
 import sys
 import types
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -76,6 +81,24 @@ def test_a_folder_that_cannot_be_written_fails_before_the_model_is_loaded(
     (tmp_path / "cell").write_text("a file where the folder should be")
     assert run_with(raising(AssertionError("must not be built"))) == "failed"
     assert f"{tmp_path / 'cell'} cannot be written" in capsys.readouterr().err
+
+
+def test_a_disk_without_room_for_the_tables_is_named_in_the_summary(
+    run_with: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    monkeypatch.setattr("framework.records.record.write_rows", Mock(side_effect=[full, None, None]))
+    assert run_with(raising(IncompatibleError("any"))) == "failed"
+    summary = json.loads((tmp_path / "cell" / "summary.json").read_text())
+    assert (summary["status"], "No space left on device" in summary["reason"]) == ("failed", True)
+
+
+def test_a_full_disk_is_known_before_the_model_is_loaded(
+    run_with: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=4096))
+    assert run_with(raising(AssertionError("must not be built"))) == "failed"
+    assert f"the disk of {tmp_path / 'cell'} is full (4096 bytes are free); make room" in capsys.readouterr().err
 
 
 def test_a_configuration_changed_after_composition_is_checked_again(tmp_path: Path) -> None:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 from framework.app.cli import run as cli
 from framework.app.experiment import hydra_cell, interruptible
 from framework.app.launching import process
 from framework.app.launching.resume_key import resume_key
+from framework.records import atomic, tables
 from framework.records.record import Record, RecordWriter
 
 
@@ -29,7 +32,11 @@ def run_cell(cfg):
         except KeyboardInterrupt:
             record.status, record.reason = "interrupted", "Ctrl-C"
         record.metrics = {"output_tokens_per_s": 100.0 + cfg.seed, "ttft_s/p99": 1.0 / (1 + cfg.seed)}
-        RecordWriter(cell.folder).write(record)
+        try:
+            RecordWriter(cell.folder).write(record)
+        except ValueError as error:
+            print(f"failed: {error}")
+            return "failed"
     note["to"] = time.monotonic()
     (cell.folder / "note.json").write_text(json.dumps(note))
     if cfg.model.name == "crash_late":
@@ -40,6 +47,8 @@ def run_cell(cfg):
 
 
 def _behave(name: str, folder: Path) -> str | None:
+    if name == "fills":
+        Path("full").touch()
     if name == "exit":
         os._exit(7)
     if name == "segfault":
@@ -62,7 +71,19 @@ def _behave(name: str, folder: Path) -> str | None:
     return "skipped" if name == "skipped" else None
 
 
+@contextmanager
+def replacing(path: Path):
+    """Atomic writes on a disk without room, once a cell has filled it."""
+    if Path("full").exists():
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+    with really_replacing(path) as temporary:
+        yield temporary
+
+
+really_replacing = atomic.replacing
+
 if __name__ == "__main__":
+    atomic.replacing = tables.replacing = replacing
     cli.run_cell = run_cell
     process.GRACE_S = 1.0
     sys.exit(cli.main(sys.argv[1:]))

@@ -5,16 +5,15 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
-from unittest.mock import Mock
 
 import pytest
-from omegaconf import OmegaConf
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from rich.console import Console
 
 from framework.app.launching.arguments import expand
+from framework.app.launching.axes import values
 from framework.app.launching.ending import objectives
 from framework.app.launching.gpus import Leases, gpus_wanted, visible_gpus
-from framework.app.launching.jobs import Setting
 from framework.app.launching.live import SweepTable
 from framework.app.launching.order import run_order
 from framework.app.launching.sweep_file import Cell, Sweep, read_sweep
@@ -29,19 +28,6 @@ def test_leases_are_exclusive_and_come_back() -> None:
     assert leases.take(1) == ["0"]
     assert leases.take(0) == [], "a cell without a GPU may run beside"
     assert leases.take(0) is None, "one at a time"
-
-
-@pytest.mark.parametrize("direction", ["maximize", ["maximize", "minimize"]])
-def test_a_search_without_its_objectives_runs_no_cell(direction: object, tmp_path: Path) -> None:
-    hydra = {"sweeper": {"direction": direction}, "sweep": {"dir": str(tmp_path / "s")}}
-    config = OmegaConf.create({"hydra": hydra, "objective": []})
-    with pytest.raises(ValueError, match=r"objective=\[\]: this search has [12] direction.*name as many metrics"):
-        Setting(Mock(), Mock(), config).open_sweep()
-    assert not (tmp_path / "s").exists()
-    config.objective = ["output_tokens_per_s", "ttft/p99"]
-    with pytest.raises(ValueError, match=r"objective=\[ttft/p99\]: .*did you mean ttft_s/p99"):
-        Setting(Mock(), Mock(), config).open_sweep()
-    assert not (tmp_path / "s").exists()
 
 
 @pytest.mark.parametrize("choice", ["hydra/sweeper=search", "experiment=search_tradeoff"])
@@ -85,8 +71,7 @@ def test_objectives_come_from_the_record(tmp_path: Path) -> None:
     metrics = {"output_tokens_per_s": 5, "ttft_s/p99": 0.25, "goodput_requests_per_s": None}
     write = (tmp_path / "summary.json").write_text
     write(json.dumps({"status": "completed", "reason": "", "metrics": metrics}))
-    assert objectives(tmp_path, []) is None
-    assert objectives(tmp_path, ["ttft_s/p99"]) == 0.25
+    assert objectives(tmp_path, ["ttft_s/p99"]) == [0.25]
     assert objectives(tmp_path, ["output_tokens_per_s", "ttft_s/p99"]) == [5.0, 0.25]
     with pytest.raises(ValueError, match=r"no such metric; there are goodput_requests_per_s, output_tok"):
         objectives(tmp_path, ["throughput"])
@@ -99,9 +84,16 @@ def test_objectives_come_from_the_record(tmp_path: Path) -> None:
 
 def test_the_words_that_stand_for_overrides() -> None:
     assert expand(["seed=1", "scheduler.limit=3"]) == ["seed=1", "scheduler.limit=3"]
-    late = "+hydra.sweeper.params={scheduler.limit:'3,4',workload.path:'\\'a b\\''}"
-    arguments = ["-m", "scheduler=a,b", "scheduler.limit=3,4", "workload.path='a b'"]
-    assert expand(arguments) == ["-m", "scheduler=a,b", late]
+    arguments = ["-m", "scheduler=a,b", "scheduler.limit=3,4", "seed=1", "workload.path='a b'", "executor.x={a:1}"]
+    late = ["workload.path=choice('a b')", "executor.x=choice({a:1})"]
+    assert expand(arguments) == [*arguments[:4], *late]
+    assert expand(["-m", "scheduler.x=null", "scheduler.y="]) == [
+        "-m",
+        "scheduler.x=choice(${null})",
+        "scheduler.y=choice('')",
+    ]
+    assert values(OverridesParser.create().parse_override("scheduler.x=choice(${null})")) == ["scheduler.x=null"]
+    assert expand([*arguments[:4], *late]) == [*arguments[:4], *late], "as sweep.json has them"
     with pytest.raises(ValueError, match="smoke=true runs a small form of experiment=NAME"):
         expand(["smoke=true"])
     with pytest.raises(ValueError, match=r"experiment=nothing does not exist; choose from .*smoke"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -43,6 +44,19 @@ def test_each_ending_is_recorded_and_the_sweep_goes_on(sweep: Run, tmp_path: Pat
     assert (tmp_path / "s" / "7" / "cell.log").read_text() == "hello from the cell\nand its errors\n"
     pids = {json.loads(note.read_text())["pid"] for note in (tmp_path / "s").rglob("note.json")}
     assert len(pids) == 4, "a process each"
+
+
+def test_a_full_disk_is_named_and_the_summary_is_finished(sweep: Run, tmp_path: Path) -> None:
+    done = sweep("model.name=fine,fills,loud", "hydra.launcher.order=given")
+    assert done.returncode == 1
+    assert "3 cells: 1 completed, 2 failed" in done.stdout
+    assert done.stderr.count("no record could be written: record in") == 2, done.stderr
+    assert f"sweep.json cannot be written: {os.strerror(errno.ENOSPC)}" in done.stderr
+    assert "None" not in done.stderr
+    (tmp_path / "full").unlink()
+    done = sweep("resume=s", "model.name=fine,loud")
+    assert done.returncode == 0, done.stderr
+    assert "2 completed (1 of them earlier)" in done.stdout
 
 
 def test_skipped_cells_alone_are_no_success(sweep: Run, tmp_path: Path) -> None:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from framework.app.launching import resume_key as resume_key_module
+from framework.app.launching.arguments import expand
 from framework.app.launching.folder import claim
 from framework.app.launching.resume import Earlier
 from framework.app.launching.resume_key import config_key, resume_key
+from framework.app.launching.sweep_file import Sweep, here, read_sweep
 from framework.records.analysis.cells import find
 from framework.records.record import Record, RecordWriter, Status
-from framework.registry import GRAPHS, SCHEDULERS
 from framework.registry.discovery import discover
 from tests.launching.conftest import COMMAND, ROOT, Run, cells, summary
 
@@ -75,6 +78,57 @@ def refusal(command: list[str], folder: Path) -> str:
     return done.stderr
 
 
+def run_alone(folder: Path, *overrides: str) -> subprocess.Popen[str]:
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [*COMMAND[:-1], "model.name=fine", *overrides]
+    return subprocess.Popen(command, cwd=folder, env=env, stderr=subprocess.PIPE, text=True)
+
+
+def test_a_single_run_writes_over_nothing(tmp_path: Path) -> None:
+    first = [run_alone(tmp_path, "hydra.run.dir=r", "model.name=slow", f"seed={seed}") for seed in (1, 2)]
+    errors = [process.communicate(timeout=100)[1] for process in first]
+    assert sorted(process.returncode for process in first) == [0, 2], errors
+    assert "r: another run writes there now" in "".join(errors) or "r holds the record of" in "".join(errors)
+    before = {path: path.read_bytes() for path in sorted(tmp_path.rglob("*")) if path.is_file()}
+    (tmp_path / "s" / "0").mkdir(parents=True)
+    (tmp_path / "s" / "sweep.json").write_text("{}")
+    for folder, message in (("r", "r holds the record of another run"), ("s/0", "s/0 belongs to the sweep in")):
+        again = run_alone(tmp_path, f"hydra.run.dir={folder}")
+        assert message in again.communicate(timeout=100)[1]
+        assert again.returncode == 2
+    assert {path: path.read_bytes() for path in before} == before, "Hydra's own files neither"
+    assert list((tmp_path / "s" / "0").iterdir()) == []
+
+
+@pytest.mark.parametrize("place", ["..", "../..", ".", "", "0/../../x", "/ABSOLUTE", "link"])
+def test_a_sweep_file_that_leads_elsewhere_is_refused(tmp_path: Path, place: str) -> None:
+    folder = tmp_path / "s"
+    folder.mkdir()
+    (folder / "link").symlink_to(tmp_path)
+    place = place.replace("/ABSOLUTE", str(tmp_path))
+    cell = {"folder": place, "overrides": ["seed=1"]}
+    (folder / "sweep.json").write_text(json.dumps({"study": "", "launcher": "", "arguments": [], "cells": [cell]}))
+    for read in (read_sweep, Earlier):
+        with pytest.raises(ValueError, match=r"which is not below .*nothing was written"):
+            read(folder)
+
+
+def test_a_sweep_that_came_from_elsewhere_shows_what_it_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "s"
+    folder.mkdir()
+    sweep = Sweep(folder=folder, arguments=["plugins=['/theirs/it is.py']", "seed=0,1"], made_at=here(folder))
+    sweep.write()
+    assert "seed=0,1" in expand(["-m", f"resume={folder}"])
+    assert capsys.readouterr().err == ""
+    folder.rename(tmp_path / "t")
+    expand(["-m", f"resume={tmp_path / 't'}"])
+    said = capsys.readouterr().err
+    assert f"t was made by {sweep.made_at}, and what it says is run as a program is: run.py " in said
+    assert "/theirs/it is.py" in said
+
+
 def test_sweeps_that_start_together_have_folders_of_their_own(tmp_path: Path) -> None:
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     both = [subprocess.Popen([*COMMAND, "model.name=fine"], cwd=tmp_path, env=env) for _ in range(2)]
@@ -93,7 +147,7 @@ def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
 CONFIG = {"scheduler": {"name": "chunked_prefill"}, "graph": {"name": "lazy"}, "seed": 1, "study": {"question": "?"}}
 
 
-def test_the_key_is_that_of_configuration_and_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_key_is_that_of_configuration_and_code() -> None:
     discover()
     key = resume_key(CONFIG)
     assert resume_key({**CONFIG, "study": {"question": "!"}}) == key, "a better wording changes no result"
@@ -102,13 +156,11 @@ def test_the_key_is_that_of_configuration_and_code(tmp_path: Path, monkeypatch: 
         assert key_of(elsewhere) == key_of({**CONFIG, "tracker": {"name": "files"}, "plugins": []})
     assert resume_key({**CONFIG, "record": {"timeline": True}}) != key, "a file that was asked for would be missing"
     assert resume_key({**CONFIG, "seed": 2}) != key
-    hashed: list[Path] = []
-    monkeypatch.setattr("framework.app.launching.resume_key._hash", lambda files: hashed.extend(files) or "")
-    resume_key(CONFIG)
-    plugins = {path for path in hashed if "framework" not in path.parts}
-    others = {Path(entry.file) for registry in (SCHEDULERS, GRAPHS) for entry in registry.entries()} & plugins
-    assert {path.stem for path in others} == {"chunked_prefill", "lazy"}, "no other plugin's"
-    assert plugins == others, "what plugins share is the framework's, and counts as a whole"
+    files = resume_key_module._plugin_sources(CONFIG)
+    assert {kind: [Path(file).stem for file in found] for kind, (_, found) in files.items()} == {
+        "scheduler": ["chunked_prefill"],
+        "graph": ["lazy"],
+    }, "no other plugin's"
 
 
 def test_a_record_stands_for_one_cell(tmp_path: Path) -> None:

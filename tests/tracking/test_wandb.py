@@ -35,6 +35,15 @@ def offline_run(folder: Path) -> OfflineRun:
     return run
 
 
+def test_a_second_try_of_a_cell_leaves_one_run_to_sync(tmp_path: Path) -> None:
+    run_cell(tmp_path, result(status="interrupted"), figures=False, artifact=False)
+    first = offline_run(tmp_path)
+    (earlier,) = tmp_path.glob("wandb/offline-run-*")
+    run_cell(tmp_path, result(), figures=False, artifact=False)
+    assert offline_run(tmp_path).run_id == first.run_id
+    assert (tmp_path / "wandb" / f"superseded-{earlier.name}").is_dir(), "kept, where wandb sync does not look"
+
+
 def test_offline_run_field_by_field(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     tracker = run_cell(tmp_path, result(), project="proj", tags=["t0"])
     run = offline_run(tmp_path)

@@ -6,7 +6,6 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -19,7 +18,8 @@ from framework.app.experiment import run_cell
 from framework.app.launching.arguments import expand
 from framework.app.launching.callback import end_sweep
 from framework.app.launching.child import LOG
-from framework.app.launching.ending import objectives
+from framework.app.launching.folder import FolderTakenError
+from framework.app.launching.resume_key import note_imported
 from framework.app.launching.sweep_file import Cell
 from framework.config.compose import CONF_DIR, prepare
 from framework.config.explain import explain
@@ -57,10 +57,12 @@ def main(arguments: Sequence[str]) -> int:
     states = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
     print(f"{len(sweep.cells)} cells: {states}" + (f" ({reused} of them earlier)" if reused else ""))
     print(f"sweep: {sweep.folder}", flush=True)
-    if code != 130:
+    if sweep.problem:
+        _say(sweep.problem)
+    elif code != 130:
         _warn(sweep.cells)
     bad = [cell for cell in sweep.cells if cell.status not in ("completed", "skipped") and not cell.reused]
-    return code or int(bool(bad) or not counts["completed"])
+    return code or int(bool(bad or sweep.problem) or not counts["completed"])
 
 
 def _warn(cells: Sequence[Cell]) -> None:
@@ -82,37 +84,37 @@ def _say(warning: str) -> None:
 def _run(arguments: Sequence[str]) -> int:
     failed: list[str] = []
 
-    def task(cfg: DictConfig) -> float | list[float] | None:
+    def task(cfg: DictConfig) -> None:
         discover(cfg.plugins)  # on another machine nothing has been found yet
+        note_imported()
         status = run_cell(cfg)
         hydra_config = HydraConfig.get()
         in_sweep = hydra_config.mode == RunMode.MULTIRUN
         if status == "failed":
             failed.append(status)
-        if in_sweep:
-            return objectives(Path(hydra_config.runtime.output_dir), cfg.objective)
-        if hydra_config.sweeper.get("params"):
+        if not in_sweep and hydra_config.sweeper.get("params"):
             print("note: this was one cell of a study with axes of its own; run.py -m runs all", file=sys.stderr)
-        return None
 
     try:
         arguments = expand(arguments)
         overrides = [a for a in arguments if not a.startswith("-") and ("=" in a or a.startswith("~"))]
         # Hydra reads sys.argv, and its parser wants overrides in one piece: `a=1 -m b=2,3` becomes `-m a=1 b=2,3`.
         sys.argv[1:] = [a for a in arguments if a not in overrides] + prepare(overrides)
+        note_imported()
         hydra.main(config_path=str(CONF_DIR), config_name="config", version_base="1.3")(task)()
     except (HydraException, OmegaConfBaseException) as error:
         return _refuse(explain(error), error)
-    except ValueError as error:
+    except (ValueError, FolderTakenError) as error:
         return _refuse(str(error), error)
     except OSError as error:  # run_cell records its own; this is Hydra making the folder
-        return _refuse(f"{error.filename}: {error.strerror}; set hydra.run.dir or hydra.sweep.dir to another", error)
+        where = f"{error.filename}: " if error.filename else ""
+        return _refuse(f"{where}{error.strerror or error}; set hydra.run.dir or hydra.sweep.dir to another", error)
     except KeyboardInterrupt:
         return 130
     return int(bool(failed))
 
 
-def _refuse(message: str, error: Exception) -> int:
+def _refuse(message: str, error: BaseException) -> int:
     if _WANTS_TRACEBACK:
         raise error
     print(f"error: {message}", file=sys.stderr)

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import re
+import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import QuotedString
 from omegaconf import OmegaConf
 
-from framework.app.launching import search_storage
-from framework.app.launching.sweep_file import read_sweep
+from framework.app.launching.axes import NULL
+from framework.app.launching.inputs import NAMES_OF_PATHS
+from framework.app.launching.sweep_file import here, read_sweep
+from framework.config.quote import quote
 from framework.registry import REGISTRIES
 from framework.registry.discovery import ROOT
 
@@ -24,7 +30,7 @@ def expand(arguments: Sequence[str]) -> list[str]:
     - `resume=DIR`: the sweep goes on in DIR. Alone, or with keys of Hydra's own (`hydra.launcher.timeout_s=60`), it
       takes the overrides that the sweep was started with.
     - `smoke=true`: the overrides under `study.smoke` of the chosen experiment's file, which make it small.
-    - `hydra.sweeper.storage=sqlite:///search.db`: see `framework.app.launching.search_storage`.
+    - In a sweep, `workload.path=trace.jsonl` becomes a full path, as `plugins=[...]` always does.
     - In a sweep, `scheduler.limit=3` becomes an axis of one value: Hydra would otherwise apply it to the default one
       first, and refuse it if that scheduler has no such key, whatever `scheduler=a,b` says.
 
@@ -37,28 +43,45 @@ def expand(arguments: Sequence[str]) -> list[str]:
         if equals and key in ("resume", "smoke"):
             words[key] = value
         else:
-            rest.append(search_storage.typed(text))
+            rest.append(text)
     if "resume" in words:
         rest = _resume(Path(words["resume"]).expanduser().absolute(), rest)
     if words.get("smoke", "false") != "false":
         rest += _smoke(words["smoke"], rest)
-    return _late(rest) if {"-m", "--multirun"} & set(rest) else rest
+    return _late([_full_paths(text) for text in rest]) if {"-m", "--multirun"} & set(rest) else rest
+
+
+def _full_paths(text: str) -> str:
+    """An override with full paths in place of relative ones that lead to something: a cell or a later `resume` may run
+    in another folder. Of keys whose name ends in path, file, folder or tokenizer."""
+    key, equals, _ = text.partition("=")
+    if not equals or key.rpartition(".")[2].rpartition("_")[2] not in (*NAMES_OF_PATHS, "tokenizer"):
+        return text
+    override = OverridesParser.create().parse_override(text)
+    values = list(override.sweep_iterator()) if override.is_choice_sweep() else [override.value()]
+    full = [_full_path(value.text if isinstance(value, QuotedString) else value) for value in values]
+    if not any(full) or text.partition("=")[2].startswith("shuffle("):
+        return text
+    return f"{key}={','.join(quote(path or value) for path, value in zip(full, values, strict=True))}"
+
+
+def _full_path(value: object) -> str | None:
+    """Of a relative path that leads to something; None for anything else."""
+    path = Path(value).expanduser() if isinstance(value, str) and value else None
+    return str(path.absolute()) if path is not None and path.exists() and not path.is_absolute() else None
 
 
 def _late(arguments: list[str]) -> list[str]:
-    """`arguments` with the keys of plugins in the grid sweeper's `params`, which Hydra applies to each cell only."""
-    if any(text.startswith("hydra/sweeper=") for text in arguments):
-        return arguments
-    late = {text.partition("=")[0]: text.partition("=")[2] for text in arguments if _KEY_OF_A_PLUGIN.match(text)}
-    if not late:
-        return arguments
-    axes = ",".join(f"{key}:{_quoted(value)}" for key, value in late.items())
-    return [text for text in arguments if not _KEY_OF_A_PLUGIN.match(text)] + [f"+hydra.sweeper.params={{{axes}}}"]
-
-
-def _quoted(text: str) -> str:
-    escaped = text.replace("'", "\\'")
-    return f"'{escaped}'"
+    """`arguments` with the keys of plugins as axes, of one value if they have no more."""
+    parser = OverridesParser.create()
+    late = []
+    for text in arguments:
+        key, _, value = text.partition("=")
+        is_late = bool(_KEY_OF_A_PLUGIN.match(text)) and not parser.parse_override(text).is_sweep_override()
+        if is_late:
+            value = NULL if parser.parse_override(text).value() is None else value or quote("")
+        late.append(f"{key}=choice({value})" if is_late else text)
+    return late
 
 
 def _resume(folder: Path, rest: list[str]) -> list[str]:
@@ -74,13 +97,20 @@ def _resume(folder: Path, rest: list[str]) -> list[str]:
             raise ValueError(f"resume={folder}: it has no sweep.json; give the overrides of the sweep as well")
         given = {_key(text) for text in rest}
         rest = [*(text for text in sweep.arguments if _key(text) not in given), *rest]
+        if sweep.made_at != here(folder):
+            print(
+                f"note: {folder} was made by {sweep.made_at or 'an unknown process'}, and what it says is run as a "
+                f"program is: run.py {shlex.join(rest)}",
+                file=sys.stderr,
+                flush=True,
+            )
     if _is_search(rest):
         raise ValueError(
             f"resume={folder}: a search cannot be resumed as a grid is; start it again, in a new folder. It goes on "
             "from the trials of earlier ones if all have hydra.sweeper.storage=sqlite:///search.db "
             "hydra.sweeper.study_name=NAME"
         )
-    return [*rest, f"hydra.sweep.dir='{folder}'", "hydra.sweeper.resume=true"]
+    return [*rest, f"hydra.sweep.dir={quote(str(folder))}", "hydra.sweeper.resume=true"]
 
 
 def _is_search(rest: Sequence[str]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +10,21 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from framework.app.launching.ending import read_summary
+from framework.app.launching.folder import claim_run
 from framework.app.launching.jobs import new_sweep
 from framework.app.launching.resume import own_overrides
-from framework.app.launching.sweep_file import Cell, Sweep, read_sweep
+from framework.app.launching.sweep_file import Cell, Sweep, live_sweep
 from framework.records.record import SUMMARY
 
 _begun: list[DictConfig] = []
 
 
 class NoteFolder(Callback):
-    """Tells `end_sweep` what ran: Hydra itself returns nothing from a multirun."""
+    """Claims the folder of a single run, and tells `end_sweep` what ran, which Hydra does not say."""
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        with contextlib.suppress(OSError):  # it cannot be made, which Hydra says next
+            claim_run(Path(str(config.hydra.run.dir)).absolute())
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         _begun.append(config)
@@ -35,7 +41,7 @@ def end_sweep() -> Sweep | None:
     folder = Path(str(config.hydra.sweep.dir)).absolute()
     if not folder.is_dir():
         return None
-    sweep = read_sweep(folder) or new_sweep(config)
+    sweep = live_sweep(folder) or new_sweep(config)
     known = {cell.folder: cell for cell in sweep.cells}
     for path in sorted(folder.rglob(SUMMARY)):
         where = str(path.parent.relative_to(folder))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import io
 import multiprocessing
 import os
 import signal
@@ -83,7 +84,25 @@ def _main(run: Callable[[], object], folder: Path, gpus: list[str], parent: int)
     log = os.open(folder / LOG, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
     for descriptor in (1, 2):
         os.dup2(log, descriptor)
+    sys.stdout, sys.stderr = _Log(1), _Log(2)
     run()
+
+
+class _Log(io.TextIOWrapper):
+    """Output that is lost when the disk is full, rather than to end the cell."""
+
+    def __init__(self, descriptor: int) -> None:
+        buffer = io.BufferedWriter(io.FileIO(descriptor, "w", closefd=False))
+        super().__init__(buffer, encoding="utf-8", errors="backslashreplace", line_buffering=True)
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            super().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            super().flush()
 
 
 def _interrupt_once(number: int, frame: object) -> None:

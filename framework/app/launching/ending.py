@@ -43,24 +43,24 @@ def settle(folder: Path, config: dict[str, Any], key: str, how: str, status: Sta
         requested=config,
         environment=environment(),
     )
-    RecordWriter(folder).write(record)
+    try:
+        RecordWriter(folder).write(record)
+    except (ValueError, OSError) as error:  # a full disk costs the record, not the sweep
+        return status, f"{reason}; no record could be written: {error}"
     return status, reason
 
 
-def objectives(folder: Path, names: Sequence[str]) -> float | list[float] | None:
-    """The metrics `names` of the record in `folder`, which a search optimises: one as a number, several as a list.
+def objectives(folder: Path, names: Sequence[str]) -> list[float]:
+    """The metrics `names` of the record in `folder`, which a search optimises.
 
     Raises:
         ValueError: the cell did not complete, or has no such metric: a search counts it as a failed trial.
     """
-    if not names:
-        return None
     summary = read_summary(folder)
     if summary is None or summary["status"] != "completed":
         state, reason = (summary["status"], summary["reason"]) if summary else ("ended", "no record")
         raise ValueError(f"no objective: the cell in {folder} {state}: {reason}")
-    values = [_metric(summary["metrics"], name, folder) for name in names]
-    return values[0] if len(values) == 1 else values
+    return [_metric(summary["metrics"], name, folder) for name in names]
 
 
 def _metric(metrics: Mapping[str, Any], name: str, folder: Path) -> float:

@@ -1,4 +1,4 @@
-"""A sweep's folder is its own: no second sweep writes into it, at the same time or later."""
+"""The folder of a sweep or a run is its own: nothing else writes into it, at the same time or later."""
 
 from __future__ import annotations
 
@@ -20,13 +20,7 @@ def claim(folder: Path, *, resume: bool = False) -> None:
     """
     if folder in _locks:
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock)
-        raise ValueError(f"{folder}: a sweep runs there now; wait for it, or set hydra.sweep.dir to another") from None
+    lock = _lock(folder, f"{folder}: a sweep runs there now; wait for it, or set hydra.sweep.dir to another")
     if not resume and ((folder / SWEEP).exists() or next(folder.rglob(SUMMARY), None)):
         os.close(lock)
         raise ValueError(
@@ -34,3 +28,44 @@ def claim(folder: Path, *, resume: bool = False) -> None:
             f"resume={folder} to run what it has not completed"
         )
     _locks[folder] = lock
+
+
+class FolderTakenError(BaseException):
+    """A single run must not write where it was told to.
+
+    It is no `Exception`, since Hydra makes a mere warning of one that comes from a callback, and a callback is all that
+    Hydra calls before it writes into the folder.
+    """
+
+
+def claim_run(folder: Path) -> None:
+    """Make `folder` that of this process's single run.
+
+    Raises:
+        FolderTakenError: it holds a record, belongs to a sweep, or another run writes into it now.
+    """
+    for around in (folder, folder.parent):
+        if (around / SWEEP).exists():
+            raise FolderTakenError(f"{folder} belongs to the sweep in {around}; set hydra.run.dir to a new folder")
+    if (folder / SUMMARY).exists():
+        raise FolderTakenError(f"{folder} holds the record of another run; set hydra.run.dir to a new folder")
+    try:
+        _locks[folder] = _lock(folder, f"{folder}: another run writes there now; set hydra.run.dir to a new folder")
+    except ValueError as error:
+        raise FolderTakenError(str(error)) from error
+
+
+def release(folder: Path) -> None:
+    """Let others write into `folder` again, as at the end of this process."""
+    os.close(_locks.pop(folder))
+
+
+def _lock(folder: Path, taken: str) -> int:
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise ValueError(taken) from None
+    return lock

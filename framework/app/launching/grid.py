@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.core.utils import filter_overrides
-from hydra.errors import HydraException
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
+from framework.app.launching.axes import read_axes, values
 from framework.app.launching.ending import read_summary, settle
 from framework.app.launching.folder import claim
-from framework.app.launching.jobs import new_sweep, resolved, subfolder
+from framework.app.launching.inputs import check_inputs
+from framework.app.launching.jobs import compose_cell, key_override, new_sweep, subfolder
+from framework.app.launching.presets import freeze_presets
 from framework.app.launching.resume import Earlier
 from framework.app.launching.resume_key import resume_key
 from framework.app.launching.sweep_file import Cell, Sweep, read_sweep
-from framework.config.explain import explain, is_unknown_key
+from framework.config.explain import explain
 
 
 class GridSweeper(Sweeper):
@@ -36,7 +36,7 @@ class GridSweeper(Sweeper):
     """
 
     def __init__(self, params: dict[str, str], arms: dict[str, list[str]], resume: bool) -> None:
-        self.params, self.arms, self.resume = params, arms, resume
+        self.arms, self.resume = arms, resume  # params are read from the configuration, unresolved
         self.hydra_context: HydraContext
         self.config: DictConfig
         self.launcher: Launcher
@@ -53,14 +53,18 @@ class GridSweeper(Sweeper):
         Raises:
             ValueError: the folder holds another sweep's records, or an axis is an interval or has no value.
         """
-        cells = [(overrides, self._compose(overrides)) for overrides in self._grid(arguments)]  # makes no folder yet
+        freeze_presets(self.hydra_context.config_loader)
+        cells = [
+            (overrides, compose_cell(self.hydra_context, self.config, overrides)) for overrides in self._grid(arguments)
+        ]  # makes no folder yet
         illegal = [config for _, config in cells if isinstance(config, Exception)]
         if len(illegal) == len(cells):
             raise illegal[0]
-        if any(text.startswith("hydra.sweep.subdir=") for text in self.config.hydra.overrides.hydra):
+        if any(text.lstrip("+~").startswith("hydra.sweep.subdir=") for text in self.config.hydra.overrides.hydra):
             raise ValueError(
                 "hydra.sweep.subdir: a cell's folder is its number, by which resume knows it; leave it out"
             )
+        check_inputs(config for _, config in cells if not isinstance(config, Exception))
         sweep = new_sweep(self.config)
         claim(sweep.folder, resume=self.resume)
         OmegaConf.save(self.config, sweep.folder / "multirun.yaml")
@@ -86,36 +90,33 @@ class GridSweeper(Sweeper):
         reason = f"no record when the launcher gave up: {type(error).__name__}: {' '.join(str(error).split())}"
         for name, overrides in folders.items():
             if name not in accounted:
-                config = self._compose(overrides)
+                config = compose_cell(self.hydra_context, self.config, overrides)
                 assert isinstance(config, dict)
                 settle(folder / name, config, resume_key(config), reason)
         return True
 
     def _grid(self, arguments: list[str]) -> list[list[str]]:
-        axes = [f"{key}={values}" for key, values in self.params.items()] + arguments
-        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        parsed = parser.parse_overrides(axes)
-        for override in parsed:
+        axes = read_axes(self.config, arguments, self.hydra_context.config_loader)
+        for override in axes.values():
             if override.is_interval_sweep():
                 raise ValueError(
                     f"{override.input_line}: a grid has no intervals; list values, such as range(8,65,8), or set "
                     "hydra/sweeper=search to let Optuna choose"
                 )
-        (grid,) = BasicSweeper.split_arguments(parsed, None)
-        if not grid:
-            raise ValueError(f"{' '.join(axes)}: an axis has no value, so the sweep has no cell; range(5) has five")
+        levels = {key: values(override) for key, override in axes.items()}
+        if empty := [str(axes[key].input_line) for key, level in levels.items() if not level]:
+            raise ValueError(f"{empty[0]}: an axis has no value, so the sweep has no cell; range(5) has five")
+        for name, arm in self.arms.items():
+            for key in (text.partition("=")[0].lstrip("+~") for text in arm):
+                if len(levels.get(key, ())) > 1:
+                    raise ValueError(
+                        f"{axes[key].input_line}: the study's arm {name} sets {key} itself, so that its cells would be "
+                        f"the same for each value; give {key} one value"
+                    )
+        grid = [list(cell) for cell in itertools.product(*levels.values())]
         if not self.arms:
             return grid
         return [_merged(cell, [*arm, f"study.arm={name}"]) for name, arm in self.arms.items() for cell in grid]
-
-    def _compose(self, overrides: list[str]) -> dict[str, Any] | Exception:
-        """The configuration of a cell; an error if it is one that other cells need not have."""
-        try:
-            return resolved(self.hydra_context.config_loader.load_sweep_config(self.config, overrides))
-        except (HydraException, OmegaConfBaseException) as error:
-            if not is_unknown_key(error):
-                raise
-            return error
 
 
 def _merged(cell: list[str], arm: list[str]) -> list[str]:
@@ -139,6 +140,6 @@ def _sort_out(
             status, reason = settle(sweep.folder / folder, about, "", explain(config), "skipped")
             sweep.cells.append(Cell(folder=folder, overrides=own, status=status, reason=reason))
         else:
-            to_run.append([*overrides, f"hydra.sweep.subdir={folder}"])
+            to_run.append([*overrides, f"hydra.sweep.subdir={folder}", key_override(config)])
     sweep.cells += earlier.cells.values()
     return to_run

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hydra.core.utils import JobReturn, JobStatus, filter_overrides, run_job
+from hydra.core.utils import JobReturn, filter_overrides, run_job
+from hydra.errors import HydraException
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
 
-from framework.app.launching.ending import objectives
 from framework.app.launching.folder import claim
-from framework.app.launching.sweep_file import Cell, Sweep, read_sweep
-from framework.config.check import check_objective
+from framework.app.launching.resume_key import CELL_KEY, resume_key
+from framework.app.launching.sweep_file import Cell, Sweep, here, live_sweep
+from framework.config.explain import is_unknown_key
 
 
 @dataclass(slots=True)
@@ -60,12 +62,10 @@ class Setting:
         """The sweep as the sweeper or an earlier batch left it, or a new one.
 
         Raises:
-            ValueError: a search has no objective for each of its directions, or one that no run measures, or the
-                folder is another sweep's.
+            ValueError: the folder is another sweep's.
         """
-        _check_objective(self.config)
         claim(self.sweep_folder)
-        return read_sweep(self.sweep_folder) or new_sweep(self.config)
+        return live_sweep(self.sweep_folder) or new_sweep(self.config)
 
     def add_jobs(self, sweep: Sweep, batch: Sequence[Sequence[str]], first_index: int) -> list[Job]:
         """A job, and a cell of `sweep`, for each list of overrides in `batch`."""
@@ -77,38 +77,14 @@ class Setting:
         sweep.write()
         return jobs
 
-    def job_return(self, job: Job, config: dict[str, Any] | None) -> JobReturn:
-        """What the sweeper learns of an ended job: the objectives from its record, if it is a search."""
-        done = JobReturn(overrides=job.overrides, status=JobStatus.COMPLETED)
-        try:
-            names = (config or {}).get("objective") or ()
-            done.return_value = objectives(self.sweep_folder / job.cell.folder, names)
-        except ValueError as error:
-            done.status, done.return_value = JobStatus.FAILED, error
-        return done
-
-
-def _check_objective(config: DictConfig) -> None:
-    """Of a search; without the check cells would run before it turns out that there is nothing to choose by."""
-    check_objective(config.objective or ())
-    direction = config.hydra.sweeper.get("direction")
-    if direction is None:
-        return
-    directions = list(direction) if OmegaConf.is_list(direction) else [direction]
-    names = list(config.objective or ())
-    if len(names) != len(directions):
-        ways = ", ".join(getattr(way, "name", str(way)) for way in directions)
-        raise ValueError(
-            f"objective=[{','.join(names)}]: this search has {len(directions)} direction(s) ({ways}); name as many "
-            "metrics, such as objective=[output_tokens_per_s]"
-        )
-
 
 def new_sweep(config: DictConfig) -> Sweep:
     """A sweep without cells, from the composed configuration of a multirun."""
     hydra = config.hydra
+    folder = Path(str(hydra.sweep.dir)).absolute()
     return Sweep(
-        folder=Path(str(hydra.sweep.dir)).absolute(),
+        folder=folder,
+        made_at=here(folder),
         study=str(hydra.runtime.choices.get("experiment") or ""),
         launcher=str(hydra.runtime.choices.get("hydra/launcher")),
         arguments=[text for text in (*hydra.overrides.hydra, *hydra.overrides.task) if not _of_this_run(text)],
@@ -130,3 +106,19 @@ def resolved(config: DictConfig) -> dict[str, Any]:
     cell = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
     values: Any = OmegaConf.to_container(cell, resolve=True, enum_to_str=True)
     return dict(values)
+
+
+def compose_cell(context: HydraContext, config: DictConfig, overrides: Sequence[str]) -> dict[str, Any] | Exception:
+    """The resolved configuration of a cell of the sweep `config`; the error if it is one that other cells need not
+    have, a key that its choices lack."""
+    try:
+        return resolved(context.config_loader.load_sweep_config(config, list(overrides)))
+    except (HydraException, OmegaConfBaseException) as error:
+        if not is_unknown_key(error):
+            raise
+        return error
+
+
+def key_override(config: Mapping[str, Any]) -> str:
+    """Tells a cell the key that it has now, so that it can refuse to run with other sources or inputs later."""
+    return f"hydra.job.env_set.{CELL_KEY}={resume_key(config)}"

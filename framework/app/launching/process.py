@@ -13,7 +13,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
-from hydra.core.utils import JobReturn, configure_log, setup_globals
+from hydra.core.utils import JobReturn, JobStatus, configure_log, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
@@ -102,7 +102,7 @@ class ProcessLauncher(Launcher):
             finally:
                 batch.kill_all()
                 sweep.write()
-        return [self._setting.job_return(job, batch.configs.get(job.index)) for job in jobs]
+        return [JobReturn(overrides=job.overrides, status=JobStatus.COMPLETED) for job in jobs]
 
 
 class _Batch:
@@ -114,7 +114,6 @@ class _Batch:
         self.leases = Leases(visible_gpus(), launcher.max_parallel)
         self.running: list[_Running] = []
         self.ready: _Ready | None = None
-        self.configs: dict[int, dict[str, Any]] = {}
 
     def run(self) -> None:
         """Until every cell has ended."""
@@ -178,7 +177,6 @@ class _Batch:
     def _prepare(self, job: Job) -> _Ready:
         composed = self.setting.compose(job)
         config = resolved(composed)
-        self.configs[job.index] = {"objective": config.get("objective")}
         wanted = self.launcher.gpus_per_cell
         if wanted is None:
             wanted = gpus_wanted(config["executor"], self.leases.num_gpus)

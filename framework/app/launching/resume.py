@@ -13,6 +13,7 @@ from framework.app.launching.resume_key import config_key, resume_key
 from framework.app.launching.sweep_file import Cell, read_sweep
 from framework.records.analysis.cells import read_cell
 from framework.records.record import SUMMARY, SUPERSEDED
+from framework.records.tracking.offline_runs import set_aside_offline_runs
 
 
 def own_overrides(folder: Path) -> list[str]:
@@ -55,22 +56,25 @@ class Earlier:
         self._next = max(numbers, default=-1) + 1
 
     def completed(self, config: Mapping[str, Any]) -> str | None:
-        """Folder of the completed record of this very cell: same configuration, same code; None if there is none.
+        """Folder of the completed record of this very cell: same configuration, same content of the files that
+        it reads, same code; None if there is none.
 
         A record stands for one cell: of two that differ in their tracker or arm only, each needs its own.
         """
         places = self._completed.get(resume_key(config)) if self._completed else None
         if not places:
             return None
-        self._latest[config_key(config)].remove((places[0], "completed"))
+        for same in self._latest.values():  # its paths may differ, so that it is not among its own
+            if (places[0], "completed") in same:
+                same.remove((places[0], "completed"))
         return places.pop(0)
 
     def folder_for(self, config: Mapping[str, Any], overrides: Sequence[str] = ()) -> str:
         """The folder in which the cell runs: that of its record which did not complete, or, if it left none, the one
         that `sweep.json` names for its overrides; else the next number.
 
-        A completed record of the same configuration by other code stays where it is, as `superseded.json`, so that the
-        sweep has one record of the cell.
+        A completed record of the same configuration by other code, or with other content of its files, stays where it
+        is, as `superseded.json`, so that the sweep has one record of the cell.
         """
         same = self._latest.get(config_key(config)) if self._latest else None
         where, status = same.pop(0) if same else ("", "")
@@ -79,7 +83,11 @@ class Earlier:
             return where
         if where:
             (self.folder / where / SUMMARY).rename(self.folder / where / SUPERSEDED)
-            print(f"{self.folder / where}: completed by other code; its summary is now {SUPERSEDED}")
+            set_aside_offline_runs(self.folder / where)
+            print(
+                f"{self.folder / where}: completed by other code or with other input files; its summary is now "
+                f"{SUPERSEDED}"
+            )
         elif begun := self._begun.pop(tuple(overrides), ""):
             return begun
         self._next += 1

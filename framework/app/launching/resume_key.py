@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import inspect
 import json
+import os
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from framework.app.launching.inputs import Inputs, file_hash, files_hash, read_inputs, without_paths
 from framework.records.plain import plain
 from framework.registry import REGISTRIES, Registry
 from framework.registry.discovery import ROOT
@@ -19,24 +20,28 @@ from framework.registry.discovery import ROOT
 NO_INFLUENCE = ("study", "objective", "tracker", "plugins")
 """Keys of the configuration that change nothing in a result: what describes the cell, who gets a copy of the record,
 where plugins were found (their sources count). `record` is not among them: the record would lack what it asks for."""
+CELL_KEY = "SERVELAB_CELL_KEY"
+"""Environment variable of a cell: the key that it had when its sweep began."""
 _CODE = (".py", ".cpp", ".h")
-_IMPORT = re.compile(r"^\s*(?:from|import) +(plugins[\w.]*)(?: +import +([\w ,]*))?", re.MULTILINE)
+_IMPORT = re.compile(r"^\s*(?:from|import) +([\w.]+)(?: +import +([\w ,]*))?", re.MULTILINE)
+_FRAMEWORK = str(ROOT / "framework") + os.sep
+_imported: dict[str, str | None] = {}
+"""Hash of each source file when this process had imported its plugins."""
 
 
-def resume_key(config: Mapping[str, Any]) -> str:
-    """Hash over the resolved configuration, the framework's sources and those of the plugins that it names.
+def resume_key(config: Mapping[str, Any], inputs: Inputs | None = None) -> str:
+    """Hash over the resolved configuration, the content of the files that it reads, the framework's sources and those
+    of the plugins that it names.
 
     Sources count by their text, committed or not: a commit that changes a document leaves every key as it was, one that
-    adds a plugin leaves those of cells that do not use it.
+    adds a plugin leaves those of cells that do not use it. Files count by their content, wherever they lie.
     """
-    digest = hashlib.sha256((config_key(config) + _framework_sources()).encode())
-    for kind, registry in REGISTRIES.items():
-        if kind in NO_INFLUENCE:
-            continue
-        chosen = config.get(kind)
-        name = chosen.get("name") if isinstance(chosen, Mapping) else None
-        if name in registry.names():
-            digest.update(f"{kind}\0{name}\0{_plugin_sources(registry, name)}\n".encode())
+    inputs = read_inputs(config) if inputs is None else inputs
+    digest = hashlib.sha256(config_key(without_paths(config, inputs)).encode())
+    for role, about in sorted(inputs.items()):
+        digest.update(f"{role}\0{about['sha256']}\n".encode())
+    for role, hashed in code_hashes(config).items():
+        digest.update(f"{role}\0{hashed}\n".encode())
     return digest.hexdigest()[:16]
 
 
@@ -46,32 +51,114 @@ def config_key(config: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(plain(kept), sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:16]
 
 
-@functools.cache
-def _framework_sources() -> str:
-    folder = ROOT / "framework"
-    return _hash(sorted(path for path in folder.rglob("*") if path.suffix in _CODE))
+def code_hashes(config: Mapping[str, Any]) -> dict[str, str]:
+    """`framework` and each kind of plugin -> hash of its sources as they are now."""
+    return {"framework": framework_hash(), **plugin_hashes(config)}
 
 
-def _plugin_sources(registry: Registry, name: str) -> str:
-    """Of the plugin's module, of those of its base classes, and of the helpers in `plugins/` that these import."""
+def framework_hash() -> str:
+    """Hash of the framework's sources as they are now."""
+    return files_hash((_name(file), file) for file in _framework_files())
+
+
+def plugin_hashes(config: Mapping[str, Any]) -> dict[str, str]:
+    """Each kind of plugin -> hash of the sources of the one that is chosen, as they are now."""
+    return {
+        kind: files_hash((_name(file), file) for file in files) if files else name
+        for kind, (name, files) in _plugin_sources(config).items()
+    }
+
+
+def note_imported() -> None:
+    """Remember the sources as they are now, when the plugins of this process have just been imported."""
+    for entry in (entry for registry in REGISTRIES.values() for entry in registry.entries()):
+        for file in _plugin_files(entry.cls) if entry.cls is not None else ():
+            _imported.setdefault(file, file_hash(file))
+    for file in _framework_files():
+        _imported.setdefault(file, file_hash(file))
+
+
+def changed_sources(config: Mapping[str, Any]) -> list[str]:
+    """Files among the sources of a cell that are not as they were when this process imported its plugins."""
+    files = _framework_files() + [file for _, files in _plugin_sources(config).values() for file in files]
+    gone = [file for file in _imported.keys() - files if file.startswith(_FRAMEWORK)]
+    return [file for file in files if file_hash(file) != _imported.get(file, file_hash(file))] + gone
+
+
+def check_unchanged(config: Mapping[str, Any], key: str) -> None:
+    """Refuse to run a cell by other code, or with other inputs, than its sweep began with.
+
+    Raises:
+        ValueError: naming what changed, as far as that is known here.
+    """
+    changed = ", ".join(map(str, changed_sources(config)))
+    if changed:
+        raise ValueError(f"{changed} changed after it was imported; run the cell again (resume=DIR, in a sweep)")
+    begun = os.environ.get(CELL_KEY)
+    if begun and begun != key:
+        raise ValueError(
+            "its sources, presets or input files changed since the sweep began, and other cells have run with those "
+            "from before; resume=DIR runs what is missing with those of now"
+        )
+
+
+def what_changed(config: Mapping[str, Any], before: Inputs, after: Inputs) -> str:
+    """Which sources or inputs changed while a cell ran, in words; "" if none did."""
+    now = {role: about["sha256"] for role, about in after.items()}
+    roles = [role for role, about in before.items() if about["sha256"] not in (None, now.get(role))]
+    changed = [f"{role}={before[role]['path']}" for role in roles] + [str(file) for file in changed_sources(config)]
+    return f"{', '.join(changed)} changed while it ran, so that it is not certain what it ran" if changed else ""
+
+
+def _plugin_sources(config: Mapping[str, Any]) -> dict[str, tuple[str, list[str]]]:
+    """Kind -> name and files of the chosen plugin."""
+    sources = {}
+    for kind, registry in REGISTRIES.items():
+        chosen = config.get(kind)
+        name = chosen.get("name") if isinstance(chosen, Mapping) else None
+        if kind not in NO_INFLUENCE and name in registry.names():
+            sources[kind] = str(name), _files_of_choice(registry, name)
+    return sources
+
+
+def _framework_files() -> list[str]:
+    return sorted(
+        os.path.join(folder, name) for folder, _, names in os.walk(_FRAMEWORK) for name in names if name.endswith(_CODE)
+    )
+
+
+def _files_of_choice(registry: Registry, name: str) -> list[str]:
     cls = registry.entry(name).cls
-    if cls is None:  # chosen when the engine is built, so that any of them may matter
-        return registry.fingerprint()
+    if cls is not None:
+        return _plugin_files(cls)
+    # chosen when the engine is built, so that any of them may matter
+    return sorted({file for entry in registry.entries() if entry.cls for file in _plugin_files(entry.cls)})
+
+
+def _plugin_files(cls: type) -> list[str]:
+    """Of the plugin's module, of those of its base classes, and of the helpers that these import from their folders."""
     modules = {base.__module__ for base in inspect.getmro(cls)} - sys.stdlib_module_names
-    files: set[Path] = set()
-    while modules:
-        module = sys.modules.get(modules.pop())
-        file = getattr(module, "__file__", None)
-        if file is None or Path(file) in files or (ROOT / "framework") in Path(file).parents:
+    files = {file for module in modules if (file := _file(module)) and not file.startswith(_FRAMEWORK)}
+    folders = tuple({os.path.dirname(file) + os.sep for file in files} | {str(ROOT / "plugins") + os.sep})
+    unread = set(files)
+    while unread:
+        try:
+            text = Path(unread.pop()).read_text(encoding="utf-8", errors="replace")
+        except OSError:  # it was deleted, which its hash says
             continue
-        files.add(Path(file))
-        for package, names in _IMPORT.findall(Path(file).read_text(encoding="utf-8")):
-            modules |= {package, *(f"{package}.{name.strip()}" for name in names.split(","))}
-    return _hash(sorted(files))
+        for package, names in _IMPORT.findall(text):
+            for module in (package, *(f"{package}.{name.strip()}" for name in names.split(","))):
+                file = _file(module)
+                if file is not None and file.startswith(folders) and file not in files:
+                    files.add(file)
+                    unread.add(file)
+    return sorted(files)
 
 
-def _hash(files: Iterable[Path]) -> str:
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(f"{file.name}\0".encode() + hashlib.sha256(file.read_bytes()).digest())
-    return digest.hexdigest()
+def _file(module: str) -> str | None:
+    return getattr(sys.modules.get(module), "__file__", None)
+
+
+def _name(file: str) -> str:
+    """What a file goes by: its place in the framework; a plugin may lie anywhere."""
+    return file.removeprefix(_FRAMEWORK) if file.startswith(_FRAMEWORK) else os.path.basename(file)

@@ -48,6 +48,40 @@ class GridSettings:
     """Run only what has no completed record in hydra.sweep.dir; `resume=DIR` sets both."""
 
 
+@dataclass
+class SamplerSettings:
+    """How Optuna chooses."""
+
+    name: str = "tpe"
+    """tpe, nsgaii, random or qmc."""
+    seed: int | None = 0
+    """null: another one each time."""
+    population_size: int | None = None
+    """Of nsgaii; null: Optuna's 50."""
+
+
+@dataclass
+class SearchSettings:
+    """`hydra/sweeper=search`: Optuna looks for the best value of one metric, or for the trade-offs between several.
+
+    python run.py -m hydra/sweeper=search objective=[ttft_s/p99] 'engine.max_num_seqs=int(tag(log,interval(8,256)))' ...
+    """
+
+    _target_: str = f"{HYDRA_MODULE}.SearchSweeper"
+    params: dict[str, str] = field(default_factory=dict)
+    """What to search over, as on the command line: choices, ranges and intervals."""
+    n_trials: int = 30
+    n_jobs: int = 1
+    """Trials that are asked for, and launched, together."""
+    direction: Any = None
+    """maximize or minimize, one for all metrics of `objective` or a list; null: what is better by the metric's name."""
+    sampler: SamplerSettings = field(default_factory=SamplerSettings)
+    storage: str | None = None
+    """URL of a database, sqlite:///search.db, that keeps the trials; null: they are forgotten at the end."""
+    study_name: str | None = None
+    """Under which `storage` keeps them. The same name goes on from them, if the search is the same."""
+
+
 def store_settings() -> None:
     """Put them where Hydra looks for the options of its groups. Idempotent."""
     store = ConfigStore.instance()
@@ -55,6 +89,7 @@ def store_settings() -> None:
         ("hydra/launcher", "process", ProcessSettings),
         ("hydra/launcher", "in_process", InProcessSettings),
         ("hydra/sweeper", "grid", GridSettings),
+        ("hydra/sweeper", "search", SearchSettings),
     )
     for group, name, node in options:
         store.store(group=group, name=name, node=node, provider="servelab")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import getpass
 import json
+import platform
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -44,11 +47,19 @@ class Sweep:
     """The overrides of the command line, as typed."""
     started: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     ended: str = ""
+    made_at: str = ""
+    """User, machine and folder of the process that made it."""
+    problem: str = ""
+    """Why it has no result although its cells may have ended well, or why it stopped."""
     cells: list[Cell] = field(default_factory=list)
     _written_s: float = float("-inf")
 
     def write(self, *, now: bool = True) -> None:
-        """Write the file, atomically; with `now=False` at most once a second."""
+        """Write the file, atomically; with `now=False` at most once a second.
+
+        What cannot be written (the disk is full) is in `problem` and ends nothing: the cells go on.
+        """
+        _live[self.folder] = self
         if not now and time.monotonic() - self._written_s < WRITE_INTERVAL_S:
             return
         from framework.records.atomic import write_text
@@ -56,8 +67,11 @@ class Sweep:
         values: dict[str, Any] = {name: getattr(self, name) for name in _IN_FILE}
         values["counts"] = dict(Counter(cell.status for cell in self.cells))
         values["cells"] = [asdict(cell) for cell in self.cells]
-        write_text(self.folder / SWEEP, json.dumps(values, indent=1, ensure_ascii=False) + "\n")
         self._written_s = time.monotonic()
+        try:
+            write_text(self.folder / SWEEP, json.dumps(values, indent=1, ensure_ascii=False) + "\n")
+        except OSError as error:
+            self.problem = self.problem or f"{self.folder / SWEEP} cannot be written: {error.strerror or error}"
 
     def end(self) -> None:
         """Write it for the last time."""
@@ -65,7 +79,21 @@ class Sweep:
         self.write()
 
 
-_IN_FILE = ("study", "launcher", "arguments", "started", "ended")
+_IN_FILE = ("study", "launcher", "arguments", "started", "ended", "made_at", "problem")
+
+
+_live: dict[Path, Sweep] = {}
+"""By folder, the sweep that this process wrote last, or could not write."""
+
+
+def live_sweep(folder: Path) -> Sweep | None:
+    """The sweep in `folder` as this process knows it, else as its file does."""
+    return _live.get(folder) or read_sweep(folder)
+
+
+def here(folder: Path) -> str:
+    """`made_at` of a sweep that this process would make in `folder`."""
+    return f"{getpass.getuser()}@{platform.node()}:{folder.resolve()}"
 
 
 def read_sweep(folder: Path) -> Sweep | None:
@@ -78,8 +106,20 @@ def read_sweep(folder: Path) -> Sweep | None:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         cells = [Cell(**cell) for cell in values["cells"]]
-        return Sweep(folder=folder, cells=cells, **{name: values[name] for name in _IN_FILE})
+        _check_inside(folder, cells)
+        return Sweep(folder=folder, cells=cells, **{name: values[name] for name in _IN_FILE if name in values})
     except FileNotFoundError:
         return None
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} cannot be read: {error!r}; move it away to do without it") from error
+
+
+def _check_inside(folder: Path, cells: Sequence[Cell]) -> None:
+    """Refuse a file that names folders elsewhere: what lies there would be written over."""
+    top = folder.resolve()
+    for cell in cells:
+        place = (folder / cell.folder).resolve()  # of a link, where it leads
+        if place == top or not place.is_relative_to(top):
+            raise ValueError(
+                f"{folder / SWEEP} names the folder {cell.folder!r}, which is not below {folder}; nothing was written"
+            )

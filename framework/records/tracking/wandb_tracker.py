@@ -12,6 +12,7 @@ from framework.records.packages import one_line
 from framework.records.plain import plain
 from framework.records.record import Record
 from framework.records.tracking.base import CellInfo, Tracker
+from framework.records.tracking.offline_runs import set_aside_offline_runs
 from framework.records.tracking.series import condense, over_time, point
 from framework.records.tracking.wandb_content import (
     X_AXES,
@@ -120,6 +121,8 @@ class WandbTracker(Tracker):
     def _open(self, cell: CellInfo) -> Any:
         import wandb  # a second
 
+        if cell.group:
+            set_aside_offline_runs(cell.folder)
         settings = wandb.Settings(
             silent=True,
             console="off",

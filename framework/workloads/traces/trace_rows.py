@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from framework.workloads.text_file import open_text
 
 SKIP = "correct it, or leave such lines out with workload.on_bad_line=skip"
 
@@ -49,10 +52,13 @@ def read_trace(
     limit: int | None,
     skip_bad: bool,
     max_model_len: int,
+    from_s: float = 0.0,
+    to_s: float = math.inf,
 ) -> TraceRows:
     """The first `limit` requests of `path` (None: all), in the order of the file, which is the order of time.
 
     Args:
+        from_s, to_s: only those that arrive so many seconds after the first one of the file, or later, and before that.
         parser: from the header line (empty without one) to what makes a row of a line or raises ValueError.
         skip_bad: leave lines out that cannot be used, rather than to raise.
 
@@ -67,10 +73,18 @@ def read_trace(
         parse = parser(header)
     except ValueError as error:
         raise ValueError(f"{path}:{number}: {error}") from error
+    start_s, last_s = None, 0.0
     for number, line in lines:
         try:
             row = parse(line)
-            _check(row, rows[-1].time_s if rows else 0.0, max_model_len)
+            if row.time_s < last_s:
+                raise ValueError(f"its time, {row.time_s} s, is before {last_s} s, that of the request before it")
+            start_s, last_s = row.time_s if start_s is None else start_s, row.time_s
+            if last_s - start_s < from_s:
+                continue
+            if last_s - start_s >= to_s:
+                break
+            _check(row, max_model_len)
         except ValueError as error:
             message = f"{path}:{number}: {error}"
             if not skip_bad:
@@ -83,7 +97,8 @@ def read_trace(
             break
     if not rows:
         why = f" ({num_skipped} lines skipped, the first: {first_skipped})" if num_skipped else ""
-        raise ValueError(f"workload.path={path} holds 0 requests that can be used{why}; at least 1 is needed")
+        where = f" between workload.from_s={from_s} and to_s={to_s}" if from_s or to_s < math.inf else ""
+        raise ValueError(f"workload.path={path} holds 0 requests that can be used{where}{why}; at least 1 is needed")
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return TraceRows(rows, num_skipped, first_skipped, digest)
@@ -91,18 +106,11 @@ def read_trace(
 
 def _numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
     """Lines that hold anything, with their numbers from 1."""
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            yield from ((number, line) for number, line in enumerate(file, start=1) if line.strip())
-    except OSError as error:
-        raise ValueError(f"workload.path={path} cannot be read: {error.strerror}; pass a file") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(f"workload.path={path} is not UTF-8 ({error.reason}); convert it") from error
+    with open_text(path) as file:
+        yield from ((number, line) for number, line in enumerate(file, start=1) if line.strip())
 
 
-def _check(row: TraceRow, last_time_s: float, max_model_len: int) -> None:
-    if row.time_s < last_time_s:
-        raise ValueError(f"its time, {row.time_s} s, is before {last_time_s} s, that of the request before it")
+def _check(row: TraceRow, max_model_len: int) -> None:
     if (tokens := row.prompt_tokens + row.output_tokens) > max_model_len:
         raise ValueError(
             f"{row.prompt_tokens} prompt and {row.output_tokens} output tokens are {tokens}, but a request has at most "

@@ -36,6 +36,8 @@ class TraceWorkload(Workload):
         path: str | None = None,
         num_requests: int | None = None,
         limit: int | None = None,
+        from_s: float = 0.0,
+        to_s: float | None = None,
         loop: bool = False,
         time_scale: float = 1.0,
         arrival: Arrival = "trace",
@@ -47,9 +49,11 @@ class TraceWorkload(Workload):
     ) -> None:
         """
         Args:
-            path: the file.
+            path: the file; one whose name ends in .gz, .zst or .bz2 is unpacked as it is read.
             num_requests: how many in all, an error where the file has fewer; None for as many as it has.
-            limit: use the first this many requests of the file; None for all.
+            limit: use the first this many requests of the file, or of its window; None for all.
+            from_s, to_s: use a window of the file: from that second of its own time to before the other one, both
+                counted from its first request. The first request of the window arrives at 0. None for the end.
             loop: start over at the end of the file until `num_requests` are drawn. Prompts of another pass have keys of
                 their own, so that they share prefixes among themselves as the file says, and none with earlier passes.
             time_scale: multiplies the trace's times: 0.5 replays it twice as fast.
@@ -65,6 +69,8 @@ class TraceWorkload(Workload):
             raise ValueError(f"{what}; pass workload.path=FILE. Public traces: {self.source}")
         _check(num_requests is None or num_requests >= 1, "num_requests", num_requests, "at least 1, or null for all")
         _check(limit is None or limit >= 1, "limit", limit, "at least 1, or null for the whole file")
+        _check(0 <= from_s < math.inf, "from_s", from_s, "at least 0")
+        _check(to_s is None or from_s < to_s < math.inf, "to_s", to_s, f"above from_s={from_s}, or null for the end")
         _check(
             not loop or num_requests is not None, "loop", loop, "false unless workload.num_requests says when to end"
         )
@@ -82,6 +88,7 @@ class TraceWorkload(Workload):
         SamplingParams(temperature=temperature)  # a bad temperature raises here, before a model is loaded
         self.path = Path(path).expanduser()
         self.num_requests, self.limit, self.loop = num_requests, limit, loop
+        self.from_s, self.to_s = from_s, math.inf if to_s is None else to_s
         self.time_scale, self.arrival, self.rate_per_s, self.burstiness_cv = (
             time_scale,
             arrival,
@@ -107,6 +114,8 @@ class TraceWorkload(Workload):
             limit=min(limits, default=None),
             skip_bad=self.skip_bad,
             max_model_len=context.max_model_len,
+            from_s=self.from_s,
+            to_s=self.to_s,
         )
         rows = read.rows
         count = len(rows) if self.num_requests is None else self.num_requests

@@ -1,0 +1,1 @@
+"""Sweeps whose cells Optuna chooses."""

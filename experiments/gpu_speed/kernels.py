@@ -172,7 +172,7 @@ def _prefill(rows: int, new: int, before: int, dtype: torch.dtype) -> None:
     for cut in ((128, 64, 8, 3), (128, 128, 8, 2), (128, 128, 8, 3), (64, 64, 4, 3), (64, 128, 4, 3)):
         attend = PagedPrefill(
             num_heads=16, num_kv_heads=8, head_size=128, block_size=256, scale=128**-0.5, max_num_rows=256,
-            device=q.device, tile=PrefillTile(*cut),
+            max_num_tokens=rows * new, dtype=q.dtype, kv_dtype=dtype, device=q.device, tile=PrefillTile(*cut),
         )  # fmt: skip
         plan = attend.plan(starts, lens, table, starts.diff(), num_tokens=rows * new)
         try:

@@ -62,7 +62,11 @@ class TritonAttention(AttentionBackend):
         types = spec.dtype, spec.kv_dtype, spec.head_size
         self._decode = decode_attention.PagedDecode(**shape, tile=decode_attention.choose_tile(*types))
         self._prefill = prefill_attention.PagedPrefill(
-            **shape, dtype=spec.dtype, kv_dtype=spec.kv_dtype, tile=prefill_attention.choose_tile(*types)
+            **shape,
+            max_num_tokens=spec.max_num_batched_tokens,
+            dtype=spec.dtype,
+            kv_dtype=spec.kv_dtype,
+            tile=prefill_attention.choose_tile(*types),
         )
 
     @classmethod

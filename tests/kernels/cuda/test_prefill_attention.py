@@ -31,7 +31,8 @@ def test_short_chunks(
     lengths, news = [sum(row) for row in rows], [new for _, new in rows]
     attend = PagedPrefill(
         num_heads=NUM_HEADS, num_kv_heads=NUM_KV_HEADS, head_size=HEAD_SIZE, block_size=BLOCK, scale=0.3,
-        max_num_rows=4, dtype=dtype, kv_dtype=dtype, device=torch.device(device), tile=PrefillTile(16, 16, 4, 2),
+        max_num_rows=4, max_num_tokens=64, dtype=dtype, kv_dtype=dtype, device=torch.device(device),
+        tile=PrefillTile(16, 16, 4, 2),
     )  # fmt: skip
     attend._partial.fill_(torch.nan)
     attend._lse.fill_(torch.nan)

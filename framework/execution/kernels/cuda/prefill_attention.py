@@ -35,7 +35,7 @@ _COMBINE_PARTS = 32
 _COMBINE_QUERIES = 4
 """Partial results that a program reads at once"""
 _COMBINE_PROGRAMS = 4
-"""A KV head and four queries: where keys are cut there are few tiles"""
+"""Per KV head and four queries: where keys are cut there are few tiles"""
 
 
 @triton.jit
@@ -288,7 +288,7 @@ class PrefillPlan:
     tile_item_Q: Tensor
     """The first item of each tile; undefined past the last one"""
     num_programs: int
-    """A KV head"""
+    """Per KV head"""
     cut: bool
     """Whether keys may be"""
 
@@ -305,6 +305,7 @@ class PagedPrefill:
         block_size: int,
         scale: float,
         max_num_rows: int,
+        max_num_tokens: int,
         dtype: torch.dtype,
         kv_dtype: torch.dtype,
         device: torch.device,
@@ -321,17 +322,17 @@ class PagedPrefill:
         self._partial = torch.empty(slots * tile.queries * self._head_pad, dtype=torch.float32, device=device)
         self._lse = torch.empty(slots * 2 * tile.queries, dtype=torch.float32, device=device)
         if device.type == "cuda":
-            self._compile(num_kv_heads, dtype, kv_dtype, device)
+            self._compile(max_num_tokens, dtype, kv_dtype, device)
 
-    def _compile(self, num_kv_heads: int, dtype: torch.dtype, kv_dtype: torch.dtype, device: torch.device) -> None:
-        """Both sets of kernels, one token each: steps would meet one of them in the middle of a run."""
-        heads = num_kv_heads * self.group
-        qkv = torch.zeros(1, heads + 2 * num_kv_heads, self.head_size, dtype=dtype, device=device)
-        cache = torch.zeros(2, 1, self.block_size, num_kv_heads, self.head_size, device=device).to(kv_dtype)
+    def _compile(self, max_num_tokens: int, dtype: torch.dtype, kv_dtype: torch.dtype, device: torch.device) -> None:
+        """The kernels of small and of large steps, one token each: a run would meet one of them in its middle."""
+        heads = self.num_kv_heads * self.group
+        qkv = torch.zeros(1, heads + 2 * self.num_kv_heads, self.head_size, dtype=dtype, device=device)
+        cache = torch.zeros(2, 1, self.block_size, self.num_kv_heads, self.head_size, device=device).to(kv_dtype)
         out = torch.empty(1, heads, self.head_size, dtype=dtype, device=device)
         row = torch.tensor([0, 1], dtype=torch.int32, device=device)
-        most = triton.cdiv(self._enough * self.tile.queries, self.group)
-        for num_tokens in (1, most):
+        large = triton.cdiv(self._enough * self.tile.queries, self.group)
+        for num_tokens in (1, large) if large <= max_num_tokens else (1,):
             plan = self.plan(row, row[:1].add(1), row[:1].unsqueeze(0), row[:1].add(1), num_tokens=num_tokens)
             self(qkv[:, :heads], cache, plan, out)
 

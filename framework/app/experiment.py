@@ -163,14 +163,20 @@ def _serve(cfg: DictConfig, record: Record, tracker: Tracker, folder: Path, stac
 
 
 def _served(requests: Sequence[RequestRecord]) -> tuple[Status, str]:
-    """Status and reason of a run that came to its end: rejected requests are named; one that served nothing failed."""
-    rejected = [request for request in requests if request.finish_reason == "rejected"]
-    if not rejected:
+    """Status and reason of a run that came to its end: requests that were rejected or failed are named, with the first
+    one's reason; a run that served nothing failed."""
+    unserved = [request for request in requests if request.finish_reason in ("rejected", "failed")]
+    if not unserved:
         return "completed", ""
-    first = f"the first because: {rejected[0].error}"
-    if len(rejected) == len(requests):
-        return "failed", f"served nothing: all {len(requests)} requests were rejected, {first}"
-    return "completed", f"{len(rejected)} of {len(requests)} requests were rejected, {first}"
+    counts = []
+    for reason, what in (("rejected", "were rejected"), ("failed", "failed")):
+        errors = [request.error for request in unserved if request.finish_reason == reason]
+        if errors:
+            number = f"all {len(errors)}" if len(errors) == len(requests) else f"{len(errors)} of {len(requests)}"
+            counts.append(f"{number} requests {what}, the first because: {errors[0]}")
+    if len(unserved) == len(requests):
+        return "failed", f"served nothing: {'; '.join(counts)}"
+    return "completed", "; ".join(counts)
 
 
 def _calibrate(cfg: DictConfig, record: Record, folder: Path) -> None:

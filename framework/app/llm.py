@@ -35,20 +35,20 @@ class Completion:
     text: str
     token_ids: list[int]
     finish_reason: str
-    """stop, length, abort or rejected."""
+    """stop, length or abort."""
     logprobs: list[TokenLogprobs] | None = None
 
 
 @dataclass(slots=True)
 class GenerationOutput:
-    """A prompt and what came of it. `error` is set, and `outputs` empty, if the request was refused."""
+    """A prompt and what came of it. `error` is set, and `outputs` empty, if the request was refused or has failed."""
 
     prompt: str | None
     prompt_token_ids: list[int]
     outputs: list[Completion] = field(default_factory=list)
     record: RequestRecord | None = None
     """Its times and counts."""
-    error: ValueError | None = None
+    error: Exception | None = None
 
 
 @dataclass(slots=True)
@@ -95,10 +95,10 @@ class LLM:
     ) -> list[GenerationOutput]:
         """Complete every prompt (text or token ids) and return the outputs in their order.
 
-        A refused request comes back with `error` set, and the others finish.
+        A request that is refused, or fails (`NotFiniteError`), comes back with `error` set, and the others finish.
 
         Raises:
-            ValueError: if every request was refused (the first reason), or `params` does not match `prompts`.
+            ValueError: if every request was refused or failed (the first reason), or `params` does not match `prompts`.
         """
         batch: list[Any] = [prompts] if _is_one(prompts) else list(prompts)
         return self._run([self._encode(prompt) for prompt in batch], _params_for(batch, params))
@@ -124,7 +124,7 @@ class LLM:
         """Yield the answer to a prompt or a conversation piece by piece. Closing the iterator aborts the request.
 
         Raises:
-            ValueError: if the request is refused.
+            ValueError: if the request is refused, or has failed (`NotFiniteError`).
         """
         if not isinstance(prompt, str) and prompt and isinstance(prompt[0], Mapping):
             ids = self._require_tokenizer().apply_chat_template(prompt)
@@ -136,6 +136,8 @@ class LLM:
                 while not self._news[request_id]:
                     self._step()
                 output = self._news[request_id].pop(0)
+                if output.error is not None:
+                    raise output.error
                 yield StreamChunk(output.text_delta, output.new_token_ids, output.finish_reason)
                 if output.finished:
                     return
@@ -171,6 +173,8 @@ class LLM:
                 self._step()
             for request_id, output in pending.items():
                 _fill(output, self._news[request_id][-1])
+            if outputs and all(output.error for output in outputs):
+                raise next(output.error for output in outputs if output.error)
         finally:
             for request_id in pending:
                 self.engine.abort(request_id)
@@ -217,5 +221,8 @@ def _params_for(
 
 def _fill(output: GenerationOutput, last: RequestOutput) -> None:
     assert last.finish_reason is not None
-    output.outputs = [Completion(last.text, last.token_ids, last.finish_reason, last.logprobs)]
     output.record = last.record
+    if last.error is not None:
+        output.error = last.error
+        return
+    output.outputs = [Completion(last.text, last.token_ids, last.finish_reason, last.logprobs)]

@@ -110,6 +110,7 @@ def print_summary(metrics: Mapping[str, float | int | None], console: Console | 
 _ROWS = (
     ("requests completed", "requests_completed", "{:,}"),
     ("requests rejected", "requests_rejected", "{:,}"),
+    ("requests failed", "requests_failed", "{:,}"),
     ("requests aborted", "requests_aborted", "{:,}"),
     ("duration", "duration_s", "{:,.2f} s"),
     ("start-up", "startup_s", "{:,.2f} s"),

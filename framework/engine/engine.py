@@ -159,7 +159,7 @@ class Engine:
     def _deliver(self, flight: _Flight, result: StepResult) -> list[RequestOutput]:
         now_s = self.queue.now_s = self.cache.now_s = self.clock.now_s()
         outputs: list[RequestOutput] = []
-        token_ids, logprobs, on_tokens = result.token_ids, result.logprobs, self._on_tokens
+        token_ids, logprobs, failed, on_tokens = result.token_ids, result.logprobs, result.failed, self._on_tokens
         index = -1
         for request, sampled in zip(flight.requests, flight.batch.samples, strict=True):
             request.num_inflight -= 1
@@ -168,6 +168,9 @@ class Engine:
             index += 1
             if request.finish_reason is not None:
                 continue  # it ended while this row was in flight
+            if failed is not None and index in failed:
+                outputs.append(self._finish(request, "failed", new_token_ids=[], error=failed[index]))
+                continue
             token_id = token_ids[index]
             request.token_ids.append(token_id)
             request.token_times_s.append(now_s)
@@ -201,7 +204,9 @@ class Engine:
             observer.on_step(record)
         return outputs
 
-    def _finish(self, request: Request, reason: str, *, new_token_ids: list[int]) -> RequestOutput:
+    def _finish(
+        self, request: Request, reason: str, *, new_token_ids: list[int], error: Exception | None = None
+    ) -> RequestOutput:
         if request.running:
             self.plan.retire(request)
         else:
@@ -223,10 +228,11 @@ class Engine:
             token_ids=request.output_ids,
             text=text,
             logprobs=request.logprobs if request.params.logprobs is not None else None,
-            record=self._request_record(request, reason),
+            record=self._request_record(request, reason, "" if error is None else str(error)),
+            error=error,
         )
 
-    def _request_record(self, request: Request, reason: str) -> RequestRecord:
+    def _request_record(self, request: Request, reason: str, error: str) -> RequestRecord:
         return RequestRecord(
             request_id=request.id,
             client=request.spec.client,
@@ -239,6 +245,7 @@ class Engine:
             num_cached_tokens=request.num_cached_tokens,
             num_preemptions=request.num_preemptions,
             finish_reason=reason,
+            error=error,
             category=request.spec.category,
             deadline_s=request.spec.deadline_s,
             token_times_s=request.token_times_s,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from contextlib import ExitStack
 from functools import partial
@@ -164,6 +165,9 @@ def _warm_up(engine: Engine) -> None:
     num_prompt = max(1, min(8, engine.intake.max_model_len - 2))
     most = min(2, engine.intake.max_model_len - num_prompt)
     params = SamplingParams(temperature=0, max_tokens=most, ignore_eos=True)
+    everything = dataclasses.replace(params, temperature=1.0, top_k=2, top_p=0.5, presence_penalty=0.5, logprobs=1)
+    if engine.intake.refuses(everything) is None:  # else the sampler has no kernels for it
+        params = everything
     engine.add_request(RequestSpec(prompt_token_ids=[0] * num_prompt, params=params))
     while engine.has_work:
         engine.step()

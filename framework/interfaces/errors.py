@@ -22,3 +22,13 @@ class IncompatibleError(ValueError):
 
 class RankError(RuntimeError):
     """A rank of a tensor-parallel engine died, raised or stalled. Its traceback, where there is one, is a note."""
+
+
+class NotFiniteError(ValueError):
+    """The logits of a row hold NaN or infinities, so that no token can be chosen. Its request has failed."""
+
+    def __init__(self, step: int, dtype: str) -> None:
+        remedy = "the model overflows in this type, or its weights hold such numbers; try executor.dtype=float32"
+        if dtype == "float32":
+            remedy = "the weights hold such numbers, or they make the model overflow in any type; check the checkpoint"
+        super().__init__(f"logits that are not finite numbers (NaN or infinity) in step {step}, in {dtype}: {remedy}")

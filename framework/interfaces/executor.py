@@ -73,6 +73,8 @@ class StepResult:
     num_padding_tokens: int = 0
     run_s: float = 0.0
     """Time the device spent on this step."""
+    failed: dict[int, Exception] | None = None
+    """Sampled rows that have no token, by their index in `token_ids`, and why: their requests end, the others go on."""
 
 
 class Executor(ABC):

@@ -40,7 +40,7 @@ class StepRecord:
 
 @dataclass(slots=True, kw_only=True)
 class RequestRecord:
-    """One request, from arrival to end. A rejected one has `finish_reason == "rejected"` and an `error`."""
+    """One request, from arrival to end. One that was rejected or has failed says why in `error`."""
 
     request_id: int
     client: str
@@ -55,7 +55,7 @@ class RequestRecord:
     """Prompt tokens that the prefix cache held when it was first admitted."""
     num_preemptions: int
     finish_reason: str
-    """stop (EOS, stop token or stop string), length, abort or rejected."""
+    """stop (EOS, stop token or stop string), length, abort, rejected or failed."""
     error: str = ""
     category: str = ""
     deadline_s: float | None = None

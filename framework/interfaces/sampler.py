@@ -17,19 +17,46 @@ if TYPE_CHECKING:  # composing a configuration imports every plugin, and must no
     import torch
     from torch import Tensor
 
-__all__ = ["Sampler", "SamplingParams", "TokenHistory"]
+__all__ = ["NOT_FINITE", "Sampler", "SamplingParams", "TokenHistory"]
+
+NOT_FINITE = -(1 << 40)
+"""In place of the token of a row whose logits are not all finite numbers: the request ends as failed. float64 holds it
+exactly, and no token id looks like it."""
 
 
 @dataclass(slots=True, kw_only=True)
 class TokenHistory:
-    """The tokens of each sampled row, on the device, including those that the host has not seen yet."""
+    """The tokens of each sampled row, on the device, including those that the host has not seen yet.
 
-    token_ids_RL: Tensor
-    """[R, L] int32; positions at and past `num_tokens_R` are undefined. L is 0 when no row's params have penalties"""
-    num_prompt_R: Tensor
-    """[R] int64"""
+    They lie where the engine keeps them, a row per slot; what is gathered from there is gathered when it is asked for.
+    """
+
+    token_ids_SL: Tensor
+    """[S, L] int32, of every slot; positions at and past a row's `num_tokens_R` are undefined"""
+    num_prompt_S: Tensor
+    """[S] int64"""
+    slot_R: Tensor
+    """[R] int64, the slot of each sampled row"""
     num_tokens_R: Tensor
     """[R] int64, prompt and output"""
+
+    @property
+    def token_ids_RL(self) -> Tensor:
+        """[R, L] int32, a copy."""
+        return self.token_ids_SL[self.slot_R]
+
+    @property
+    def num_prompt_R(self) -> Tensor:
+        """[R] int64, a copy."""
+        return self.num_prompt_S[self.slot_R]
+
+    @classmethod
+    def of_rows(cls, token_ids_RL: Tensor, num_prompt_R: Tensor, num_tokens_R: Tensor) -> TokenHistory:
+        """Of rows that lie in order: row r has slot r."""
+        import torch
+
+        slot_R = torch.arange(len(num_tokens_R), device=num_tokens_R.device)
+        return cls(token_ids_SL=token_ids_RL, num_prompt_S=num_prompt_R, slot_R=slot_R, num_tokens_R=num_tokens_R)
 
 
 class Sampler(ABC):
@@ -40,7 +67,9 @@ class Sampler(ABC):
     `prepare` can refill what it prepared."""
     takes_model_dtype: bool = False
     """Whether `sample` takes logits of any float dtype and leaves them as they are."""
-
+    checks_finite: bool = False
+    """Whether `sample` and `sample_shard` look for logits that are NaN or infinite themselves, and give such a row the
+    token `NOT_FINITE` (and an infinite score). For other samplers the framework reads the logits once more."""
     can_shard: bool = False
     """Whether `sample_shard` exists: with a vocabulary split over ranks, no rank then needs the others' logits"""
 
@@ -59,6 +88,10 @@ class Sampler(ABC):
         With `out`, an earlier result for as many rows, a graph-safe sampler overwrites its tensors and returns it: a
         captured graph reads them there.
         """
+
+    def redraws(self, params: SamplingParams) -> bool:
+        """Whether a row of these parameters gets its token from `redraw`, after `sample` gave it some token."""
+        return False
 
     @abstractmethod
     def sample(
@@ -79,6 +112,23 @@ class Sampler(ABC):
         lowest id among equals. `logits_RW` as in `sample`.
         """
         raise NotImplementedError(f"{type(self).__name__} says can_shard and has no sample_shard")
+
+    def redraw(
+        self,
+        logits_RV: Tensor,
+        prepared: Any,
+        seed_R: Tensor,
+        position_R: Tensor,
+        history: TokenHistory,
+        token_R: Tensor,
+    ) -> Tensor:
+        """The tokens of all rows, [R] int64: `token_R`, with those of rows that `redraws` replaced.
+
+        So what few rows ask for costs the others nothing: it is called, or its captured graph replayed, only for
+        batches that hold such a row. `logits_RV` are those that `sample` had, of the whole vocabulary on every rank,
+        and stay as they are. A row whose token is `NOT_FINITE` keeps it.
+        """
+        raise NotImplementedError(f"{type(self).__name__} says that it redraws and has no redraw")
 
     def probabilities(self, logits_V: np.ndarray, params: SamplingParams) -> np.ndarray | None:
         """What a row without penalties and bias is drawn from: [V] float64 summing to 1, for [V] float64 logits.

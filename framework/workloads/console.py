@@ -51,6 +51,8 @@ class AnswerPrinter(Observer):
             answer.text += output.text_delta
             if output.finished:
                 answer.finish_reason = output.finish_reason or "stop"
+                if output.record is not None and output.record.error:
+                    answer.text += f" (failed: {output.record.error})"
         self._print()
 
     def close(self) -> None:

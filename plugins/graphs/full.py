@@ -11,7 +11,7 @@ from plugins.graphs.bucketed import Bucketed
 class Full(Bucketed):
     """As `bucketed`, and one replay does all of a step: input gather, forward, head, sampling, feeding the token back.
 
-    Needs a sampler that can be captured: gumbel or greedy.
+    Needs a sampler that can be captured, as all of ServeLab's can.
     """
 
     scope = GraphScope.STEP

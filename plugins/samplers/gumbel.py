@@ -31,7 +31,8 @@ class Gumbel(Sampler):
 
     def __init__(self, vocab_size: int, device: torch.device) -> None:
         super().__init__(vocab_size, device)
-        self.takes_model_dtype = device.type == "cuda"  # the fused kernel reads logits once and writes none
+        # The fused kernel reads logits once, writes none, and looks for NaN on the way.
+        self.takes_model_dtype = self.checks_finite = device.type == "cuda"
 
     @classmethod
     def unsupported_reason(cls, params: SamplingParams) -> str | None:
@@ -55,7 +56,7 @@ class Gumbel(Sampler):
         if prepared is None:
             return argmax_rows(logits_RV)
         if isinstance(prepared, RowTemperatures):
-            from framework.execution.kernels.cuda.gumbel import gumbel_argmax as fused_gumbel_argmax
+            from framework.execution.kernels.cuda.sampling.gumbel import gumbel_argmax as fused_gumbel_argmax
 
             return fused_gumbel_argmax(logits_RV, prepared.divisor_R, prepared.noise_weight_R, seed_R, position_R)
         logits_RV /= prepared.divisor_R1
@@ -72,7 +73,7 @@ class Gumbel(Sampler):
         if prepared is None:
             return best_rows(logits_RW, first_token)
         if isinstance(prepared, RowTemperatures):
-            from framework.execution.kernels.cuda.gumbel import gumbel_best as fused_gumbel_best
+            from framework.execution.kernels.cuda.sampling.gumbel import gumbel_best as fused_gumbel_best
 
             divisor_R, weight_R = prepared.divisor_R, prepared.noise_weight_R
             return fused_gumbel_best(logits_RW, divisor_R, weight_R, seed_R, position_R, first_token)

@@ -11,7 +11,8 @@ from framework.registry import SAMPLERS
 from framework.toolkit.samplers import stated
 from framework.toolkit.samplers.refusals import refusal
 from framework.toolkit.samplers.selection import argmax_rows, gumbel_argmax
-from framework.toolkit.samplers.temperature import Temperature
+from framework.toolkit.samplers.temperature import RowTemperatures, Temperature
+from framework.toolkit.samplers.to_device import columns
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,42 +32,48 @@ class MinP(Sampler):
         ValueError: `min_p` is outside [0, 1].
     """
 
-    graph_safe = False  # a batch of greedy rows alone runs other operations than one that draws
-
     def __init__(self, vocab_size: int, device: torch.device, *, min_p: float = 0.1) -> None:
         super().__init__(vocab_size, device)
         if not 0 <= min_p <= 1:
             raise ValueError(f"sampler.min_p={min_p} must be in [0, 1]; 0 keeps every token")
         self.min_p = min_p
+        self.same_operations = device.type == "cuda"
+        """For graphs; elsewhere a batch of greedy rows alone has less to do"""
 
     @classmethod
     def unsupported_reason(cls, params: SamplingParams) -> str | None:
         return refusal("min_p", params, honours=("min_p",))
 
-    def prepare(self, params: Sequence[SamplingParams], out: object = None) -> tuple[Temperature, Tensor] | None:
-        """The temperatures and [R, 1] float32: the logarithm of min_p, -inf where it is 0."""
-        import torch
-
-        temperature = Temperature.of(params, self.device)
+    def prepare(
+        self, params: Sequence[SamplingParams], out: tuple[RowTemperatures, Tensor] | None = None
+    ) -> tuple[Temperature | RowTemperatures, Tensor] | None:
+        """The temperatures, and the logarithm of min_p, [1, R] float32, -inf where it is 0."""
+        temperature: Temperature | RowTemperatures | None
+        if self.same_operations:
+            temperature = RowTemperatures.of(params, self.device, None if out is None else out[0])
+        else:
+            temperature = Temperature.of(params, self.device)
         if temperature is None:
             return None
         shares = [one.min_p or self.min_p for one in params]
-        logs = [[math.log(share) if share else -math.inf] for share in shares]
-        return temperature, torch.tensor(logs, device=self.device)
+        logs = [[math.log(share) if share else -math.inf for share in shares]]
+        return temperature, columns(logs, self.device, None if out is None else out[1])
 
     def sample(
         self,
         logits_RV: Tensor,
-        prepared: tuple[Temperature, Tensor] | None,
+        prepared: tuple[Temperature | RowTemperatures, Tensor] | None,
         seed_R: Tensor,
         position_R: Tensor,
         history: TokenHistory,
     ) -> Tensor:
         if prepared is None:
             return argmax_rows(logits_RV)
-        temperature, log_share_R1 = prepared
+        temperature, log_share_1R = prepared
+        if isinstance(temperature, RowTemperatures):
+            temperature = temperature.as_columns()
         logits_RV /= temperature.divisor_R1
-        ban_below_share(logits_RV, log_share_R1)
+        ban_below_share(logits_RV, log_share_1R.T)
         return gumbel_argmax(logits_RV, seed_R, position_R, temperature.noise_weight_R1)
 
     def probabilities(self, logits_V: np.ndarray, params: SamplingParams) -> np.ndarray:

@@ -62,9 +62,15 @@ class NeverGreedy(Gumbel):
         return super().prepare([dataclasses.replace(one, temperature=one.temperature or 1.0) for one in params], out)
 
 
+class KeepsOldParameters(Gumbel):
+    def prepare(self, params: Any, out: Any = None) -> Any:
+        return out if out is not None else super().prepare(params)
+
+
 @pytest.mark.parametrize(
     ("sampler", "rule"),
     [
+        (KeepsOldParameters, sampler_checks.REFILL),
         (NeverGreedy, sampler_checks.GREEDY),
         (TooHot, sampler_checks.DISTRIBUTION),
         (OutsideVocabulary, sampler_checks.SHAPE),

@@ -30,7 +30,7 @@ NEVER, DECODE, MIXED = GraphSupport
             "cuda",
             "with prompt chunks in it; choose graph=full or piecewise, or attention=triton",
         ),
-        ("mixed", MIXED, False, "cuda", "cannot be captured; choose sampler=gumbel or greedy"),
+        ("mixed", MIXED, False, "cuda", "cannot be captured; choose sampler=full, or graph=bucketed"),
         ("mixed", MIXED, True, "cuda", None),
         ("full", DECODE, True, "cuda", None),
         ("bucketed", DECODE, False, "cuda", None),

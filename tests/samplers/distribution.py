@@ -20,7 +20,7 @@ def history_of(prompts: Sequence[Sequence[int]], outputs: Sequence[Sequence[int]
     token_ids_RL = torch.full((len(rows), max(map(len, rows)) + 3), 2**31 - 1, dtype=torch.int32)
     for row, tokens in enumerate(rows):
         token_ids_RL[row, : len(tokens)] = torch.tensor(tokens, dtype=torch.int32)
-    return TokenHistory(
+    return TokenHistory.of_rows(
         token_ids_RL=token_ids_RL,
         num_prompt_R=torch.tensor([len(prompt) for prompt in prompts]),
         num_tokens_R=torch.tensor([len(row) for row in rows]),
@@ -70,7 +70,7 @@ def draw(
     """How often each token came, over one request's positions 1 to `num_draws`; [V]."""
     logits_RV = torch.tensor(logits_V, dtype=torch.float32).repeat(num_draws, 1)
     one = history_of([prompt], [output])
-    history = TokenHistory(
+    history = TokenHistory.of_rows(
         token_ids_RL=one.token_ids_RL.repeat(num_draws, 1),
         num_prompt_R=one.num_prompt_R.repeat(num_draws),
         num_tokens_R=one.num_tokens_R.repeat(num_draws),

@@ -24,7 +24,7 @@ def tokens(name: str, logits_RV: torch.Tensor, params: list[SamplingParams], gro
     head.load("weight", logits_RV.T.contiguous())
     sampler: Sampler = SAMPLERS.build({"name": name}, VOCAB, CPU)
     head.split = head.can_split and sampler.can_shard
-    history = TokenHistory(
+    history = TokenHistory.of_rows(
         token_ids_RL=torch.zeros(ROWS, 0, dtype=torch.int32),
         num_prompt_R=torch.ones(ROWS, dtype=torch.int64),
         num_tokens_R=torch.ones(ROWS, dtype=torch.int64),

@@ -83,7 +83,7 @@ class {class_name}(Sampler):
             return "sampler={name} takes the most likely token only; choose sampler=full"
         return None
 
-    def prepare(self, params: Sequence[SamplingParams]) -> None:
+    def prepare(self, params: Sequence[SamplingParams], out: None = None) -> None:
         return None
 
     def sample(

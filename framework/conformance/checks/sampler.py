@@ -16,6 +16,7 @@ from framework.interfaces.sampling_params import SamplingParams
 
 SHAPE = "one int64 token id of the vocabulary a row"
 MATES = "a row's token does not depend on its batch mates"
+REFILL = "parameters that a graph reads are filled in again: `prepare(params, out)` is `prepare(params)`"
 SEEDS = "the same seed and position give the same token"
 GREEDY = "temperature 0 takes the most likely token"
 DISTRIBUTION = "draws follow the stated distribution (chi-square)"
@@ -44,6 +45,7 @@ def checks(cfg: DictConfig, build: Build, budget: Budget) -> list[Check]:
     return [
         Check(SHAPE, lambda: _shape(build)),
         Check(SEEDS, lambda: _seeds(build)),
+        Check(REFILL, lambda: _refill(build)),
         Check(MATES, lambda: _mates(build)),
         Check(GREEDY, lambda: _greedy(build)),
         Check(DISTRIBUTION, lambda: _distribution(build, budget)),
@@ -104,6 +106,25 @@ def _seeds(build: Build) -> str:
             row = next(i for i in range(32) if one[i] != other[i])
             raise Violation(SEEDS, f"row {row} got token {one[row]}, then {other[row]}; {_short(params)}")
     return "32 rows a setting, each twice"
+
+
+def _refill(build: Build) -> str:
+    """Rows get the parameters of other rows, in the same memory, as between two replays of a graph."""
+    sampler = build(_VOCAB, torch.device("cpu"))
+    if not sampler.graph_safe:
+        raise NotApplicable("the sampler says that it cannot be captured (graph_safe)")
+    accepted = _accepted(sampler)
+    logits_RV = _kinds_of_logits(len(accepted), _VOCAB)[0][1]
+    seeds = list(range(len(accepted)))
+    for first in range(len(accepted)):
+        params = accepted[first:] + accepted[:first]
+        refilled = sampler.prepare(params, sampler.prepare(accepted))
+        one = _sample(sampler, logits_RV, params, seeds, prepared=refilled).tolist()
+        other = _sample(sampler, logits_RV, params, seeds).tolist()
+        if one != other:
+            row = next(i for i in range(len(one)) if one[i] != other[i])
+            raise Violation(REFILL, f"row {row} got token {one[row]}, not {other[row]}; {_short(params[row])}")
+    return f"{len(accepted)} rows, each in turn with every setting"
 
 
 def _mates(build: Build) -> str:
@@ -176,18 +197,25 @@ def chi_square_p(counts_V: np.ndarray, probs_V: np.ndarray) -> float:
 
 
 def _sample(
-    sampler: Sampler, logits_RV: Tensor, params: list[SamplingParams], seeds: list[int], *, one_request: bool = False
+    sampler: Sampler,
+    logits_RV: Tensor,
+    params: list[SamplingParams],
+    seeds: list[int],
+    *,
+    one_request: bool = False,
+    prepared: Any = None,
 ) -> Tensor:
     """Each row continues a short text of its own; as `one_request`, the rows are its successive positions."""
     num_rows = len(params)
     positions = list(range(1, num_rows + 1)) if one_request else [5] * num_rows
     texts = [[1, 2, 3 + seed % 7, 1, 4] for seed in seeds]
-    history = TokenHistory(
+    history = TokenHistory.of_rows(
         token_ids_RL=torch.tensor(texts, dtype=torch.int32) % sampler.vocab_size,
         num_prompt_R=torch.full((num_rows,), 3),
         num_tokens_R=torch.full((num_rows,), 5),
     )
-    prepared = sampler.prepare(params)
+    if prepared is None:
+        prepared = sampler.prepare(params)
     return sampler.sample(logits_RV.clone(), prepared, torch.tensor(seeds), torch.tensor(positions), history)
 
 

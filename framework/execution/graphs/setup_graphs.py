@@ -45,8 +45,7 @@ def check_graphs(
         )
     if strategy.scope is GraphScope.STEP and not sampler.graph_safe:
         raise IncompatibleError(
-            f"graph={name}: {type(sampler).__name__} cannot be captured; choose sampler=gumbel or greedy, or "
-            f"graph=bucketed"
+            f"graph={name}: {type(sampler).__name__} cannot be captured; choose sampler=full, or graph=bucketed"
         )
 
 

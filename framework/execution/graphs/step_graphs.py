@@ -1,14 +1,18 @@
 """Captured steps: the forward pass, or everything from the input gather to the token fed back.
 
+What only some requests ask for has graphs of its own behind the step's, replayed for batches that hold such a
+request: the second draw of rows with filters, bias or penalties (`Sampler.redraw`), and log-probabilities.
+
 Shape letters: R rows (padded), P sampled rows (padded), V vocabulary, D model size.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,7 +20,7 @@ from framework.execution.graphs.cache import CapturedGraph, Graph, GraphCache
 from framework.execution.graphs.mixed_rows import MixedRows
 from framework.execution.step.device_state import DeviceState
 from framework.execution.step.network import Network
-from framework.execution.step.pick import pick_tokens
+from framework.execution.step.pick import pick_tokens, redraw_tokens
 from framework.execution.step.rows import ResidentRows
 from framework.interfaces.attention import AttentionBackend
 from framework.interfaces.executor import StepBatch
@@ -35,6 +39,28 @@ class StepOutputs:
     """Of the sampled rows' last tokens"""
     logits_PV: Tensor | None = None
     tokens_P: Tensor | None = None
+
+
+@dataclass(slots=True)
+class _KeyGraphs:
+    """What is captured for one key, with the memory that it reads."""
+
+    prepared: Any = None
+    """The sampler's parameters of the padded rows"""
+    prepared_for: list[SamplingParams] = field(default_factory=list)
+    num_top_P: Tensor | None = None
+    """[P] int32, what the rows want of `top_logprobs`"""
+    num_top_for: list[int] = field(default_factory=list)
+    outputs: StepOutputs | None = None
+    """Of the last run of the step"""
+    step: Graph | None = None
+    redraw: Graph | None = None
+    logprobs: Graph | None = None
+
+    def replay(self) -> StepOutputs:
+        assert self.step is not None
+        outputs: StepOutputs = self.step.replay()
+        return outputs
 
 
 class StepGraphs:
@@ -62,29 +88,45 @@ class StepGraphs:
         self.mixed_rows = MixedRows(state, max_tokens, max_rows)
         self.cache = GraphCache(state.device, self._capture, max_graphs)
         self._capture_body = capture
-        self._prepared: dict[GraphKey, Any] = {}
-        self._prepared_for: dict[GraphKey, list[SamplingParams]] = {}
 
     @torch.inference_mode()
     def capture(self, key: GraphKey) -> None:
         """Capture `key` ahead of its first use."""
         self.cache.get(key)
 
-    def replay(self, batch: StepBatch, key: GraphKey, params: Sequence[SamplingParams]) -> StepOutputs:
-        """Run `batch`, whose sampled rows have `params`, in the graph of `key`."""
-        graph = self.cache.get(key)
+    def replay(
+        self, batch: StepBatch, key: GraphKey, params: Sequence[SamplingParams], *, redraws: bool
+    ) -> StepOutputs:
+        """Run `batch`, whose sampled rows have `params`, in the graph of `key`.
+
+        Args:
+            redraws: some of them gets its token from `Sampler.redraw`.
+        """
+        graphs: Any = self.cache.get(key)
         changed = True
         if key.mixed:
             self.mixed_rows.load(batch, key)
         else:
             changed = self.rows.load(batch, key)
-        if self.scope is GraphScope.STEP and (changed or key not in self._prepared_for):
+        if self.scope is GraphScope.STEP and (changed or not graphs.prepared_for):
             padded = [*params, *[_PADDING] * (key.num_rows - len(params))]
-            if self._prepared_for.get(key) != padded:
-                self.sampler.prepare(padded, self._prepared[key])
-                self._prepared_for[key] = padded
-        outputs: StepOutputs = graph.replay()
+            if graphs.prepared_for != padded:
+                self.sampler.prepare(padded, graphs.prepared)
+                graphs.prepared_for = padded
+        outputs: StepOutputs = graphs.replay()
+        if redraws and self.scope is GraphScope.STEP:
+            graphs.redraw.replay()
         return outputs
+
+    def replay_logprobs(self, key: GraphKey, counts: list[int]) -> Tensor:
+        """What `top_logprobs` gives for the replay before, whose sampled rows want `counts`, -1 for nothing."""
+        graphs: Any = self.cache.get(key)
+        padded = [*counts, *[-1] * (key.num_rows - len(counts))]
+        if graphs.num_top_for != padded:
+            graphs.num_top_P.copy_(self.state.staging.send([np.array(padded)])[0])
+            graphs.num_top_for = padded
+        packed_PW: Tensor = graphs.logprobs.replay()
+        return packed_PW[: len(counts)]
 
     def sampled(self, key: GraphKey, num_rows: int) -> tuple[Tensor, Tensor]:
         """Slots and positions of the last tokens of the sampled rows, after a replay of scope `FORWARD`."""
@@ -98,24 +140,29 @@ class StepGraphs:
         slot_P, position_P = self.sampled(key, len(tokens_P))
         feed_back(slot_P, position_P, tokens_P, self.state.token_ids_SL, self.state.num_slots)
 
-    def _capture(self, key: GraphKey, pool: Any) -> Graph:
+    def _capture(self, key: GraphKey, pool: Any) -> _KeyGraphs:
         if key.mixed:
             self.mixed_rows.clear(key)
         else:
             self.rows.clear()  # the rehearsal below must not move requests on
+        graphs = _KeyGraphs()
         if self.scope is GraphScope.STEP:
-            self._prepared[key] = self.sampler.prepare([_PADDING] * key.num_rows)
-            self._prepared_for.pop(key, None)
+            graphs.prepared = self.sampler.prepare([_PADDING] * key.num_rows)
+            graphs.num_top_P = torch.full((key.num_rows,), -1, dtype=torch.int32, device=self.state.device)
+        graphs.step = self._captured(lambda: self._step(key, graphs), pool)
+        if self.scope is GraphScope.STEP:
+            if type(self.sampler).redraw is not Sampler.redraw:
+                graphs.redraw = self._captured(lambda: self._redraw(key, graphs), pool)
+            graphs.logprobs = self._captured(lambda: self._logprobs(graphs), pool)
+        return graphs
 
-        def body() -> StepOutputs:
-            return self._body(key)
-
+    def _captured(self, body: Callable[[], Any], pool: Any) -> Graph:
         body()  # compiles kernels and creates library handles, neither of which can be captured
         if self.state.device.type == "cuda":
             torch.cuda.synchronize(self.state.device)
         return self._capture_body(body, pool)
 
-    def _body(self, key: GraphKey) -> StepOutputs:
+    def _step(self, key: GraphKey, graphs: _KeyGraphs) -> StepOutputs:
         from framework.execution.kernels.cuda.decode_step import feed_back
 
         state = self.state
@@ -129,12 +176,45 @@ class StepGraphs:
             return StepOutputs(hidden_PD)
         logits_PV = self.network.compute_logits(hidden_PD)
         given_PV = logits_PV if self.sampler.takes_model_dtype else logits_PV.float().clone()
-        history = TokenHistory(
-            token_ids_RL=state.token_ids_SL[: key.num_rows, :0],
-            num_prompt_R=state.num_prompt_S[slot_P],
-            num_tokens_R=position_P + 1,
-        )
-        head, seed_P, prepared = self.network.model.lm_head, state.seed_S[slot_P], self._prepared[key]
-        tokens_P = pick_tokens(head, self.sampler, given_PV, prepared, seed_P, position_P + 1, history)
+        head, seed_P, next_P = self.network.model.lm_head, state.seed_S[slot_P], position_P + 1
+        history = self._history(slot_P, next_P)
+        tokens_P = pick_tokens(head, self.sampler, given_PV, graphs.prepared, seed_P, next_P, history)
         feed_back(slot_P, position_P, tokens_P, state.token_ids_SL, state.num_slots)
-        return StepOutputs(hidden_PD, logits_PV, tokens_P)
+        graphs.outputs = StepOutputs(hidden_PD, logits_PV, tokens_P)
+        return graphs.outputs
+
+    def _redraw(self, key: GraphKey, graphs: _KeyGraphs) -> None:
+        """The second draw of some rows, over what `_step` sampled; their positions have moved on."""
+        from framework.execution.kernels.cuda.decode_step import feed_back_again
+
+        slot_P, position_P = self.sampled(key, key.num_rows)
+        tokens_P, logits_PV = _sampled_outputs(graphs)
+        head, seed_P, state = self.network.model.lm_head, self.state.seed_S[slot_P], self.state
+        history = self._history(slot_P, position_P)
+        drawn_P = redraw_tokens(head, self.sampler, logits_PV, graphs.prepared, seed_P, position_P, history, tokens_P)
+        tokens_P.copy_(drawn_P)
+        feed_back_again(slot_P, position_P, drawn_P, state.token_ids_SL, state.num_slots)
+
+    def _logprobs(self, graphs: _KeyGraphs) -> Tensor:
+        from framework.execution.kernels.cuda.sampling.top_logprobs import top_logprobs
+
+        tokens_P, logits_PV = _sampled_outputs(graphs)
+        head = self.network.model.lm_head
+        assert graphs.num_top_P is not None
+        return top_logprobs(head.gather(logits_PV) if head.split else logits_PV, tokens_P, graphs.num_top_P)
+
+    def _history(self, slot_P: Tensor, num_tokens_P: Tensor) -> TokenHistory:
+        return TokenHistory(
+            token_ids_SL=self.state.token_ids_SL,
+            num_prompt_S=self.state.num_prompt_S,
+            slot_R=slot_P,
+            num_tokens_R=num_tokens_P,
+        )
+
+
+def _sampled_outputs(graphs: _KeyGraphs) -> tuple[Tensor, Tensor]:
+    outputs = graphs.outputs
+    assert outputs is not None
+    assert outputs.tokens_P is not None
+    assert outputs.logits_PV is not None
+    return outputs.tokens_P, outputs.logits_PV

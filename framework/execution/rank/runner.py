@@ -7,23 +7,25 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from framework.execution.graphs.piece_graphs import PieceGraphs
 from framework.execution.graphs.select_graph import graph_name, select_graph
 from framework.execution.graphs.step_graphs import StepGraphs
+from framework.execution.kernels.cuda.sampling import MAX_TOP
 from framework.execution.step.device_state import DeviceState
-from framework.execution.step.logprobs import DeviceLogprobs
+from framework.execution.step.logprobs import DeviceLogprobs, PackedLogprobs, StepLogprobs, counts_of
 from framework.execution.step.network import Network
 from framework.execution.step.pending import PendingStep, Readback
-from framework.execution.step.pick import pick_tokens, whole_rows
+from framework.execution.step.pick import pick_tokens, redraw_tokens, whole_rows
 from framework.execution.step.step_inputs import StepInputs
 from framework.interfaces.attention import AttentionBackend
 from framework.interfaces.errors import PluginError
 from framework.interfaces.executor import StepBatch
 from framework.interfaces.graph import GraphKey, GraphStrategy
-from framework.interfaces.sampler import Sampler, TokenHistory
+from framework.interfaces.sampler import NOT_FINITE, Sampler, TokenHistory
 from framework.interfaces.sampling_params import SamplingParams
 
 
@@ -44,6 +46,10 @@ class Runner:
         self._head = network.model.lm_head
         self._vocab_size = network.model.config.vocab_size
         self._params = [SamplingParams()] * state.num_slots
+        self._redrawn_slots: set[int] = set()
+        """Slots of requests whose rows the sampler redraws"""
+        self._logprob_slots: set[int] = set()
+        """Slots of requests that ask for log-probabilities"""
         self._sampled_slots: list[int] = []
         self._prepared: Any = None
         self._readbacks: list[Readback] = []
@@ -55,7 +61,7 @@ class Runner:
         readback.begin()
         self.state.apply(batch)
         for admission in batch.admissions:
-            self._params[admission.slot] = admission.params
+            self._admit(admission.slot, admission.params)
         if batch.admissions:
             self._sampled_slots = []  # a slot may be another request's now
             if isinstance(self.graphs, StepGraphs):
@@ -72,13 +78,22 @@ class Runner:
             batch.step,
             readback,
             check=self._check_range,
+            dtype=str(self.attention.spec.dtype).removeprefix("torch."),
             release=self._readbacks.append,
             logprobs=logprobs,
             graph_key=graph_name(self._strategy.scope, key),
             num_padding_tokens=key.num_tokens - batch.num_tokens if key else 0,
         )
 
-    def _run_eager(self, batch: StepBatch, key: GraphKey | None) -> tuple[Tensor | None, DeviceLogprobs | None]:
+    def _admit(self, slot: int, params: SamplingParams) -> None:
+        self._params[slot] = params
+        for slots, asks in (
+            (self._redrawn_slots, self.sampler.redraws(params)),
+            (self._logprob_slots, params.logprobs is not None),
+        ):
+            slots.add(slot) if asks else slots.discard(slot)
+
+    def _run_eager(self, batch: StepBatch, key: GraphKey | None) -> tuple[Tensor | None, StepLogprobs | None]:
         inputs = StepInputs.of(batch, self.state)
         layout = inputs.layout
         attend = self.network.attend(self.attention, self.attention.plan(layout))
@@ -94,26 +109,28 @@ class Runner:
         tokens_P, logprobs = self._sample(
             hidden_PD, inputs.sampled_slots, slot_P, position_P, max_position=inputs.max_position
         )
-        self.state.token_ids_SL[slot_P, position_P] = tokens_P.int()
+        self.state.token_ids_SL[slot_P, position_P] = tokens_P.clamp(min=0).int()  # NOT_FINITE is below 0
         return tokens_P, logprobs
 
-    def _replay(
-        self, graphs: StepGraphs, batch: StepBatch, key: GraphKey
-    ) -> tuple[Tensor | None, DeviceLogprobs | None]:
+    def _replay(self, graphs: StepGraphs, batch: StepBatch, key: GraphKey) -> tuple[Tensor | None, StepLogprobs | None]:
         slots = batch.slots
         if not all(batch.samples):
             slots = [slot for slot, samples in zip(slots, batch.samples, strict=True) if samples]
         params = [self._params[slot] for slot in slots]
-        outputs = graphs.replay(batch, key, params)
+        outputs = graphs.replay(batch, key, params, redraws=not self._redrawn_slots.isdisjoint(slots))
         num_rows = len(slots)
         if not num_rows:
             return None, None
         if outputs.tokens_P is not None:
             assert outputs.logits_PV is not None
             tokens_P = outputs.tokens_P[:num_rows]
-            num_top = [one.logprobs for one in params]
-            logits_PV = outputs.logits_PV[:num_rows]
-            return tokens_P, DeviceLogprobs.of(logits_PV, tokens_P, num_top, whole_rows(self._head))
+            num_top = self._num_top(slots)
+            if num_top is None:
+                return tokens_P, None
+            if max(count or 0 for count in num_top) > MAX_TOP:
+                return tokens_P, self._logprobs(outputs.logits_PV[:num_rows], tokens_P, num_top)
+            counts = counts_of(num_top, self._vocab_size)
+            return tokens_P, PackedLogprobs.of(graphs.replay_logprobs(key, counts), tokens_P, counts)
         slot_P, position_P = graphs.sampled(key, num_rows)
         max_position = max(start + num for start, num in zip(batch.starts, batch.row_tokens, strict=True))
         hidden_PD = outputs.hidden_PD[:num_rows]
@@ -123,35 +140,50 @@ class Runner:
 
     def _sample(
         self, hidden_PD: Tensor, slots: list[int], slot_P: Tensor, position_P: Tensor, *, max_position: int
-    ) -> tuple[Tensor, DeviceLogprobs | None]:
+    ) -> tuple[Tensor, StepLogprobs | None]:
+        head, sampler, state = self._head, self.sampler, self.state
         logits_PV = self.network.compute_logits(hidden_PD)
-        if not self.sampler.takes_model_dtype:
+        if not sampler.takes_model_dtype:
             logits_PV = logits_PV.float()
-        params = [self._params[slot] for slot in slots]
-        num_top = [one.logprobs for one in params]
-        wants_logprobs = any(count is not None for count in num_top)
-        raw_PV = logits_PV.clone() if wants_logprobs else logits_PV  # the sampler may overwrite its input
+        num_top = self._num_top(slots)
+        keeps = num_top is None or sampler.takes_model_dtype
+        raw_PV = logits_PV if keeps else logits_PV.clone()  # the sampler may overwrite its input
         if slots != self._sampled_slots:
-            self._prepared = self.sampler.prepare(params)
+            self._prepared = sampler.prepare([self._params[slot] for slot in slots])
             self._sampled_slots = slots
-        length = max_position if any(one.has_penalties for one in params) else 0
         history = TokenHistory(
-            token_ids_RL=self.state.token_ids_SL[:, :length][slot_P],
-            num_prompt_R=self.state.num_prompt_S[slot_P],
+            token_ids_SL=state.token_ids_SL[:, :max_position],
+            num_prompt_S=state.num_prompt_S,
+            slot_R=slot_P,
             num_tokens_R=position_P,
         )
-        seed_P = self.state.seed_S[slot_P]
-        tokens_P = pick_tokens(self._head, self.sampler, logits_PV, self._prepared, seed_P, position_P, history)
-        if tokens_P.shape != position_P.shape:
-            raise PluginError(
-                f"sampler {type(self.sampler).__name__} returned shape {tuple(tokens_P.shape)} for {len(slots)} rows; "
-                f"the rule is one token id a row"
-            )
-        return tokens_P, DeviceLogprobs.of(raw_PV, tokens_P, num_top, whole_rows(self._head))
+        prepared, seed_P = self._prepared, state.seed_S[slot_P]
+        tokens_P = pick_tokens(head, sampler, logits_PV, prepared, seed_P, position_P, history)
+        if not self._redrawn_slots.isdisjoint(slots):
+            tokens_P = redraw_tokens(head, sampler, logits_PV, prepared, seed_P, position_P, history, tokens_P)
+        return tokens_P, None if num_top is None else self._logprobs(raw_PV, tokens_P, num_top)
+
+    def _num_top(self, slots: list[int]) -> list[int | None] | None:
+        """What the rows want of log-probabilities; None if none of them wants any."""
+        if self._logprob_slots.isdisjoint(slots):
+            return None
+        return [self._params[slot].logprobs for slot in slots]
+
+    def _logprobs(self, logits_PV: Tensor, tokens_P: Tensor, num_top: list[int | None]) -> StepLogprobs | None:
+        if not logits_PV.is_cuda or max(count or 0 for count in num_top) > MAX_TOP:
+            return DeviceLogprobs.of(logits_PV, tokens_P, num_top, whole_rows(self._head))
+        from framework.execution.kernels.cuda.sampling.top_logprobs import top_logprobs
+
+        counts = counts_of(num_top, self._vocab_size)
+        (count_P,) = self.state.staging.send([np.array(counts)])
+        whole_PV = self._head.gather(logits_PV) if self._head.split else logits_PV
+        return PackedLogprobs.of(top_logprobs(whole_PV, tokens_P, count_P.int()), tokens_P, counts)
 
     def _check_range(self, token_ids: list[int]) -> None:
-        if min(token_ids) < 0 or max(token_ids) >= self._vocab_size:
-            bad = next(token for token in token_ids if not 0 <= token < self._vocab_size)
+        if min(token_ids) >= 0 and max(token_ids) < self._vocab_size:
+            return
+        bad = next((token for token in token_ids if not 0 <= token < self._vocab_size and token != NOT_FINITE), None)
+        if bad is not None:
             raise PluginError(
                 f"sampler {type(self.sampler).__name__} sampled token id {bad}; the vocabulary has {self._vocab_size}"
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -11,9 +12,16 @@ from torch import Tensor
 from framework.interfaces.executor import TokenLogprobs
 
 
+class StepLogprobs(Protocol):
+    """Log-probabilities of a step, on their way to the host."""
+
+    def to_host(self) -> list[TokenLogprobs | None]:
+        """One entry per sampled row, None for rows that do not ask. Call once the step has ended; waits for nothing."""
+
+
 @dataclass(slots=True)
 class DeviceLogprobs:
-    """The A asking rows of a step, still on the device."""
+    """Any number of most likely tokens, for the A rows that ask: a softmax and a sort."""
 
     num_top: Sequence[int | None]
     """As `SamplingParams.logprobs`, for all R rows"""
@@ -41,16 +49,16 @@ class DeviceLogprobs:
         rows = [row for row, count in enumerate(num_top) if count is not None]
         if not rows:
             return None
-        asking_A = torch.tensor(rows, device=logits_RV.device)
+        asking_A = _sent(torch.tensor(rows), logits_RV.device)
         asking_AV = logits_RV[asking_A]
         all_AV = (asking_AV if whole is None else whole(asking_AV)).float().log_softmax(-1)
-        token_A = token_ids_R[asking_A].long()
+        token_A = token_ids_R[asking_A].clamp(min=0)  # NOT_FINITE is below 0, and its log-probability is not read
         k_max = min(max(count or 0 for count in num_top), all_AV.shape[1])
         top_AK = all_AV.topk(k_max)
-        return cls(num_top, token_A, all_AV.gather(1, token_A.unsqueeze(1)).squeeze(1), top_AK.indices, top_AK.values)
+        logprob_A = all_AV.gather(1, token_A.unsqueeze(1)).squeeze(1)
+        return cls(num_top, *map(_to_host, (token_A, logprob_A, top_AK.indices, top_AK.values)))
 
     def to_host(self) -> list[TokenLogprobs | None]:
-        """Wait for the device and build the record of each of the R rows."""
         tokens, logprobs = self.token_A.tolist(), self.logprob_A.tolist()
         tops = zip(self.top_token_AK.tolist(), self.top_logprob_AK.tolist(), strict=True)
         asking = zip(tokens, logprobs, tops, strict=True)
@@ -64,7 +72,56 @@ class DeviceLogprobs:
         return result
 
 
+@dataclass(slots=True)
+class PackedLogprobs:
+    """Up to `MAX_TOP` most likely tokens, for all R rows of a step, some of which ask: what a kernel found."""
+
+    counts: Sequence[int]
+    """As `counts_of` gives them, for all R rows"""
+    token_R: Tensor
+    packed_RW: Tensor
+    """As `top_logprobs` returns it"""
+
+    @classmethod
+    def of(cls, packed_RW: Tensor, token_ids_R: Tensor, counts: Sequence[int]) -> PackedLogprobs:
+        """Send what `top_logprobs` gave for the sampled tokens, without waiting for the device."""
+        return cls(counts, _to_host(token_ids_R), _to_host(packed_RW))
+
+    def to_host(self) -> list[TokenLogprobs | None]:
+        bits_RW = self.packed_RW.numpy()
+        width, most = (bits_RW.shape[1] - 1) // 2, max(0, *self.counts)
+        tokens, own = self.token_R.tolist(), bits_RW[:, 0].view("float32").tolist()
+        top_tokens = bits_RW[:, 1 : 1 + most].tolist()
+        top_values = bits_RW[:, 1 + width : 1 + width + most].view("float32").tolist()
+        rows = zip(self.counts, tokens, own, top_tokens, top_values, strict=True)
+        return [
+            None if count < 0 else TokenLogprobs(token, value, list(zip(ids, values, strict=True))[:count])
+            for count, token, value, ids, values in rows
+        ]
+
+
+def counts_of(num_top: Sequence[int | None], vocab_size: int) -> list[int]:
+    """As the kernel `top_logprobs` wants them: -1 for a row that does not ask, and no more than there are tokens."""
+    return [-1 if count is None else min(count, vocab_size) for count in num_top]
+
+
 def token_logprobs(logits_RV: Tensor, token_ids_R: Tensor, num_top: Sequence[int | None]) -> list[TokenLogprobs | None]:
-    """`DeviceLogprobs.of(...).to_host()`: one entry a row, None for rows that do not ask. Waits for the device."""
+    """One entry per row, None for rows that do not ask. Waits for the device."""
     on_device = DeviceLogprobs.of(logits_RV, token_ids_R, num_top)
-    return on_device.to_host() if on_device else [None] * len(num_top)
+    if on_device is None:
+        return [None] * len(num_top)
+    if logits_RV.is_cuda:
+        torch.cuda.synchronize(logits_RV.device)
+    return on_device.to_host()
+
+
+def _sent(host: Tensor, device: torch.device) -> Tensor:
+    return host.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else host
+
+
+def _to_host(tensor: Tensor) -> Tensor:
+    """A copy in pinned memory that is complete when the step is; on a CPU the tensor itself."""
+    if not tensor.is_cuda:
+        return tensor
+    pinned = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    return pinned.copy_(tensor, non_blocking=True)

@@ -8,8 +8,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from framework.execution.step.logprobs import DeviceLogprobs
+from framework.execution.step.logprobs import StepLogprobs
+from framework.interfaces.errors import NotFiniteError
 from framework.interfaces.executor import StepResult, TokenLogprobs
+from framework.interfaces.sampler import NOT_FINITE
 
 
 class Readback:
@@ -63,11 +65,13 @@ class PendingStep:
         *,
         check: Callable[[list[int]], None],
         release: Callable[[Readback], None],
-        logprobs: DeviceLogprobs | None = None,
+        dtype: str,
+        logprobs: StepLogprobs | None = None,
         graph_key: str = "eager",
         num_padding_tokens: int = 0,
     ) -> None:
         self._step, self._readback, self._check, self._release = step, readback, check, release
+        self._dtype = dtype
         self._logprobs, self._graph_key, self._num_padding_tokens = logprobs, graph_key, num_padding_tokens
 
     def done(self) -> bool:
@@ -89,11 +93,16 @@ class PendingStep:
         self._release(self._readback)
         if token_ids:
             self._check(token_ids)
+        failed: dict[int, Exception] | None = None
+        if NOT_FINITE in token_ids:
+            error = NotFiniteError(self._step, self._dtype)
+            failed = {index: error for index, token in enumerate(token_ids) if token == NOT_FINITE}
         logprobs: list[TokenLogprobs | None] | None = self._logprobs.to_host() if self._logprobs else None
         return StepResult(
             step=self._step,
             token_ids=token_ids,
             logprobs=logprobs,
+            failed=failed,
             graph_key=self._graph_key,
             num_padding_tokens=self._num_padding_tokens,
             run_s=run_s,

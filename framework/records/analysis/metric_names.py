@@ -11,8 +11,8 @@ from framework.records.analysis.cells import Cell
 _CLIENT = re.compile(r"^client/.*/(?=(ttft_s|goodput_requests_per_s)\b)")
 _LESS_IS_BETTER = (
     *("duration_s", "ttft_s", "tpot_s", "itl_s", "e2e_s", "queue_s", "plan_s", "startup_s", "peak_memory_gib"),
-    *("preemptions", "evictions", "padding_fraction", "requests_rejected", "requests_aborted", "steps"),
-    "unfair_service_fraction",
+    *("preemptions", "evictions", "padding_fraction", "requests_rejected", "requests_failed", "requests_aborted"),
+    *("steps", "unfair_service_fraction"),
 )
 _MORE_IS_BETTER = (
     *("output_tokens_per_s", "total_tokens_per_s", "requests_per_s", "goodput_requests_per_s", "requests_completed"),

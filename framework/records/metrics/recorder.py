@@ -67,3 +67,4 @@ class Recorder(Observer):
             if self.keep_outputs:
                 kept = self._outputs[output.request_id]
                 kept.token_ids, kept.text, kept.finish_reason = output.token_ids, output.text, output.finish_reason
+                kept.error = output.record.error

@@ -43,6 +43,7 @@ def summarize(
     slo = slo or Slo()
     accepted = [r for r in requests if r.finish_reason != "rejected"]
     completed = [r for r in accepted if r.finish_reason in COMPLETED]
+    failed = [r for r in accepted if r.finish_reason == "failed"]
     duration_s = max(r.finish_s for r in accepted) - min(r.arrival_s for r in accepted) if accepted else None
     output_tokens = sum(r.num_output_tokens for r in accepted)
     prompt_tokens = sum(r.num_prompt_tokens for r in accepted)
@@ -52,7 +53,8 @@ def summarize(
         "duration_s": duration_s,
         "requests_completed": len(completed),
         "requests_rejected": len(requests) - len(accepted),
-        "requests_aborted": len(accepted) - len(completed),
+        "requests_failed": len(failed),
+        "requests_aborted": len(accepted) - len(completed) - len(failed),
         "output_tokens": output_tokens,
         "prompt_tokens": prompt_tokens,
         "output_tokens_per_s": _ratio(output_tokens, duration_s),

@@ -53,8 +53,9 @@ class Penalties:
         """
         import torch
 
-        ids_PL = history.token_ids_RL[self.row_P].long()
-        num_prompt_P1 = history.num_prompt_R[self.row_P].unsqueeze(1)
+        slot_P = history.slot_R[self.row_P]
+        ids_PL = history.token_ids_SL[slot_P].long()
+        num_prompt_P1 = history.num_prompt_S[slot_P].unsqueeze(1)
         num_tokens_P1 = history.num_tokens_R[self.row_P].unsqueeze(1)
         position_L = torch.arange(ids_PL.shape[1], device=ids_PL.device)
         in_history_PL = position_L < num_tokens_P1

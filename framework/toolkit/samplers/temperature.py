@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from framework.interfaces.sampling_params import SamplingParams
+from framework.toolkit.samplers.to_device import columns
 
 if TYPE_CHECKING:
     import torch
@@ -14,8 +15,6 @@ if TYPE_CHECKING:
 
 MIN_TEMPERATURE = 1e-5
 """Below it a row is greedy, as in vLLM: the quotient would overflow long before a second token had a chance."""
-_ALIGN = 4
-"""Each tensor begins at a multiple of 16 bytes: Triton compiles a kernel again for a pointer that does not."""
 
 
 @dataclass(slots=True)
@@ -44,25 +43,26 @@ class Temperature:
 class RowTemperatures:
     """Temperatures of a batch in the memory that a captured graph reads."""
 
-    divisor_R: Tensor
-    """[R] float32; 1 for greedy rows"""
-    noise_weight_R: Tensor
-    """[R] float32; 1 for rows that draw, 0 for greedy ones"""
+    values: Tensor
+    """[2, R] float32: see below"""
 
     @classmethod
     def of(cls, params: Sequence[SamplingParams], device: torch.device, out: RowTemperatures | None) -> RowTemperatures:
         """New memory, or that of `out`, which then is the result."""
-        import torch
-
         draws = [p.temperature >= MIN_TEMPERATURE for p in params]
         divisors = [p.temperature if drawn else 1.0 for p, drawn in zip(params, draws, strict=True)]
-        num_rows = len(params)
-        padding = [1.0] * (-num_rows % _ALIGN)
-        values = [[*divisors, *padding], [*draws, *padding]]
-        both = torch.tensor(values, dtype=torch.float32, pin_memory=device.type == "cuda")
-        divisor_R, noise_weight_R = both.to(device, non_blocking=True)[:, :num_rows]
-        if out is None:
-            return cls(divisor_R, noise_weight_R)
-        out.divisor_R.copy_(divisor_R)
-        out.noise_weight_R.copy_(noise_weight_R)
-        return out
+        return cls(columns([divisors, draws], device, None if out is None else out.values))
+
+    @property
+    def divisor_R(self) -> Tensor:
+        """[R] float32; 1 for greedy rows"""
+        return self.values[0]
+
+    @property
+    def noise_weight_R(self) -> Tensor:
+        """[R] float32; 1 for rows that draw, 0 for greedy ones"""
+        return self.values[1]
+
+    def as_columns(self) -> Temperature:
+        """The same memory, for operations on [R, V] logits."""
+        return Temperature(self.divisor_R.unsqueeze(1), self.noise_weight_R.unsqueeze(1))

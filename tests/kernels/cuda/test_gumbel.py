@@ -7,7 +7,7 @@ import itertools
 import pytest
 import torch
 
-from framework.execution.kernels.cuda.gumbel import gumbel_argmax, gumbel_best
+from framework.execution.kernels.cuda.sampling.gumbel import gumbel_argmax, gumbel_best
 from framework.interfaces.sampling_params import SamplingParams
 from framework.toolkit.samplers.selection import gumbel_argmax as plain_gumbel_argmax
 from framework.toolkit.samplers.temperature import RowTemperatures

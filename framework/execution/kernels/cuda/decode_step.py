@@ -63,17 +63,30 @@ def decode_inputs(
 
 
 @triton.jit
-def _feed_back_kernel(token_ids_ptr, row_position_ptr, row_slot_ptr, sampled_ptr, num_slots, stride_tokens):
+def _feed_back_kernel(
+    token_ids_ptr, row_position_ptr, row_slot_ptr, sampled_ptr, num_slots, stride_tokens, ADVANCE: tl.constexpr
+):
     row = tl.program_id(0).to(tl.int64)
     slot = tl.load(row_slot_ptr + row)
     if slot < num_slots:
-        position = tl.load(row_position_ptr + row) + 1
-        tl.store(token_ids_ptr + slot * stride_tokens + position, tl.load(sampled_ptr + row).to(tl.int32))
-        tl.store(row_position_ptr + row, position)
+        position = tl.load(row_position_ptr + row) + ADVANCE
+        token = tl.maximum(tl.load(sampled_ptr + row), 0)  # NOT_FINITE: the next step must find some token
+        tl.store(token_ids_ptr + slot * stride_tokens + position, token.to(tl.int32))
+        if ADVANCE:
+            tl.store(row_position_ptr + row, position)
 
 
 def feed_back(slot_R: Tensor, position_R: Tensor, sampled_R: Tensor, token_ids_SL: Tensor, num_slots: int) -> None:
     """Write the sampled tokens ([R] int64) behind the rows' last ones and move `position_R` on to them."""
     _feed_back_kernel[(slot_R.shape[0],)](
-        token_ids_SL, position_R, slot_R, sampled_R, num_slots, token_ids_SL.stride(0), num_warps=1
+        token_ids_SL, position_R, slot_R, sampled_R, num_slots, token_ids_SL.stride(0), ADVANCE=1, num_warps=1
+    )
+
+
+def feed_back_again(
+    slot_R: Tensor, position_R: Tensor, sampled_R: Tensor, token_ids_SL: Tensor, num_slots: int
+) -> None:
+    """Overwrite the tokens that `feed_back` wrote, at `position_R`, which it moved there."""
+    _feed_back_kernel[(slot_R.shape[0],)](
+        token_ids_SL, position_R, slot_R, sampled_R, num_slots, token_ids_SL.stride(0), ADVANCE=0, num_warps=1
     )

@@ -12,6 +12,7 @@ from torch import Tensor
 from triton.language.extra.cuda import libdevice
 
 from framework.execution.kernels.cuda.interpreter import interpreted
+from framework.interfaces.sampler import NOT_FINITE
 
 _BLOCK_TOKENS = 1024
 _ROWS_PER_PROGRAM = 4
@@ -41,6 +42,26 @@ def _log_exponential(bits, EXACT: tl.constexpr):
     return _log(tl.where(w < 0.0625, series, -_log(1 - w, EXACT)), EXACT)
 
 
+@triton.jit
+def hash_tokens(token):
+    """What the noise of token ids has in common over all rows."""
+    hashed = (token + 1).to(tl.uint32)
+    hashed = (hashed ^ (hashed >> 16)) * 0x7FEB352D
+    hashed = (hashed ^ (hashed >> 15)) * 0x846CA68B
+    return hashed ^ (hashed >> 16)
+
+
+@triton.jit
+def log_noise(hashed, seed, position, EXACT: tl.constexpr):
+    """log E, E ~ Exp(1) by (seed, position, token id)."""
+    key = _mix_64(_mix_64(seed.to(tl.uint64) + 0x9E3779B97F4A7C15) + position.to(tl.uint64) * 0x9E3779B97F4A7C15)
+    x = hashed ^ (key & 0xFFFFFFFF).to(tl.uint32)
+    x = x * ((key >> 32).to(tl.uint32) | 1)
+    x = (x ^ (x >> 16)) * 0x846CA68B
+    signed = x.to(tl.int32, bitcast=True)
+    return _log_exponential(signed ^ (signed >> 15), EXACT)
+
+
 @triton.jit(do_not_specialize=["num_rows", "first_token"])
 def _gumbel_kernel(
     best_ptr, best_token_ptr, logits_ptr, divisor_ptr, weight_ptr, seed_ptr, position_ptr,
@@ -50,24 +71,18 @@ def _gumbel_kernel(
     block = tl.program_id(0)
     token = block * BLOCK + tl.arange(0, BLOCK)
     mask = token < vocab_size
-    hashed = (first_token + token + 1).to(tl.uint32)
-    hashed = (hashed ^ (hashed >> 16)) * 0x7FEB352D
-    hashed = (hashed ^ (hashed >> 15)) * 0x846CA68B
-    hashed = hashed ^ (hashed >> 16)
+    hashed = hash_tokens(first_token + token)
     for index in tl.static_range(ROWS):
         row = (tl.program_id(1) * ROWS + index).to(tl.int64)
         if row < num_rows:
-            score = tl.load(logits_ptr + row * stride_row + token, mask=mask, other=-float("inf")).to(tl.float32)
+            logit = tl.load(logits_ptr + row * stride_row + token, mask=mask, other=0.0).to(tl.float32)
+            score = logit
             weight = tl.load(weight_ptr + row)
             if weight != 0:  # a greedy row pays no noise
-                seed = tl.load(seed_ptr + row).to(tl.uint64)
-                position = tl.load(position_ptr + row).to(tl.uint64)
-                key = _mix_64(_mix_64(seed + 0x9E3779B97F4A7C15) + position * 0x9E3779B97F4A7C15)
-                x = hashed ^ (key & 0xFFFFFFFF).to(tl.uint32)
-                x = x * ((key >> 32).to(tl.uint32) | 1)
-                x = (x ^ (x >> 16)) * 0x846CA68B
-                signed = x.to(tl.int32, bitcast=True)
-                score = score * (1.0 / tl.load(divisor_ptr + row)) - _log_exponential(signed ^ (signed >> 15), EXACT)
+                noise = log_noise(hashed, tl.load(seed_ptr + row), tl.load(position_ptr + row), EXACT)
+                score = logit * (1.0 / tl.load(divisor_ptr + row)) - noise
+            score = tl.where(logit - logit == 0.0, score, float("inf"))  # NaN and infinities win
+            score = tl.where(mask, score, -float("inf"))
             best, at = tl.max(score, 0, return_indices=True)  # the lowest index among equals
             tl.store(best_ptr + row * num_blocks + block, best)
             tl.store(best_token_ptr + row * num_blocks + block, block * BLOCK + at)
@@ -76,19 +91,22 @@ def _gumbel_kernel(
 @triton.jit(do_not_specialize=["first_token"])
 def _reduce_kernel(
     token_ptr, score_ptr, best_ptr, best_token_ptr, first_token, num_blocks,
-    BLOCKS_PAD: tl.constexpr, WITH_SCORE: tl.constexpr,
+    BLOCKS_PAD: tl.constexpr, WITH_SCORE: tl.constexpr, NOT_FINITE: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
     block = tl.arange(0, BLOCKS_PAD)
     best = tl.load(best_ptr + row * num_blocks + block, mask=block < num_blocks, other=-float("inf"))
-    at = tl.argmax(best, 0)
-    tl.store(token_ptr + row, tl.load(best_token_ptr + row * num_blocks + at).to(tl.int64) + first_token)
+    score, at = tl.max(best, 0, return_indices=True)
+    token = tl.load(best_token_ptr + row * num_blocks + at).to(tl.int64) + first_token
+    tl.store(token_ptr + row, tl.where(score == float("inf"), NOT_FINITE, token))
     if WITH_SCORE:
-        tl.store(score_ptr + row, tl.max(best, 0))
+        tl.store(score_ptr + row, score)
 
 
 def gumbel_argmax(logits_RV: Tensor, divisor_R: Tensor, weight_R: Tensor, seed_R: Tensor, position_R: Tensor) -> Tensor:
-    """A token a row, [R] int64: argmax(logits / divisor - log E), E ~ Exp(1) by (seed, position).
+    """A token per row, [R] int64: argmax(logits / divisor - log E), E ~ Exp(1) by (seed, position).
+
+    A row with a logit that is NaN or infinite gets `NOT_FINITE`.
 
     Args:
         logits_RV: any float dtype, only read; rows may be strided.
@@ -101,7 +119,10 @@ def gumbel_argmax(logits_RV: Tensor, divisor_R: Tensor, weight_R: Tensor, seed_R
 def gumbel_best(
     logits_RW: Tensor, divisor_R: Tensor, weight_R: Tensor, seed_R: Tensor, position_R: Tensor, first_token: int
 ) -> tuple[Tensor, Tensor]:
-    """`gumbel_argmax` over the W tokens from id `first_token` on: scores, [R] float32, and tokens, [R] int64."""
+    """`gumbel_argmax` over the W tokens from id `first_token` on: scores, [R] float32, and tokens, [R] int64.
+
+    The score of a row that is not finite is infinite, so that it wins against those of other ranks.
+    """
     score_R = torch.empty(len(logits_RW), dtype=torch.float32, device=logits_RW.device)
     return score_R, _race(logits_RW, divisor_R, weight_R, seed_R, position_R, first_token, score_R)
 
@@ -129,6 +150,7 @@ def _race(
     )  # fmt: skip
     _reduce_kernel[(num_rows,)](
         token_R, best if score_R is None else score_R, best, best_token, first_token, num_blocks,
-        BLOCKS_PAD=triton.next_power_of_2(num_blocks), WITH_SCORE=score_R is not None, num_warps=1,
+        BLOCKS_PAD=triton.next_power_of_2(num_blocks), WITH_SCORE=score_R is not None, NOT_FINITE=NOT_FINITE,
+        num_warps=1,
     )  # fmt: skip
     return token_R

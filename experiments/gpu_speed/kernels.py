@@ -22,8 +22,8 @@ import triton
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from framework.execution.kernels.cuda.decode_attention import DecodeTile, PagedDecode
-from framework.execution.kernels.cuda.gumbel import gumbel_argmax
 from framework.execution.kernels.cuda.prefill_attention import PrefillTile, paged_prefill, plan_prefill
+from framework.execution.kernels.cuda.sampling.gumbel import gumbel_argmax
 from framework.execution.kernels.cuda.skinny import SkinnyTile, skinny_linear
 from framework.execution.kernels.cuda.split_linear import SplitTile, split_linear
 

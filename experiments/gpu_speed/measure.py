@@ -7,6 +7,7 @@ Random weights in the shape of Qwen3-0.6B, bf16, on the GPU at hand. Every figur
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import gc
 import itertools
 import json
@@ -52,13 +53,31 @@ def engine(model: str = "qwen3_0_6b", **changes: Any) -> LLM:
     return LLM(model, **options)
 
 
-def nano_bench(llm: LLM, repeats: int = 2) -> dict[str, float]:
-    """Output tokens/s of the best and the median repeat, fresh prompts each, the first repeat not counted."""
+ASKS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "filters": {"temperature": 0.7, "top_p": 0.9, "top_k": 50},
+    "penalties": {
+        "temperature": 0.7, "top_p": 0.9, "top_k": 50,
+        "repetition_penalty": 1.1, "presence_penalty": 0.3, "frequency_penalty": 0.2,
+    },
+    "logprobs": {"logprobs": 5},
+}  # fmt: skip
+"""What every request of `sampling` asks for"""
+
+
+def nano_bench(llm: LLM, repeats: int = 2, **asks: Any) -> dict[str, float]:
+    """Output tokens/s of the best and the median repeat, fresh prompts each, the first repeat not counted.
+
+    Every request gets the sampling parameters `asks`.
+    """
     rates = []
     for repeat in range(repeats + 1):
         workload = WORKLOADS.build({"name": "nano_bench", "seed": repeat + 1})
         context = WorkloadContext(tokenizer=None, vocab_size=151936, max_model_len=4096, seed=repeat, eos_token_ids=())
-        requests = prepare(workload, context)
+        requests = [
+            dataclasses.replace(request, params=dataclasses.replace(request.params, **asks))
+            for request in prepare(workload, context)
+        ]
         recorder = Recorder(keep_outputs=False)
         llm.engine.reset()
         gc.collect()
@@ -79,10 +98,10 @@ def nano_bench(llm: LLM, repeats: int = 2) -> dict[str, float]:
     return {"output_tokens_per_s": round(statistics.median(rates[1:])), "best": round(max(rates[1:])), **last}
 
 
-def at_once(llm: LLM, rows: int, prompt: int, output: int, seed: int) -> dict[str, float]:
+def at_once(llm: LLM, rows: int, prompt: int, output: int, seed: int, **asks: Any) -> dict[str, float]:
     """Milliseconds a step of `rows` equal requests decoding together: wall clock, and what the GPU spent."""
     generator = torch.Generator().manual_seed(seed)
-    params = SamplingParams(temperature=0.6, max_tokens=output, ignore_eos=True)
+    params = SamplingParams(**{"temperature": 0.6, "max_tokens": output, "ignore_eos": True, **asks})
     for _ in range(rows):
         ids = torch.randint(0, 10_000, (prompt,), generator=generator).tolist()
         llm.engine.add_request(RequestSpec(prompt_token_ids=ids, params=params))
@@ -253,6 +272,15 @@ def main() -> None:
         for what in args.what:
             if what == "nano_bench":
                 attempt(args.out, what, lambda: nano_bench(llm, args.repeats))
+            elif what == "sampling":
+                for name, asks in ASKS.items():
+                    attempt(args.out, f"nano_bench {name}", lambda a=asks: nano_bench(llm, args.repeats, **a))
+                    for rows, prompt, output in ((1, 128, 128), (256, 850, 24)):
+                        attempt(
+                            args.out,
+                            f"decode {name} rows={rows} context={prompt}",
+                            lambda r=rows, p=prompt, o=output, a=asks: at_once(llm, r, p, o, 1, **a),
+                        )
             elif what == "dozens":
                 for rows in (24, 32, 48, 64, 80, 96, 128):
                     attempt(args.out, f"decode rows={rows} context=128", lambda r=rows: at_once(llm, r, 128, 24, 1))

@@ -11,10 +11,9 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from framework.app.launching.ending import settle
-from framework.app.launching.jobs import Job, Setting, resolved
+from framework.app.launching.jobs import Job, Setting, begun_key, resolved
 from framework.app.launching.live import SweepTable
 from framework.app.launching.order import run_order
-from framework.app.launching.resume_key import resume_key
 from framework.app.launching.sweep_file import Sweep
 from framework.records.record import Status
 
@@ -70,7 +69,7 @@ class InProcessLauncher(Launcher):
         finally:
             job.cell.wall_s = round(time.monotonic() - started_s, 3)
             status: Status = "interrupted" if how else "failed"
-            job.cell.status, job.cell.reason = settle(folder, config, resume_key(config), how, status)
+            job.cell.status, job.cell.reason = settle(folder, config, begun_key(composed, config), how, status)
             configure_log(self._setting.config.hydra.hydra_logging, self._setting.config.hydra.verbose)
             table.on_end(job.cell)
         return done

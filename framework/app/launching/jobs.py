@@ -122,3 +122,8 @@ def compose_cell(context: HydraContext, config: DictConfig, overrides: Sequence[
 def key_override(config: Mapping[str, Any]) -> str:
     """Tells a cell the key that it has now, so that it can refuse to run with other sources or inputs later."""
     return f"hydra.job.env_set.{CELL_KEY}={resume_key(config)}"
+
+
+def begun_key(composed: DictConfig, config: Mapping[str, Any]) -> str:
+    """The key that a composed cell had when its sweep began; of another sweeper's cell, the one that it has now."""
+    return str(composed.hydra.job.env_set.get(CELL_KEY) or resume_key(config))

@@ -22,10 +22,9 @@ from framework.app.launching import child
 from framework.app.launching.child import Child
 from framework.app.launching.ending import settle
 from framework.app.launching.gpus import Leases, gpus_wanted, visible_gpus
-from framework.app.launching.jobs import Job, Setting, resolved
+from framework.app.launching.jobs import Job, Setting, begun_key, resolved
 from framework.app.launching.live import REFRESH_S, SweepTable
 from framework.app.launching.order import run_order
-from framework.app.launching.resume_key import resume_key
 from framework.app.launching.sweep_file import WRITE_INTERVAL_S, Sweep
 from framework.records.record import SUMMARY
 
@@ -180,7 +179,7 @@ class _Batch:
         wanted = self.launcher.gpus_per_cell
         if wanted is None:
             wanted = gpus_wanted(config["executor"], self.leases.num_gpus)
-        return _Ready(job, composed, config, resume_key(config), wanted)
+        return _Ready(job, composed, config, begun_key(composed, config), wanted)
 
     def _look_after(self, running: _Running) -> None:
         if not running.child.process.is_alive():

@@ -166,9 +166,10 @@ def _sampler(optuna: Any, sampler: DictConfig, num_trials: int) -> Any:
 def _optuna() -> Any:
     try:
         import optuna
+        from optuna.distributions import IntDistribution  # noqa: F401 (Optuna 2 has none)
     except ImportError as error:
         raise ValueError(
-            "hydra/sweeper=search needs Optuna, which is not installed: pip install -c constraints.txt '.[sweep]'"
+            f"hydra/sweeper=search needs a current Optuna ({error}): pip install -c constraints.txt '.[sweep]'"
         ) from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)  # migrations of the storage

@@ -32,12 +32,6 @@ _COMBINE = 8
 """Partial results that are read at once"""
 
 
-@triton.jit
-def _num_ranges(num_tiles, RANGES: tl.constexpr):
-    """Of one tile each up to half of `RANGES`, then of two: more would take longer to combine than they save."""
-    return tl.minimum(tl.minimum(num_tiles, tl.maximum(num_tiles // 2, RANGES // 2)), RANGES)
-
-
 @triton.jit(do_not_specialize=["num_rows"])
 def _plan_kernel(
     tile_start_ptr, range_row_ptr, seq_len_ptr, num_rows,
@@ -50,7 +44,7 @@ def _plan_kernel(
     tl.store(tile_start_ptr, 0)
     tl.store(tile_start_ptr + 1 + row, past, mask=row < num_rows)
     num_tiles = tl.sum(tiles, 0)
-    num_ranges = _num_ranges(num_tiles, RANGES)
+    num_ranges = tl.minimum(num_tiles, RANGES)
     index = tl.arange(0, RANGES_PAD)
     first_tile = index * num_tiles // tl.maximum(num_ranges, 1)
     range_row = tl.zeros((RANGES_PAD,), tl.int32)
@@ -76,7 +70,7 @@ def _decode_kernel(
     kv_head = tl.program_id(0) % NUM_KV_HEADS
     num_tiles = tl.load(tile_start_ptr + num_rows)
     row = tl.load(range_row_ptr + this_range)
-    num_ranges = _num_ranges(num_tiles, RANGES)
+    num_ranges = tl.minimum(num_tiles, RANGES)
     if this_range >= num_ranges:
         wait_for_previous(PDL)
         return

@@ -65,7 +65,7 @@ def _search(
         for start in range(0, vocab_size, BLOCK):
             token = start + tl.arange(0, BLOCK)
             x = load_logits(logits_ptr, edited_ptr, is_edited, token, token < vocab_size)
-            if COUNT:
+            if COUNT:  # noqa: SIM108 (known to the compiler)
                 weight = tl.full([BLOCK], 1.0, tl.float32)
             else:
                 weight = tl.exp((x - peak) * scale)

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from framework.records.analysis.contents import by_content
 from framework.records.record import REQUESTS, STEPS, SUMMARY, SUPERSEDED
 
 Value = str | int | float | bool | None
@@ -77,6 +78,7 @@ def find(folders: Sequence[str | Path]) -> tuple[list[Cell], list[Damaged]]:
         names = ", ".join(map(str, folders))
         found = "".join(f"\n  {one}" for one in damaged)
         raise ValueError(f"no readable record below {names}: a record is a folder with {SUMMARY}{found}")
+    by_content(cells)
     return cells, damaged
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 Correction = Literal["none", "holm"]
 Test = Literal["paired", "welch", ""]
-Mark = Literal["baseline", "noise", "better", "worse", "differs", "same", "few seeds", ""]
+Mark = Literal["baseline", "noise", "better", "worse", "differs", "same", "few seeds", "unlike", ""]
 
 
 @dataclass(slots=True, kw_only=True)

@@ -15,7 +15,7 @@ from framework.records.analysis.metric_names import direction, show_number
 from framework.records.analysis.statistics import MIN_SEEDS, Estimate
 from framework.records.atomic import write_text
 
-MARKS = {"noise": "≈ noise", "same": "= same", "few seeds": f"n < {MIN_SEEDS}"}
+MARKS = {"noise": "≈ noise", "same": "= same", "few seeds": f"n < {MIN_SEEDS}", "unlike": "other requests"}
 _STYLES = {"better": "green", "worse": "red", "differs": "yellow", "baseline": "bold"}
 
 

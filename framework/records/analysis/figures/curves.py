@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from framework.records.analysis.cells import Cell
 from framework.records.analysis.comparison import Comparison
 from framework.records.analysis.figures.style import FAINT, INK, MAX_LINES, colors, legend, new_figure
-from framework.records.analysis.grouping import by_seed, make_groups
+from framework.records.analysis.grouping import make_groups
+from framework.records.analysis.observations import observed
 from framework.records.analysis.statistics import mean
 from framework.records.analysis.tables import title
 
@@ -84,7 +85,7 @@ def _line(
 ) -> tuple[list[float], list[float], list, list]:
     x, y, low, high = [], [], [], []
     for group in make_groups(cells, [key]):
-        values = list(by_seed(group.cells, metric, seeds).values())
+        values = observed(group.cells, metric, seeds)
         if values:
             estimate = mean(values)
             x.append(float(str(group.values[key])))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from framework.records.analysis.comparison import Comparison
 from framework.records.analysis.figures.style import FAINT, INK, PALETTE, new_figure
-from framework.records.analysis.grouping import by_seed
+from framework.records.analysis.observations import observed
 from framework.records.analysis.statistics import mean
 
 if TYPE_CHECKING:
@@ -38,8 +38,8 @@ def draw(comparison: Comparison) -> Figure | None:
     throughput = next((m for m in [*rates, *THROUGHPUT] if m in defined), "")
     groups = []
     for group in comparison.groups:
-        xs = list(by_seed(group.cells, latency, comparison.seeds).values())
-        ys = list(by_seed(group.cells, throughput, comparison.seeds).values())
+        xs = observed(group.cells, latency, comparison.seeds)
+        ys = observed(group.cells, throughput, comparison.seeds)
         if xs and ys:
             groups.append((group.label, mean(xs), mean(ys)))
     if len(groups) < 2:

@@ -1,0 +1,98 @@
+"""What ran, beside what was asked for: sizes, types, kernels, files, code and machine.
+
+Two cells may have asked for the same and got another: `auto` resolved otherwise, less free memory, a newer package.
+What differs there and is not what a comparison is about is named, since the effect may come from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from framework.records.analysis.cells import Cell, Value
+from framework.records.analysis.grouping import Group, context, is_context, is_seed, some
+
+_EFFECTIVE = "effective."
+_OUTCOMES = (
+    *("load_s", "compile_s", "weights_reused", "kv_error", "activation_gib", "graphs_captured", "graph_capture_s"),
+    *("graph_memory_gib", "requests_of_replicas", "ranks", "attention_passed_over", "allreduce_passed_over"),
+    *("not_simulated", "model_source"),
+)
+"""Parts of `effective` that were measured in a run, or say in words why something else in it was chosen."""
+_CODE = ("environment.git_revision", "environment.source_sha256")
+_MACHINE = ("cpu", "cpu_cores", "device_memory_gib", "driver", "platform")
+"""Parts of `environment` that change no number of a simulation."""
+_NOT_CONDITIONS = ("git_dirty", "device", "device_name")
+"""The device is a part of the context; uncommitted code is told by its hash."""
+
+
+def unlike(pairs: Iterable[tuple[Group, Group | None]], by: Sequence[str]) -> list[str]:
+    """What ran differently, within a group or between it and its baseline, and is not among the compared keys.
+
+    Args:
+        pairs: each group and the one that it is compared with.
+        by: the compared keys.
+    """
+    found: dict[str, str] = {}
+    for group, base in pairs:
+        own = _conditions(group.cells)
+        theirs = own if base is None or base is group else _conditions(base.cells)
+        axes = _axes(by, group, base)
+        for key in dict.fromkeys([*own, *theirs]):
+            first, second = own.get(key, {None}), theirs.get(key, {None})
+            if key in found or not axes.isdisjoint(key.split(".")):
+                continue
+            if first != second:
+                found[key] = f"{key} ({some(first)} in {group.name} against {some(second)})"
+            elif len(first) > 1:
+                found[key] = f"{key} ({some(first)} within {group.name})"
+    return list(found.values())
+
+
+def _conditions(cells: Sequence[Cell]) -> dict[str, set[Value]]:
+    """The values of every condition; a cell that lacks one of the others' adds None."""
+    keys = dict.fromkeys(key for cell in cells for key in cell.keys if _is_condition(key))
+    return {key: {cell.keys.get(key) for cell in cells} for key in keys}
+
+
+def _is_condition(key: str) -> bool:
+    if not key.startswith(_EFFECTIVE) or is_context(key) or key.startswith(f"{_EFFECTIVE}workload."):
+        return False
+    return key.removeprefix(_EFFECTIVE).partition(".")[0] not in _OUTCOMES
+
+
+def _axes(by: Sequence[str], group: Group, base: Group | None) -> set[str]:
+    """The names that the comparison is about: `executor.dtype` explains `effective.dtype`, `attention` its own.
+
+    An arm of a study stands for the keys that it sets.
+    """
+    keys = set(by)
+    if base is not None and base is not group:
+        one, other = group.cells[0].keys, base.cells[0].keys
+        asked = {key for key in {*one, *other} if not key.startswith((_EFFECTIVE, "environment."))}
+        keys |= {key for key in asked if one.get(key) != other.get(key) and not is_seed(key)}
+    return {part for key in keys for part in (key.partition(".")[0], key.rpartition(".")[2])} - {"executor", "engine"}
+
+
+def code_and_versions(cells: Sequence[Cell]) -> Iterator[str]:
+    """A warning for each part of code, packages and machine that was not the same for all of `cells`."""
+    values = _environment(cells)
+    revision, source = (values.get(key, {None}) for key in _CODE)
+    if len(revision) > 1 and (len(source) > 1 or None in source):
+        short = ", ".join(sorted(str(one)[:9] for one in revision))
+        yield f"records of {len(revision)} code revisions are compared: {short}"
+    elif len(source) > 1:
+        short = ", ".join(sorted(str(one)[:9] for one in source))
+        yield f"records of {len(source)} versions of the code are compared (hashes of its files: {short})"
+    simulated = all(cell.keys.get("executor") == "simulated" for cell in cells)
+    told = context(cells)
+    for key, found in values.items():
+        name = key.removeprefix("environment.").removeprefix("packages.")
+        if len(found) < 2 or key in _CODE or key in told or name in _NOT_CONDITIONS or (name in _MACHINE and simulated):
+            continue
+        kind = "machines that differ in" if name in _MACHINE else "different versions of"
+        yield f"records of {kind} {name} are compared: {some(found)}"
+
+
+def _environment(cells: Sequence[Cell]) -> Mapping[str, set[Value]]:
+    keys = dict.fromkeys(key for cell in cells for key in cell.keys if key.startswith("environment."))
+    return {key: {cell.keys.get(key) for cell in cells} for key in keys}

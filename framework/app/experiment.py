@@ -65,7 +65,7 @@ def run_cell(cfg: DictConfig, cell: CellInfo | None = None) -> Status:
                     _calibrate(cfg, record, cell.folder)
                 else:
                     _measure(cfg, workload, record, tracker, cell.folder)
-                    record.status, record.reason = _served(record.requests)
+                    record.status, record.reason = _served(record.requests, workload.left_out)
             except IncompatibleError as error:
                 record.status, record.reason = "skipped", str(error)
             except KeyboardInterrupt as error:
@@ -162,15 +162,20 @@ def _serve(cfg: DictConfig, record: Record, tracker: Tracker, folder: Path, stac
     measure(cfg, built, (), record, [tracker], keep_outputs=cfg.record.outputs, startup_s=startup_s, serve=session)
 
 
-def _served(requests: Sequence[RequestRecord]) -> tuple[Status, str]:
-    """Status and reason of a run that came to its end: rejected requests are named; one that served nothing failed."""
+def _served(requests: Sequence[RequestRecord], left_out: str) -> tuple[Status, str]:
+    """Status and reason of a run that came to its end; one that served nothing failed.
+
+    The reason names what is missing: lines of the workload's file that were `left_out`, and rejected requests.
+    """
     rejected = [request for request in requests if request.finish_reason == "rejected"]
-    if not rejected:
-        return "completed", ""
-    first = f"the first because: {rejected[0].error}"
-    if len(rejected) == len(requests):
+    if rejected and len(rejected) == len(requests):
+        first = f"the first because: {rejected[0].error}"
         return "failed", f"served nothing: all {len(requests)} requests were rejected, {first}"
-    return "completed", f"{len(rejected)} of {len(requests)} requests were rejected, {first}"
+    reasons = [left_out] if left_out else []
+    if rejected:
+        first = f"the first because: {rejected[0].error}"
+        reasons.append(f"{len(rejected)} of {len(requests)} requests were rejected, {first}")
+    return "completed", "; ".join(reasons)
 
 
 def _calibrate(cfg: DictConfig, record: Record, folder: Path) -> None:

@@ -190,7 +190,7 @@ def _same_requests(result: Comparison, group: Group, base: Group | None, rest: S
     counts = " against ".join(some({_num_requests(cell) for cell in one.cells}) for one in (group, base))
     result.warnings.append(
         f"{group.name} and {base.name} did not serve the same requests ({len(other)} of {len(common)} seeds; {counts} "
-        "requests a cell), so they are not compared"
+        "requests per cell), so they are not compared"
     )
     return False
 

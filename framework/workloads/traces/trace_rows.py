@@ -3,30 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from array import array
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
+from framework.workloads.traces.in_order import InOrder
+from framework.workloads.traces.trace_row import TraceRow
+
 SKIP = "correct it, or leave such lines out with workload.on_bad_line=skip"
-
-
-@dataclass(slots=True, kw_only=True)
-class TraceRow:
-    """One request of a trace. `time_s` counts from whatever the file counts from."""
-
-    time_s: float
-    prompt_tokens: int
-    output_tokens: int
-    keys: array[int] = field(default_factory=lambda: array("q"))
-    """What the prompt shares with others, a key for each `key_tokens` tokens of it from its beginning."""
-    key_tokens: int = 0
-    client: str = ""
-    category: str = ""
-    priority: int = 0
-    ttft_slo_s: float | None = None
-    line: int = 0
-    """In the file, from 1."""
 
 
 @dataclass(slots=True)
@@ -52,6 +36,8 @@ def read_trace(
 ) -> TraceRows:
     """The first `limit` requests of `path` (None: all), in the order of the file, which is the order of time.
 
+    Where lines may be left out and times go back, as few lines are left out as possible.
+
     Args:
         parser: from the header line (empty without one) to what makes a row of a line or raises ValueError.
         skip_bad: leave lines out that cannot be used, rather than to raise.
@@ -59,8 +45,9 @@ def read_trace(
     Raises:
         ValueError: naming file and line.
     """
-    rows: list[TraceRow] = []
-    num_skipped, first_skipped = 0, ""
+    rows = InOrder()
+    bad: list[tuple[int, str]] = []  # line and reason
+    last_s = 0.0
     lines = _numbered_lines(path)
     number, header = next(lines, (1, "")) if has_header else (1, "")
     try:
@@ -70,23 +57,31 @@ def read_trace(
     for number, line in lines:
         try:
             row = parse(line)
-            _check(row, rows[-1].time_s if rows else 0.0, max_model_len)
+            _check(row, last_s, max_model_len)
         except ValueError as error:
-            message = f"{path}:{number}: {error}"
             if not skip_bad:
-                raise ValueError(f"{message}; {SKIP}") from error
-            num_skipped, first_skipped = num_skipped + 1, first_skipped or message
+                raise ValueError(f"{path}:{number}: {error}; {SKIP}") from error
+            bad.append((number, str(error)))
             continue
         row.line = number
-        rows.append(row)
-        if len(rows) == limit:
+        rows.add(row)
+        if skip_bad:
+            if limit is not None and len(rows) > limit:  # one more than asked for: the last one may be too late
+                break
+        elif len(rows) == limit:
             break
-    if not rows:
-        why = f" ({num_skipped} lines skipped, the first: {first_skipped})" if num_skipped else ""
+        else:
+            last_s = row.time_s
+    kept, left_out = rows.split(limit)
+    until = kept[-1].line if kept and len(kept) == limit else number
+    left_out = sorted([*left_out, *((at, why) for at, why in bad if at <= until)])
+    first = f"{path}:{left_out[0][0]}: {left_out[0][1]}" if left_out else ""
+    if not kept:
+        why = f" ({len(left_out)} lines skipped, the first: {first})" if left_out else ""
         raise ValueError(f"workload.path={path} holds 0 requests that can be used{why}; at least 1 is needed")
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return TraceRows(rows, num_skipped, first_skipped, digest)
+    return TraceRows(kept, len(left_out), first, digest)
 
 
 def _numbered_lines(path: Path) -> Iterator[tuple[int, str]]:

@@ -34,13 +34,11 @@ def unlike(pairs: Iterable[tuple[Group, Group | None]], by: Sequence[str]) -> li
     """
     found: dict[str, str] = {}
     for group, base in pairs:
-        own = _conditions(group.cells)
-        theirs = own if base is None or base is group else _conditions(base.cells)
         axes = _axes(by, group, base)
-        for key in dict.fromkeys([*own, *theirs]):
-            first, second = own.get(key, {None}), theirs.get(key, {None})
-            if key in found or not axes.isdisjoint(key.split(".")):
+        for key in dict.fromkeys(key for side in (group, base or group) for cell in side.cells for key in cell.keys):
+            if key in found or not _is_condition(key) or not axes.isdisjoint(key.split(".")):
                 continue
+            first, second = ({_value(cell, key) for cell in side.cells} for side in (group, base or group))
             if first != second:
                 found[key] = f"{key} ({some(first)} in {group.name} against {some(second)})"
             elif len(first) > 1:
@@ -48,10 +46,9 @@ def unlike(pairs: Iterable[tuple[Group, Group | None]], by: Sequence[str]) -> li
     return list(found.values())
 
 
-def _conditions(cells: Sequence[Cell]) -> dict[str, set[Value]]:
-    """The values of every condition; a cell that lacks one of the others' adds None."""
-    keys = dict.fromkeys(key for cell in cells for key in cell.keys if _is_condition(key))
-    return {key: {cell.keys.get(key) for cell in cells} for key in keys}
+def _value(cell: Cell, key: str) -> Value:
+    """A cell that does not report a condition has what it asked for: the router of a single replica, say."""
+    return cell.keys.get(key, cell.keys.get(key.removeprefix(_EFFECTIVE)))
 
 
 def _is_condition(key: str) -> bool:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MAX_CELLS = 6
-NUM_BINS = 400
+NUM_BINS = 250
 MAX_REPLICAS = 8
 """With more, their lines are not told apart, and only their sum is drawn."""
 _WAITING, _RUNNING, _HELD, _CACHED = PALETTE[3], PALETTE[0], PALETTE[2], "#b7e4cf"
@@ -50,6 +50,8 @@ def draw_rows(lines: Sequence[tuple[str, Sequence[Cell]]]) -> Figure | None:
         held, cached = (series.states[name].mean / series.num_blocks for name in ("blocks_used", "blocks_cached"))
         _stack(blocks, series.edges_s, [held, cached], _BLOCKS)
         blocks.set_ylim(0, 1)
+        for panel in (tokens, states):
+            panel.set_ylim(bottom=0)
         count = f"\n{len(series.replicas)} replicas" if len(series.replicas) > 1 else ""
         tokens.set_ylabel((label if len(label) < 26 else label.replace(" / ", "\n")) + count, fontsize=8, color=INK)
     for panel, text in zip(axes[0], ("tokens per second", "requests", "share of KV blocks"), strict=True):

@@ -52,7 +52,7 @@ def test_nothing_is_cut_off(tmp_path: Path, metrics: list[str]) -> None:
 
 def test_latencies_are_those_of_the_metrics(tmp_path: Path) -> None:
     cell = read_cell(write_cell(tmp_path / "0", pace_s=0.25))
-    found = latency.latencies([cell])
+    found = latency.latencies([cell], [])
     for name in ("ttft_s", "tpot_s", "e2e_s"):
         assert found[name].mean() == pytest.approx(cell.metrics[f"{name}/mean"])
         assert np.quantile(found[name], 0.99) == pytest.approx(cell.metrics[f"{name}/p99"])

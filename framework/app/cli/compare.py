@@ -49,6 +49,7 @@ def run(options: argparse.Namespace) -> int:
 
     comparison = compare(options.folders, **choices(options))
     print_comparison(comparison)
+    told = len(comparison.damaged)
     if options.out is not None:
         from framework.records.analysis.figures import write_figures
 
@@ -58,6 +59,8 @@ def run(options: argparse.Namespace) -> int:
             written = [*write_tables(comparison, options.out), *figures]
         except OSError as error:
             raise ValueError(f"--out {options.out}: {error.strerror}; choose a folder that can be written") from error
+        for one in comparison.damaged[told:]:
+            print(f"left out of the figures: {one}", file=sys.stderr)
         print("written: " + ", ".join(map(str, written)), file=sys.stderr)
     return 0
 

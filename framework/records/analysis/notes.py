@@ -27,6 +27,20 @@ def explain(result: Comparison, seeds: Sequence[str], rest: Sequence[str]) -> No
             " ran: compare requests_rejected too"
         )
     result.warnings += code_and_versions(result.cells)
+    result.warnings += _odd(result)
+
+
+def _odd(result: Comparison) -> list[str]:
+    """A sentence for each metric that a record holds as something else than a number."""
+    found: dict[str, list[str]] = {}
+    for cell in result.cells:
+        for metric in [name for name in result.metrics if name in cell.odd]:
+            found.setdefault(metric, []).append(f"{cell.odd[metric]} in {cell.folder}")
+    return [
+        f"{metric} is not a finite number in {len(where)} of {len(result.cells)} cells, which do not count: "
+        + "; ".join([*where[:3], *(["..."] if len(where) > 3 else [])])
+        for metric, where in found.items()
+    ]
 
 
 def _repeats(result: Comparison, seeds: Sequence[str], rest: Sequence[str]) -> list[str]:

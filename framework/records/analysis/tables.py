@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from framework.records.analysis.comparison import Comparison, Row
+from framework.records.analysis.escape import for_markdown
 from framework.records.analysis.grouping import show
 from framework.records.analysis.metric_names import direction, show_number
 from framework.records.analysis.statistics import MIN_SEEDS, Estimate
 from framework.records.atomic import write_text
 
 MARKS = {"noise": "≈ noise", "same": "= same", "few seeds": f"n < {MIN_SEEDS}", "unlike": "other requests"}
+_PLAIN = re.compile(r"\[?[-+0-9.,e% ]*\]?|---")
+"""Numbers and intervals, which need no escape in Markdown."""
 _STYLES = {"better": "green", "worse": "red", "differs": "yellow", "baseline": "bold"}
 
 
@@ -53,11 +57,11 @@ def print_comparison(comparison: Comparison, console: Console | None = None) -> 
     if not console.is_terminal:
         console = Console(width=160)  # piped: do not fold at 80 columns
     for metric in comparison.metrics:
-        table = Table(title=title(metric), title_justify="left")
+        table = Table(title=Text(title(metric)), title_justify="left")
         for i, name in enumerate(header(comparison)):
-            table.add_column(name, justify="left" if i < len(comparison.by) or not name else "right")
+            table.add_column(Text(name), justify="left" if i < len(comparison.by) or not name else "right")
         for row in comparison.of(metric):
-            table.add_row(*map(escape, cells(row)), style=_STYLES.get(row.mark))
+            table.add_row(*map(Text, cells(row)), style=_STYLES.get(row.mark))
         console.print(table)
     for line in remarks(comparison):
         style = "yellow" if line.startswith(("warning", "left out")) else None
@@ -82,8 +86,8 @@ def markdown(comparison: Comparison) -> str:
     for metric in comparison.metrics:
         lines = [_line(header(comparison)), _line(["---"] * len(header(comparison)))]
         lines += [_line(cells(row)) for row in comparison.of(metric)]
-        parts.append(f"### {title(metric)}\n\n" + "\n".join(lines))
-    parts.append("\n".join(f"- {line}" for line in remarks(comparison)))
+        parts.append(f"### {for_markdown(title(metric))}\n\n" + "\n".join(lines))
+    parts.append("\n".join(f"- {for_markdown(line)}" for line in remarks(comparison)))
     return "\n\n".join(parts) + "\n"
 
 
@@ -106,4 +110,4 @@ def _signed(value: float) -> str:
 
 
 def _line(texts: Sequence[str]) -> str:
-    return "| " + " | ".join(text.replace("|", "\\|").replace("\n", " ") for text in texts) + " |"
+    return "| " + " | ".join(text if _PLAIN.fullmatch(text) else for_markdown(text) for text in texts) + " |"

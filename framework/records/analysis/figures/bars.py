@@ -6,6 +6,7 @@ import textwrap
 from typing import TYPE_CHECKING
 
 from framework.records.analysis.comparison import Comparison
+from framework.records.analysis.escape import for_figure
 from framework.records.analysis.figures.style import FAINT, INK, PALETTE, new_figure
 from framework.records.analysis.tables import title
 
@@ -23,7 +24,7 @@ def draw(comparison: Comparison) -> Figure | None:
     if len(comparison.groups) < 2:
         return None
     groups = comparison.groups[:MAX_BARS]
-    names = [group.label for group in groups]
+    names = [for_figure(group.label) for group in groups]
     num_columns = min(3, len(comparison.metrics))
     num_rows = -(-len(comparison.metrics) // num_columns)
     height = num_rows * (0.9 + 0.24 * len(groups))
@@ -39,7 +40,7 @@ def draw(comparison: Comparison) -> Figure | None:
             panel.plot(singles, [at] * len(singles), "|", color=INK, markersize=7, alpha=0.35)
             if row.mean.low is not None:
                 panel.plot([row.mean.low, row.mean.high], [at, at], color=INK, linewidth=1.6)
-        panel.set_title(title(metric), fontsize=9, color=INK, loc="left")
+        panel.set_title(for_figure(title(metric)), fontsize=9, color=INK, loc="left")
         panel.set_yticks(range(len(names)), names)
         panel.grid(visible=False, axis="y")
         panel.margins(y=0.02)

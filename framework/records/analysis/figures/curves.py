@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from framework.records.analysis.cells import Cell
 from framework.records.analysis.comparison import Comparison
+from framework.records.analysis.escape import for_figure
 from framework.records.analysis.figures.style import FAINT, INK, MAX_LINES, colors, legend, new_figure
 from framework.records.analysis.grouping import make_groups
 from framework.records.analysis.observations import observed
@@ -53,25 +54,25 @@ def draw(comparison: Comparison, key: str, metrics: Sequence[str]) -> Figure | N
     for panel, metric in zip(axes.flat, metrics, strict=False):
         for line in kept:
             x, y, low, high = _line(line.cells, key, metric, comparison.seeds)
-            label = line.label if others else "all cells"
+            label = for_figure(line.label) if others else "all cells"
             panel.plot(x, y, "o-", color=chosen[line.name], markersize=3.5, linewidth=1.5, label=label)
             if all(edge is not None for edge in [*low, *high]):
                 panel.fill_between(x, low, high, color=chosen[line.name], alpha=0.15, linewidth=0)
         for line, bound in zip(lines, is_bound, strict=True):
             if bound:
                 x, y, *_ = _line(line.cells, key, metric, comparison.seeds)
-                panel.plot(x, y, "k--", linewidth=1.3, label=f"{line.label} (bound)")
+                panel.plot(x, y, "k--", linewidth=1.3, label=for_figure(f"{line.label} (bound)"))
         if metric in HIT_RATES:
             for name in dict.fromkeys(m for cell in comparison.cells for m in cell.metrics if BOUND in m):
                 x, y, *_ = _line(comparison.cells, key, name, comparison.seeds)
-                panel.plot(x, y, "k--", linewidth=1.3, label=f"{name} (bound)")
+                panel.plot(x, y, "k--", linewidth=1.3, label=for_figure(f"{name} (bound)"))
         values = sorted({float(str(group.values[key])) for group in comparison.groups})
         if values[0] > 0 and values[-1] / values[0] >= 8:
             panel.set_xscale("log")
             panel.set_xticks(values, [f"{value:g}" for value in values], rotation=0 if len(values) < 7 else 30)
             panel.minorticks_off()
-        panel.set_title(title(metric), fontsize=9, color=INK, loc="left")
-        panel.set_xlabel(key, fontsize=8, color=INK)
+        panel.set_title(for_figure(title(metric)), fontsize=9, color=INK, loc="left")
+        panel.set_xlabel(for_figure(key), fontsize=8, color=INK)
     for panel in axes.flat[len(metrics) :]:
         panel.set_visible(False)
     if left_out:

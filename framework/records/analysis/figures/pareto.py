@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from framework.records.analysis.comparison import Comparison
+from framework.records.analysis.escape import for_figure
 from framework.records.analysis.figures.style import FAINT, INK, PALETTE, new_figure
 from framework.records.analysis.observations import observed
 from framework.records.analysis.statistics import mean
@@ -61,8 +62,10 @@ def draw(comparison: Comparison) -> Figure | None:
         labels = same[x.value, y.value]
         if label == labels[0] and (len(same) <= MAX_LABELS or i in best):
             text = label if len(labels) == 1 else f"{label} and {len(labels) - 1} more"
-            panel.annotate(text, (x.value, y.value), (5, 5), textcoords="offset points", fontsize=7.5, color=INK)
-    panel.set_xlabel(f"{latency}  (better to the left)", fontsize=8, color=INK)
-    panel.set_ylabel(f"{throughput}  (better upwards)", fontsize=8, color=INK)
+            panel.annotate(
+                for_figure(text), (x.value, y.value), (5, 5), textcoords="offset points", fontsize=7.5, color=INK
+            )
+    panel.set_xlabel(for_figure(f"{latency}  (better to the left)"), fontsize=8, color=INK)
+    panel.set_ylabel(for_figure(f"{throughput}  (better upwards)"), fontsize=8, color=INK)
     panel.margins(x=0.12, y=0.1)
     return figure

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
-from framework.records.analysis.cells import Cell
+from framework.records.analysis.cells import Cell, Damaged
 from framework.records.analysis.comparison import Comparison
+from framework.records.analysis.escape import for_figure
+from framework.records.analysis.figures.rows import read_columns
 from framework.records.analysis.figures.style import INK, PALETTE, lines_of, new_figure
 from framework.records.over_time import REQUEST_COLUMNS, STEP_COLUMNS, Series, State, over_time
 
@@ -26,16 +27,17 @@ _WAITING, _RUNNING, _HELD, _CACHED = PALETTE[3], PALETTE[0], PALETTE[2], "#b7e4c
 
 def draw(comparison: Comparison) -> Figure | None:
     """Tokens per second, requests and KV blocks against time: a row per group, its first cell; None without steps."""
-    return draw_rows([(group.label, group.cells) for group in lines_of(comparison)[0][:MAX_CELLS]])
+    lines = [(group.label, group.cells) for group in lines_of(comparison)[0][:MAX_CELLS]]
+    return draw_rows(lines, comparison.damaged)
 
 
-def draw_rows(lines: Sequence[tuple[str, Sequence[Cell]]]) -> Figure | None:
-    """The figure of the first of these cells for each label, all in the same bins of time.
+def draw_rows(lines: Sequence[tuple[str, Sequence[Cell]]], damaged: list[Damaged] | None = None) -> Figure | None:
+    """The figure of the first readable one of these cells for each label, all in the same bins of time.
 
     Lines are means over a bin, the shade around them its extremes. Replicas are summed; thin lines are single ones.
     """
-    read = [(label, *_read(cells[0])) for label, cells in lines]
-    read = [one for one in read if one[1]["finish_s"].size]
+    damaged = [] if damaged is None else damaged
+    read = [(label, *found) for label, cells in lines if (found := _read(cells, damaged)) is not None]
     if not read:
         return None
     end_s = max(float(steps["finish_s"].max()) for _, steps, _ in read)
@@ -53,7 +55,8 @@ def draw_rows(lines: Sequence[tuple[str, Sequence[Cell]]]) -> Figure | None:
         for panel in (tokens, states):
             panel.set_ylim(bottom=0)
         count = f"\n{len(series.replicas)} replicas" if len(series.replicas) > 1 else ""
-        tokens.set_ylabel((label if len(label) < 26 else label.replace(" / ", "\n")) + count, fontsize=8, color=INK)
+        name = label if len(label) < 26 else label.replace(" / ", "\n")
+        tokens.set_ylabel(for_figure(name) + count, fontsize=8, color=INK)
     for panel, text in zip(axes[0], ("tokens per second", "requests", "share of KV blocks"), strict=True):
         panel.set_title(text, fontsize=9, color=INK, loc="left")
         panel.legend(loc="lower right", bbox_to_anchor=(1, 0.99), fontsize=7, frameon=False, ncols=2, borderpad=0.2)
@@ -62,13 +65,18 @@ def draw_rows(lines: Sequence[tuple[str, Sequence[Cell]]]) -> Figure | None:
     return figure
 
 
-def _read(cell: Cell) -> tuple[dict[str, Any], dict[str, Any]]:
-    return _columns(cell.steps, STEP_COLUMNS), _columns(cell.requests, REQUEST_COLUMNS)
+def _read(cells: Sequence[Cell], damaged: list[Damaged]) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """The rows of the first cell whose tables can be read; None without any, or without steps."""
+    for cell in cells:
+        steps = read_columns(cell.steps, STEP_COLUMNS, damaged)
+        requests = read_columns(cell.requests, REQUEST_COLUMNS, damaged)
+        if steps is not None and requests is not None:
+            return (_arrays(steps), _arrays(requests)) if steps.num_rows else None
+    return None
 
 
-def _columns(path: Any, names: Sequence[str]) -> dict[str, Any]:
-    table = pq.read_table(path, columns=list(names))
-    return {name: table[name].to_numpy() for name in names}
+def _arrays(table: Any) -> dict[str, Any]:
+    return {name: table[name].to_numpy() for name in table.column_names}
 
 
 def _single(series: Series) -> list[dict[str, State]]:

@@ -34,7 +34,8 @@ def of(result: analysis.Comparison, scheduler: str) -> Any:
 
 
 def trace(path: str, sha256: str) -> dict[str, Any]:
-    return {"workload__path": path, "effective": {"inputs": {"workload": {"path": f"/data/{path}", "sha256": sha256}}}}
+    inputs = {"workload.path": {"path": f"/data/{path}", "sha256": sha256}}
+    return {"workload__path": path, "effective": {"inputs": inputs}}
 
 
 def test_the_same_file_under_another_path_is_the_same(tmp_path: Path) -> None:
@@ -66,10 +67,12 @@ def test_other_content_under_the_same_path_is_another_workload(tmp_path: Path, o
 
 def test_files_that_no_key_names_are_conditions(tmp_path: Path) -> None:
     for name, sha256 in (("fifo", ONE), ("sjf", OTHER)):
-        inputs = {"tokenizer": {"path": f"/{name}/tokenizer.json", "sha256": sha256}}
+        inputs = {"cost_model/h200.json": {"path": f"/{name}/h200.json", "sha256": sha256}}
         five_seeds(tmp_path / name, scheduler=name, effective={"inputs": inputs})
     (warning,) = analysis.compare(tmp_path, metrics=[METRIC]).warnings
-    assert "effective.inputs.tokenizer (2222222222222222 in scheduler=sjf against 1111111111111111)" in warning
+    assert (
+        "effective.inputs.cost_model/h200.json (2222222222222222 in scheduler=sjf against 1111111111111111)" in warning
+    )
 
 
 @pytest.mark.parametrize(
@@ -128,9 +131,11 @@ def test_the_axis_itself_and_what_was_only_measured_are_not(tmp_path: Path, chan
         ({"python": ("3.11", "3.12")}, "different versions of python are compared: 3.11, 3.12"),
         ({"cuda": ("12.8", "13.0")}, "different versions of cuda"),
         ({"driver": ("570", "580")}, "machines that differ in driver"),
-        ({"source_sha256": ("1" * 64, "2" * 64)}, "2 versions of the code are compared"),
+        ({"code": ({"framework": "1" * 64}, {"framework": "2" * 64})}, "2 versions of the code are compared"),
+        ({"code": ({"scheduler": "1" * 64}, {"scheduler": "2" * 64})}, None),  # fifo's and sjf's
+        ({"code": ({"eviction": "1" * 64}, {"eviction": "2" * 64})}, "2 versions of eviction=lru are compared"),
         ({"git_revision": ("b" * 40, "c" * 40)}, "2 code revisions"),
-        ({"git_revision": ("b" * 40, "c" * 40), "source_sha256": ("1" * 64, "1" * 64)}, None),
+        ({"git_revision": ("b" * 40, "c" * 40), "code": ({"framework": "1"}, {"framework": "1"})}, None),
     ],
 )
 def test_versions_and_machines(tmp_path: Path, environment: dict[str, Any], warning: str | None) -> None:

@@ -6,6 +6,7 @@ What differs there and is not what a comparison is about is named, since the eff
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from framework.records.analysis.cells import Cell, Value
@@ -18,7 +19,9 @@ _OUTCOMES = (
     *("not_simulated", "model_source"),
 )
 """Parts of `effective` that were measured in a run, or say in words why something else in it was chosen."""
-_CODE = ("environment.git_revision", "environment.source_sha256")
+_REVISION, _CODE = "environment.git_revision", "environment.code."
+_FRAMEWORK = f"{_CODE}framework"
+"""Hashes of sources: those of the framework, and by kind those of the chosen plugin."""
 _MACHINE = ("cpu", "cpu_cores", "device_memory_gib", "driver", "platform")
 """Parts of `environment` that change no number of a simulation."""
 _NOT_CONDITIONS = ("git_dirty", "device", "device_name")
@@ -36,7 +39,7 @@ def unlike(pairs: Iterable[tuple[Group, Group | None]], by: Sequence[str]) -> li
     for group, base in pairs:
         axes = _axes(by, group, base)
         for key in dict.fromkeys(key for side in (group, base or group) for cell in side.cells for key in cell.keys):
-            if key in found or not _is_condition(key) or not axes.isdisjoint(key.split(".")):
+            if key in found or not _is_condition(key) or not axes.isdisjoint(re.split(r"[./]", key)):
                 continue
             first, second = ({_value(cell, key) for cell in side.cells} for side in (group, base or group))
             if first != second:
@@ -73,21 +76,36 @@ def _axes(by: Sequence[str], group: Group, base: Group | None) -> set[str]:
 def code_and_versions(cells: Sequence[Cell]) -> Iterator[str]:
     """A warning for each part of code, packages and machine that was not the same for all of `cells`."""
     values = _environment(cells)
-    revision, source = (values.get(key, {None}) for key in _CODE)
+    revision, source = (values.get(key, {None}) for key in (_REVISION, _FRAMEWORK))
     if len(revision) > 1 and (len(source) > 1 or None in source):
-        short = ", ".join(sorted(str(one)[:9] for one in revision))
-        yield f"records of {len(revision)} code revisions are compared: {short}"
+        yield f"records of {len(revision)} code revisions are compared: {_short(revision)}"
     elif len(source) > 1:
-        short = ", ".join(sorted(str(one)[:9] for one in source))
-        yield f"records of {len(source)} versions of the code are compared (hashes of its files: {short})"
+        yield f"records of {len(source)} versions of the code are compared (hashes of its files: {_short(source)})"
+    for key in [key for key in values if key.startswith(_CODE) and key != _FRAMEWORK]:
+        kind = key.removeprefix(_CODE)
+        for name in dict.fromkeys(cell.keys.get(kind) for cell in cells):
+            found = {cell.keys.get(key) for cell in cells if cell.keys.get(kind) == name}
+            if len(found) > 1:
+                yield f"records of {len(found)} versions of {kind}={name} are compared (hashes: {_short(found)})"
     simulated = all(cell.keys.get("executor") == "simulated" for cell in cells)
     told = context(cells)
     for key, found in values.items():
         name = key.removeprefix("environment.").removeprefix("packages.")
-        if len(found) < 2 or key in _CODE or key in told or name in _NOT_CONDITIONS or (name in _MACHINE and simulated):
+        if (
+            len(found) < 2
+            or key == _REVISION
+            or key.startswith(_CODE)
+            or key in told
+            or name in _NOT_CONDITIONS
+            or (name in _MACHINE and simulated)
+        ):
             continue
         kind = "machines that differ in" if name in _MACHINE else "different versions of"
         yield f"records of {kind} {name} are compared: {some(found)}"
+
+
+def _short(hashes: set[Value]) -> str:
+    return ", ".join(sorted(str(one)[:9] for one in hashes))
 
 
 def _environment(cells: Sequence[Cell]) -> Mapping[str, set[Value]]:

@@ -1,6 +1,7 @@
 """Files that cells read are told apart by what is in them, not by where they lie.
 
-A record has `effective.inputs`: for each role (`workload`, `tokenizer`, ...) the `path` of a file and its `sha256`.
+A record has `effective.inputs`: for each role the `path` of a file, or folder, and its `sha256`. A role is the key that
+names the file (`workload.path`) or a name of its own (`cost_model/profile.json`).
 """
 
 from __future__ import annotations
@@ -60,6 +61,8 @@ def _role(key: str, value: object, hashes: Mapping[str, tuple[str, str]]) -> str
     """Whose path `value` is; the record has it absolute, the configuration as it was typed."""
     if not isinstance(value, str) or not value or key.startswith(("effective.", "environment.")):
         return None
+    if key in hashes:
+        return key
     typed = Path(value).expanduser()
     for role, (_, path) in hashes.items():
         tail = Path(path).parts[-len(typed.parts) :] if path else ()

@@ -34,3 +34,13 @@ def claim(folder: Path, *, resume: bool = False) -> None:
             f"resume={folder} to run what it has not completed"
         )
     _locks[folder] = lock
+
+
+def was_removed(folder: Path) -> bool:
+    """Whether the folder that this process claimed is gone, even if another one of its name has been made since."""
+    if folder not in _locks:
+        return False
+    try:
+        return not os.path.samestat(os.fstat(_locks[folder]), folder.stat())
+    except FileNotFoundError:
+        return True

@@ -87,6 +87,7 @@ def measure(
             recorder.requests,
             recorder.steps,
             slo=Slo(ttft_s=cfg.slo.ttft_s, tpot_s=cfg.slo.tpot_s, e2e_s=cfg.slo.e2e_s),
+            percentiles=list(cfg.metrics.percentiles),
             startup_s=startup_s,
             peak_memory_gib=_peak_memory_gib(str(built.effective["device"])),
             memory_bandwidth_utilization=bandwidth,

@@ -13,6 +13,7 @@ from framework.app.experiment import run_cell
 from framework.config.compose import compose
 from framework.records import analysis
 from framework.records.analysis.figures import bars, curves
+from framework.records.analysis.tables import print_comparison
 from framework.records.record import cell_id
 from framework.records.tracking.base import CellInfo
 from framework.registry.discovery import discover
@@ -250,3 +251,27 @@ def test_a_simulated_trace_under_three_seeds(tmp_path: Path) -> None:
     assert (result.by, result.warnings) == ([], [])
     assert [row.n for row in result.rows] == [1]
     assert result.notes[0].startswith("The seed changes nothing here")
+
+
+def test_a_percentile_of_few_values_is_marked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for scheduler, count in (("fifo", 6), ("sjf", 100)):
+        metrics = {METRIC: 1.0, "ttft_s/count": count, "ttft_s/mean": 1.0}
+        write_cell(tmp_path / scheduler, scheduler=scheduler, metrics=metrics)
+    result = analysis.compare(tmp_path, metrics=[METRIC, "ttft_s/mean"])
+    few = {(row.group.values["scheduler"], row.metric): row.few for row in result.rows}
+    assert few == {
+        ("fifo", METRIC): 6,
+        ("fifo", "ttft_s/mean"): None,
+        ("sjf", METRIC): None,
+        ("sjf", "ttft_s/mean"): None,
+    }
+    assert (
+        "† ttft_s/p99 is that of only 6 values in some cell, hardly more than the largest one: it needs 100 or more."
+        in (result.notes)
+    )
+    print_comparison(result)
+    assert capsys.readouterr().out.count("1 †") == 1
+    old = json.loads((tmp_path / "fifo" / "summary.json").read_text())
+    del old["metrics"]["ttft_s/count"]  # as records had it before: the completed requests are as many
+    (tmp_path / "fifo" / "summary.json").write_text(json.dumps(old))
+    assert analysis.compare(tmp_path, metrics=[METRIC]).rows[0].few == 6

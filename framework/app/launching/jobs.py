@@ -90,7 +90,7 @@ class Setting:
 
 def _check_objective(config: DictConfig) -> None:
     """Of a search; without the check cells would run before it turns out that there is nothing to choose by."""
-    check_objective(config.objective or ())
+    check_objective(config.objective or (), config.metrics.percentiles)
     direction = config.hydra.sweeper.get("direction")
     if direction is None:
         return

@@ -37,6 +37,8 @@ class Row:
     p: float | None = None
     """Of the difference, corrected if that was asked for."""
     mark: Mark = ""
+    few: int | None = None
+    """Of a percentile: the number of values in a cell, where it is too small for it."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -90,4 +92,5 @@ def _flat(row: Row) -> dict[str, Any]:
         "test": row.test,
         "num_compared": row.num_compared,
         "mark": row.mark,
+        "too_few_values": row.few,
     }

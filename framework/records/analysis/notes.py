@@ -9,6 +9,7 @@ from framework.records.analysis.conditions import code_and_versions
 from framework.records.analysis.grouping import Group, seed_of
 from framework.records.analysis.observations import unmoved
 from framework.records.analysis.statistics import CONFIDENCE, MIN_SEEDS
+from framework.records.metrics.percentiles import needed_count, percent_of
 
 
 def explain(result: Comparison, seeds: Sequence[str], rest: Sequence[str]) -> None:
@@ -19,7 +20,7 @@ def explain(result: Comparison, seeds: Sequence[str], rest: Sequence[str]) -> No
         seeds: keys that tell repeats apart.
         rest: keys that differ and are not compared.
     """
-    result.notes += [*_repeats(result, seeds, rest), *_tests(result, rest), *_undefined(result)]
+    result.notes += [*_repeats(result, seeds, rest), *_tests(result, rest), *_too_few(result), *_undefined(result)]
     rejecting = sum(cell.metrics.get("requests_rejected", 0) > 0 for cell in result.cells)
     if rejecting:
         result.warnings.append(
@@ -106,6 +107,18 @@ def _tests(result: Comparison, rest: Sequence[str]) -> list[str]:
             f"{tested} comparisons, not corrected: chance alone marks about {expected:.2g} (see --correction holm)."
         )
     return notes
+
+
+def _too_few(result: Comparison) -> list[str]:
+    fewest: dict[str, int] = {}
+    for row in result.rows:
+        if row.few is not None:
+            fewest[row.metric] = min(row.few, fewest.get(row.metric, row.few))
+    return [
+        f"† {metric} is that of only {count} values in some cell, hardly more than the largest one: it needs "
+        f"{needed_count(percent_of(metric.rpartition('/')[2]) or 0)} or more."
+        for metric, count in fewest.items()
+    ]
 
 
 def _undefined(result: Comparison) -> list[str]:

@@ -25,7 +25,7 @@ from framework.records.analysis.grouping import (
     show,
     some,
 )
-from framework.records.analysis.metric_names import check_metrics, default_metrics, direction
+from framework.records.analysis.metric_names import check_metrics, default_metrics, direction, too_few
 from framework.records.analysis.notes import explain
 from framework.records.analysis.observations import REQUESTS_HASH, observed, observed_pairs
 from framework.records.analysis.statistics import CONFIDENCE, MIN_SEEDS, holm, mean, paired_difference, welch_difference
@@ -109,7 +109,8 @@ def _fill(result: Comparison, seeds: Sequence[str], rest: Sequence[str]) -> None
             values = observed(group.cells, metric, seeds)
             if not values:
                 continue
-            row = Row(group=group, metric=metric, n=len(values), mean=mean(values))
+            few = too_few(metric, group.cells)
+            row = Row(group=group, metric=metric, n=len(values), mean=mean(values), few=few)
             if base is group:
                 row.baseline, row.mark = group, "baseline"
             elif base is not None and not alike:

@@ -6,8 +6,7 @@ from typing import Any
 
 from framework.records.analysis.comparison import Comparison, Row
 from framework.records.analysis.grouping import show
-from framework.records.analysis.metric_names import show_number
-from framework.records.analysis.tables import MARKS, cells, header, title
+from framework.records.analysis.tables import MARKS, cells, header, shown_mean, title
 
 
 def summarized(comparison: Comparison) -> dict[str, Any]:
@@ -56,7 +55,7 @@ def _measured(row: Row | None) -> dict[str, Any]:
         text = f"≈ {effect}" if row.mark == "noise" else f"{effect}, {MARKS[row.mark]}"
     return {
         "value": row.mean.value,
-        "mean": show_number(row.mean.value),
+        "mean": shown_mean(row),
         "interval": mean_interval,
         "effect": text,
         "effect_value": "" if row.effect is None else row.effect,

@@ -18,7 +18,8 @@ from framework.records.analysis.statistics import MIN_SEEDS, Estimate
 from framework.records.atomic import write_text
 
 MARKS = {"noise": "≈ noise", "same": "= same", "few seeds": f"n < {MIN_SEEDS}", "unlike": "other requests"}
-_PLAIN = re.compile(r"\[?[-+0-9.,e% ]*\]?|---")
+TOO_FEW = "†"
+_PLAIN = re.compile(r"\[?[-+0-9.,e% †]*\]?|---")
 """Numbers and intervals, which need no escape in Markdown."""
 _STYLES = {"better": "green", "worse": "red", "differs": "yellow", "baseline": "bold"}
 
@@ -42,13 +43,18 @@ def cells(row: Row) -> list[str]:
     return [
         *keys,
         str(row.n),
-        show_number(row.mean.value),
+        shown_mean(row),
         _interval(row.mean),
         "" if difference is None else _signed(difference.value),
         "" if difference is None else _interval(difference),
         "" if row.effect is None else f"{row.effect:+.1%}",
         f"{mark} (unpaired)" if row.test == "welch" else mark,
     ]
+
+
+def shown_mean(row: Row) -> str:
+    """The mean, with a sign after a percentile of too few values."""
+    return show_number(row.mean.value) + ("" if row.few is None else f" {TOO_FEW}")
 
 
 def print_comparison(comparison: Comparison, console: Console | None = None) -> None:

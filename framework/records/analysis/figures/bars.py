@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from framework.records.analysis.comparison import Comparison
 from framework.records.analysis.escape import for_figure
 from framework.records.analysis.figures.style import FAINT, INK, PALETTE, new_figure
-from framework.records.analysis.tables import title
+from framework.records.analysis.tables import TOO_FEW, title
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -40,7 +40,8 @@ def draw(comparison: Comparison) -> Figure | None:
             panel.plot(singles, [at] * len(singles), "|", color=INK, markersize=7, alpha=0.35)
             if row.mean.low is not None:
                 panel.plot([row.mean.low, row.mean.high], [at, at], color=INK, linewidth=1.6)
-        panel.set_title(for_figure(title(metric)), fontsize=9, color=INK, loc="left")
+        few = f" {TOO_FEW}" if any(row.few is not None for row in comparison.of(metric)) else ""
+        panel.set_title(for_figure(title(metric) + few), fontsize=9, color=INK, loc="left")
         panel.set_yticks(range(len(names)), names)
         panel.grid(visible=False, axis="y")
         panel.margins(y=0.02)
@@ -51,7 +52,7 @@ def draw(comparison: Comparison) -> Figure | None:
     rest = f"; the first {MAX_BARS} of {len(comparison.groups)} groups" if len(comparison.groups) > MAX_BARS else ""
     legend = (
         "dark: baseline; green, red: better, worse; grey: not told from noise; line: 95 % interval; "
-        f"ticks: single cells{rest}"
+        f"ticks: single cells; {TOO_FEW}: percentile of too few values{rest}"
     )
     figure.supxlabel(textwrap.fill(legend, int(_LETTERS * width)), fontsize=8, color=FAINT)
     return figure

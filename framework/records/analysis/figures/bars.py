@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from framework.records.analysis.comparison import Comparison
 from framework.records.analysis.escape import for_figure
 from framework.records.analysis.figures.style import FAINT, INK, PALETTE, new_figure
-from framework.records.analysis.tables import TOO_FEW, title
+from framework.records.analysis.labels import label
+from framework.records.analysis.tables import TOO_FEW
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -31,17 +32,19 @@ def draw(comparison: Comparison) -> Figure | None:
     width = max(3.9 * num_columns, _LEAST_WIDTH)
     figure, axes = new_figure(num_rows, num_columns, width, height, sharey=True)
     for panel, metric in zip(axes.flat, comparison.metrics, strict=False):
+        axis = label(metric)
         for row in comparison.of(metric):
             if row.group not in groups:
                 continue
             at = groups.index(row.group)
-            panel.barh(at, row.mean.value, height=0.66, color=_COLORS.get(row.mark, "#cbd2d9"))
-            singles = [cell.metrics[metric] for cell in row.group.cells if metric in cell.metrics]
+            panel.barh(at, row.mean.value * axis.scale, height=0.66, color=_COLORS.get(row.mark, "#cbd2d9"))
+            singles = [cell.metrics[metric] * axis.scale for cell in row.group.cells if metric in cell.metrics]
             panel.plot(singles, [at] * len(singles), "|", color=INK, markersize=7, alpha=0.35)
             if row.mean.low is not None:
-                panel.plot([row.mean.low, row.mean.high], [at, at], color=INK, linewidth=1.6)
+                edges = [edge * axis.scale for edge in (row.mean.low, row.mean.high) if edge is not None]
+                panel.plot(edges, [at, at], color=INK, linewidth=1.6)
         few = f" {TOO_FEW}" if any(row.few is not None for row in comparison.of(metric)) else ""
-        panel.set_title(for_figure(title(metric) + few), fontsize=9, color=INK, loc="left")
+        panel.set_title(for_figure(axis.title + few), fontsize=9, color=INK, loc="left")
         panel.set_yticks(range(len(names)), names)
         panel.grid(visible=False, axis="y")
         panel.margins(y=0.02)

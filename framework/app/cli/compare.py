@@ -29,6 +29,7 @@ def add_choices(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--metric", action="append", default=[], metavar="NAME", help="such as ttft_s/p99; repeatable")
     parser.add_argument("--by", action="append", default=[], metavar="KEYS", help="such as scheduler,eviction")
+    parser.add_argument("--all-columns", action="store_true", help="show every key that differs, however many")
     parser.add_argument("--correction", choices=("none", "holm"), default="none", help="for many comparisons")
 
 
@@ -39,6 +40,7 @@ def choices(options: argparse.Namespace) -> dict[str, Any]:
         "metrics": _split(options.metric),
         "by": _split(options.by),
         "correction": options.correction,
+        "all_columns": options.all_columns,
     }
 
 

@@ -46,6 +46,8 @@ class Comparison:
     """What `compare` found."""
 
     by: list[str]
+    shown: list[str]
+    """Those of `by` that a table has columns for."""
     baseline: dict[str, str]
     seeds: list[str]
     """Keys that tell repeats apart."""

@@ -23,15 +23,22 @@ class Group:
     values: dict[str, Value]
     """By compared key, in their order."""
     cells: list[Cell]
+    shown: Sequence[str] | None = None
+    """The keys by which it is called, where there are too many; None for all."""
 
     @property
     def name(self) -> str:
-        return ", ".join(f"{key}={show(value)}" for key, value in self.values.items()) or "all cells"
+        return ", ".join(f"{key}={show(value)}" for key, value in self.called.items()) or "all cells"
+
+    @property
+    def called(self) -> dict[str, Value]:
+        """The compared keys that a reader sees, and their values."""
+        return self.values if self.shown is None else {key: self.values[key] for key in self.shown}
 
     @property
     def label(self) -> str:
         """Short, for figures: the values alone."""
-        return " / ".join(f"{show(v)}" for v in self.values.values()) or "all cells"
+        return " / ".join(f"{show(v)}" for v in self.called.values()) or "all cells"
 
 
 def show(value: Value) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
 from framework.records.analysis.cells import Cell, Value, find
+from framework.records.analysis.columns import columns
 from framework.records.analysis.comparison import Comparison, Correction, Mark, Row
 from framework.records.analysis.conditions import unlike as unlike_conditions
 from framework.records.analysis.grouping import (
@@ -38,6 +40,7 @@ def compare_cells(
     metrics: Sequence[str] = (),
     by: Sequence[str] = (),
     correction: Correction = "none",
+    all_columns: bool = False,
 ) -> Comparison:
     """Compare the completed cells below `folders`.
 
@@ -48,6 +51,7 @@ def compare_cells(
         metrics: names; empty for the ones that tell most.
         by: keys whose values make a group; empty for those that differ, seeds aside.
         correction: of the p values behind the marks, for the number of comparisons.
+        all_columns: show every key that differs, however many there are, and not only those that tell most.
 
     Raises:
         ValueError: nothing to compare, or an unknown key, value or metric.
@@ -62,10 +66,13 @@ def compare_cells(
     differing = differing_keys(cells)
     keys = list(dict.fromkeys(known_key(k, cells) for k in by)) or [k for k in differing if not is_seed(k)]
     groups = make_groups(cells, keys)
+    shown = keys if by or all_columns else columns(groups, keys)
+    groups = [dataclasses.replace(group, shown=shown) for group in groups]
     if not any(cell.metrics for cell in cells):
         raise ValueError(f"none of the {len(cells)} completed records defines a metric: did a request run?")
     result = Comparison(
         by=keys,
+        shown=shown,
         baseline=parse_baseline(baseline, keys, cells) or _first(groups),
         seeds=[key for key in differing if is_seed(key)],
         metrics=check_metrics(metrics, cells) or default_metrics(cells),
@@ -85,6 +92,11 @@ def compare_cells(
         )
     _fill(result, seeds, rest)
     explain(result, seeds, rest)
+    if hidden := [key for key in keys if key not in shown]:
+        names = ", ".join(hidden[:6]) + (", ..." if len(hidden) > 6 else "")
+        result.notes.append(
+            f"{len(hidden)} more keys differ and have no column: {names}. To see them: --all-columns; to choose: --by."
+        )
     return result
 
 
@@ -129,7 +141,7 @@ def _fill(result: Comparison, seeds: Sequence[str], rest: Sequence[str]) -> None
         result.warnings.append(f"workload, model or device differ, and only equal ones are compared: {differing}")
     if conditions := unlike_conditions(bases, result.by):
         result.warnings.append(
-            f"what ran differs in more than {', '.join(result.by) or 'the seed'}, and the effects are of all of it: "
+            f"what ran differs in more than {', '.join(result.shown) or 'the seed'}, and the effects are of all of it: "
             + "; ".join(conditions)
         )
     compared = [row for row in result.rows if row.difference is not None]

@@ -16,15 +16,15 @@ def summarized(comparison: Comparison) -> dict[str, Any]:
         own = {row.metric: row for row in comparison.rows if row.group is group}
         rows.append(
             {
-                "chosen": [show(value) for value in group.values.values()] or ["all"],
+                "chosen": [show(value) for value in group.called.values()] or ["all"],
                 "n": max((row.n for row in own.values()), default=0),
                 "cells": [_measured(own.get(metric)) for metric in comparison.metrics],
             }
         )
-    columns = [(key, False) for key in comparison.by or ["cells"]] + [("n", True)]
+    columns = [(key, False) for key in comparison.shown or ["cells"]] + [("n", True)]
     for metric in comparison.metrics:
         columns += [(metric, True), ("effect", False)]
-    baseline = ", ".join(f"{key}={value}" for key, value in comparison.baseline.items())
+    baseline = ", ".join(f"{key}={value}" for key, value in comparison.baseline.items() if key in comparison.shown)
     notes = [f"Effects are relative to {baseline}: difference / mean of the baseline."] if baseline else []
     head = header(comparison)
     return {

@@ -32,12 +32,12 @@ def title(metric: str) -> str:
 
 def header(comparison: Comparison) -> list[str]:
     """The columns of `cells`, the compared keys first."""
-    return [*(comparison.by or ["cells"]), "n", "mean", "95 % interval", "difference", "95 % interval", "effect", ""]
+    return [*(comparison.shown or ["cells"]), "n", "mean", "95 % interval", "difference", "95 % interval", "effect", ""]
 
 
 def cells(row: Row) -> list[str]:
     """One row as text."""
-    keys = [show(value) for value in row.group.values.values()] or ["all"]
+    keys = [show(value) for value in row.group.called.values()] or ["all"]
     difference = row.difference
     mark = MARKS.get(row.mark, row.mark)
     return [
@@ -65,7 +65,9 @@ def print_comparison(comparison: Comparison, console: Console | None = None) -> 
     for metric in comparison.metrics:
         table = Table(title=Text(title(metric)), title_justify="left")
         for i, name in enumerate(header(comparison)):
-            table.add_column(Text(name), justify="left" if i < len(comparison.by) or not name else "right")
+            table.add_column(
+                Text(name), overflow="fold", justify="left" if i < len(comparison.shown) or not name else "right"
+            )
         for row in comparison.of(metric):
             table.add_row(*map(Text, cells(row)), style=_STYLES.get(row.mark))
         console.print(table)
@@ -78,7 +80,7 @@ def remarks(comparison: Comparison) -> list[str]:
     """Warnings, notes, and the records that are not in the numbers, a line each."""
     lines = [f"warning: {text}" for text in comparison.warnings]
     if comparison.baseline:
-        chosen = ", ".join(f"{key}={value}" for key, value in comparison.baseline.items())
+        chosen = ", ".join(f"{key}={value}" for key, value in comparison.baseline.items() if key in comparison.shown)
         lines.append(f"Baseline: {chosen}. Effect: difference / mean of the baseline.")
     lines += comparison.notes
     lines += [f"left out: {cell.folder}: {cell.status}: {cell.reason}" for cell in comparison.not_completed]

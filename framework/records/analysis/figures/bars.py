@@ -52,10 +52,12 @@ def draw(comparison: Comparison) -> Figure | None:
     axes.flat[0].invert_yaxis()  # shared: the first group on top of every panel
     for panel in axes.flat[len(comparison.metrics) :]:
         panel.set_visible(False)
+    is_thin = any(row.few is not None for row in comparison.rows)
+    thin = f"; {TOO_FEW}: percentile of too few values" if is_thin else ""
     rest = f"; the first {MAX_BARS} of {len(comparison.groups)} groups" if len(comparison.groups) > MAX_BARS else ""
     legend = (
         "dark: baseline; green, red: better, worse; grey: not told from noise; line: 95 % interval; "
-        f"ticks: single cells; {TOO_FEW}: percentile of too few values{rest}"
+        f"ticks: single cells{thin}{rest}"
     )
     figure.supxlabel(textwrap.fill(legend, int(_LETTERS * width)), fontsize=8, color=FAINT)
     return figure

@@ -20,6 +20,7 @@ def place_labels(figure: Figure, panel: Axes, texts: Mapping[Point, str], points
 
     The figure has all else that it will have: its layout decides what is free.
     """
+    from matplotlib.text import Text
     from matplotlib.transforms import Bbox
 
     figure.draw_without_rendering()
@@ -30,7 +31,8 @@ def place_labels(figure: Figure, panel: Axes, texts: Mapping[Point, str], points
         best, least = None, float("inf")
         for dx, dy in _OFFSETS:
             sides = ("left" if dx >= 0 else "right", "bottom" if dy > 0 else "top" if dy < 0 else "center")
-            arrow = {"arrowstyle": "-", "color": FAINT, "linewidth": 0.6} if abs(dy) > 12 else None
+            to_edge = {"relpos": (0.0 if dx >= 0 else 1.0, 0.5), "shrinkA": 0.0}
+            arrow = {"arrowstyle": "-", "color": FAINT, "linewidth": 0.6, **to_edge} if abs(dy) > 12 else None
             drawn = panel.annotate(
                 text,
                 point,
@@ -42,18 +44,19 @@ def place_labels(figure: Figure, panel: Axes, texts: Mapping[Point, str], points
                 va=sides[1],
                 arrowprops=arrow,
             )
-            box = drawn.get_window_extent() if arrow is None else drawn.get_window_extent().padded(-1)
+            drawn.get_window_extent()  # works out where it is; that box includes the line
+            box = Text.get_window_extent(drawn)
             covered = sum(box.overlaps(other) for other in taken) + 2 * (not _inside(box, figure.bbox))
             if covered < least:
                 if best is not None:
                     best.remove()
-                best, least = drawn, covered
+                best, best_box, least = drawn, box, covered
             else:
                 drawn.remove()
             if not covered:
                 break
         if best is not None:
-            taken.append(best.get_window_extent())
+            taken.append(best_box)
 
 
 def _inside(box: object, around: object) -> bool:
@@ -63,5 +66,5 @@ def _inside(box: object, around: object) -> bool:
 
 
 _NEAR = ((6, 4), (6, -4), (-6, 4), (-6, -4), (7, 0), (-7, 0))
-_OFFSETS = (*_NEAR, *((dx, sign * dy) for dy in (16, 28, 40, 52) for sign in (1, -1) for dx in (10, -10)))
+_OFFSETS = (*_NEAR, *((dx, sign * dy) for dy in range(16, 280, 12) for sign in (1, -1) for dx in (10, -10)))
 """Points to the right and upwards, the nearest first."""

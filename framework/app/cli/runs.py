@@ -1,4 +1,4 @@
-"""`python -m framework runs`: a table of records, whatever they are."""
+"""`servelab runs`: a table of records, whatever they are."""
 
 from __future__ import annotations
 

@@ -170,6 +170,16 @@ def test_cells_that_served_other_requests_are_not_compared(tmp_path: Path) -> No
     ]
 
 
+def test_lines_that_one_side_left_out_end_the_comparison(tmp_path: Path) -> None:
+    """A smaller max_model_len loses the long lines of a trace: what is left is faster, and no better."""
+    for max_model_len, skipped in ((4096, 0), (1024, 20)):
+        effective = {"max_model_len": max_model_len, "workload": {"trace_sha256": ONE, "bad_lines_skipped": skipped}}
+        five_seeds(tmp_path / str(skipped), engine__max_model_len=max_model_len, effective=effective)
+    result = analysis.compare(tmp_path, metrics=[METRIC])
+    assert [row.mark for row in result.rows] == ["baseline", "unlike"]
+    assert "effective.workload.bad_lines_skipped (0 against 20)" in result.warnings[0]
+
+
 def same_result(folder: Path, value: float, seeds: int = 5, **changes: Any) -> None:
     for seed in range(seeds):
         host = {"plan_s/mean": 1e-5 * (seed + 1), "startup_s": 0.1 * (seed + 1)}  # the host's clock is never the same

@@ -32,6 +32,9 @@ from framework.records.analysis.notes import explain
 from framework.records.analysis.observations import REQUESTS_HASH, observed, observed_pairs
 from framework.records.analysis.statistics import CONFIDENCE, MIN_SEEDS, holm, mean, paired_difference, welch_difference
 
+_SERVED = "effective.workload."
+"""What became of the workload that was asked for."""
+
 
 def compare_cells(
     folders: Sequence[str | Path],
@@ -116,7 +119,8 @@ def _fill(result: Comparison, seeds: Sequence[str], rest: Sequence[str]) -> None
         mixed = {key: values for key, values in context(group.cells).items() if len(values) > 1}
         inside = [f"{key} ({some(values)} within {group.name})" for key, values in mixed.items()]
         unlike |= dict.fromkeys([*differences, *inside])
-        alike = bool(differences or mixed) or base in (None, group) or _same_requests(result, group, base, rest)
+        asked = mixed or [one for one in differences if not one.startswith(_SERVED)]  # for another workload, openly
+        alike = bool(asked) or base in (None, group) or (_same_requests(result, group, base, rest) and not differences)
         for metric in result.metrics:
             values = observed(group.cells, metric, seeds)
             if not values:

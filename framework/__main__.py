@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from framework import __version__
-from framework.app.cli import check, compare, doctor, new, plugins, report, wandb_workspace
+from framework.app.cli import check, compare, doctor, new, plugins, report, runs, wandb_workspace
 from framework.config.quote import quote
 
 OF_HYDRA = {
@@ -59,6 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
     check.add_parser(commands)
     compare.add_parser(commands)
     report.add_parser(commands)
+    runs.add_parser(commands)
     wandb_workspace.add_parser(commands)
     options = parser.parse_args(arguments)
     try:

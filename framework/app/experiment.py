@@ -70,7 +70,7 @@ def run_cell(cfg: DictConfig, cell: CellInfo | None = None) -> Status:
                     _calibrate(cfg, record, cell.folder)
                 else:
                     _measure(cfg, workload, record, tracker, cell.folder)
-                    record.status, record.reason = _served(record.requests)
+                    record.status, record.reason = _served(record.requests, workload.left_out)
             except IncompatibleError as error:
                 # A sweep goes on without a combination that cannot be had; who asks for that one alone gets an error.
                 record.status, record.reason = "skipped" if cell.group else "failed", str(error)
@@ -191,19 +191,21 @@ def _serve(cfg: DictConfig, record: Record, tracker: Tracker, folder: Path, stac
     measure(cfg, built, (), record, [tracker], keep_outputs=cfg.record.outputs, startup_s=startup_s, serve=session)
 
 
-def _served(requests: Sequence[RequestRecord]) -> tuple[Status, str]:
-    """Status and reason of a run that came to its end: requests that were rejected or failed are named, with the first
-    one's reason; a run that served nothing failed."""
-    unserved = [request for request in requests if request.finish_reason in ("rejected", "failed")]
-    if not unserved:
-        return "completed", ""
-    counts = []
+def _served(requests: Sequence[RequestRecord], left_out: str) -> tuple[Status, str]:
+    """Status and reason of a run that came to its end; one that served nothing failed.
+
+    The reason names what is missing, with the first cause of each kind: lines of the workload's file that were
+    `left_out`, rejected requests, and requests that failed.
+    """
+    counts = [left_out] if left_out else []
+    num_unserved = 0
     for reason, what in (("rejected", "were rejected"), ("failed", "failed")):
-        errors = [request.error for request in unserved if request.finish_reason == reason]
+        errors = [request.error for request in requests if request.finish_reason == reason]
+        num_unserved += len(errors)
         if errors:
             number = f"all {len(errors)}" if len(errors) == len(requests) else f"{len(errors)} of {len(requests)}"
             counts.append(f"{number} requests {what}, the first because: {errors[0]}")
-    if len(unserved) == len(requests):
+    if num_unserved and num_unserved == len(requests):
         return "failed", f"served nothing: {'; '.join(counts)}"
     return "completed", "; ".join(counts)
 

@@ -22,6 +22,7 @@ from framework.records.metrics.utilization import utilization
 from framework.records.record import Record, cell_id
 from framework.registry import EVICTIONS, SCHEDULERS, WORKLOADS
 from framework.workloads.drive import drive
+from framework.workloads.fingerprint import requests_sha256
 from framework.workloads.future import tell_future
 from framework.workloads.prepare import prepare
 
@@ -48,8 +49,7 @@ def draw(cfg: DictConfig, built: BuiltEngine, workload: Workload, record: Record
         needs_token_ids=cfg.executor.name != "simulated",
     )
     requests = prepare(workload, context)
-    if workload.effective:
-        record.effective["workload"] = dict(workload.effective)
+    record.effective["workload"] = {**workload.effective, "requests_sha256": requests_sha256(requests)}
     tell_future(built.engine, requests)
     return requests
 
@@ -88,6 +88,7 @@ def measure(
             recorder.requests,
             recorder.steps,
             slo=Slo(ttft_s=cfg.slo.ttft_s, tpot_s=cfg.slo.tpot_s, e2e_s=cfg.slo.e2e_s),
+            percentiles=list(cfg.metrics.percentiles),
             startup_s=startup_s,
             peak_memory_gib=_peak_memory_gib(str(built.effective["device"])),
             memory_bandwidth_utilization=bandwidth,

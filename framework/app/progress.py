@@ -14,7 +14,9 @@ from rich.table import Table
 from framework.interfaces.observer import Observer, Output
 from framework.interfaces.records import RequestRecord, StepRecord
 from framework.interfaces.workload import TimedRequest
+from framework.records.metrics.percentiles import needed_count, percent_of
 
+THIN = "†"
 BAR_INTERVAL_S = 0.2
 LINE_INTERVAL_S = 5.0
 
@@ -112,14 +114,33 @@ def print_summary(metrics: Mapping[str, float | int | None], console: Console | 
             counts.add_row(label, form.format(value))
     console.print(counts)
     latencies = Table("latency", title="Latency of completed requests (ms)")
-    for statistic in ("mean", "p50", "p90", "p99"):
+    statistics = _statistics(metrics)
+    for statistic in (*statistics, "n"):
         latencies.add_column(statistic, justify="right")
+    thin = False
     for label, name in _LATENCIES:
-        values = [metrics.get(f"{name}/{statistic}") for statistic in ("mean", "p50", "p90", "p99")]
-        if values[0] is not None:
-            latencies.add_row(label, *("" if value is None else f"{value * 1e3:,.1f}" for value in values))
+        texts = [_latency(metrics, name, statistic) for statistic in statistics]
+        thin |= any(THIN in text for text in texts)
+        if texts[0]:
+            latencies.add_row(label, *texts, f"{metrics.get(f'{name}/count') or 0:,}")
     if latencies.row_count:
         console.print(latencies)
+    if thin:
+        console.print(f"{THIN} of too few values (n): hardly more than the largest one", highlight=False)
+
+
+def _statistics(metrics: Mapping[str, float | int | None]) -> list[str]:
+    """The mean and the percentiles that the metrics have."""
+    names = [name.removeprefix("ttft_s/") for name in metrics if name.startswith("ttft_s/")]
+    return [name for name in names if name == "mean" or percent_of(name) is not None]
+
+
+def _latency(metrics: Mapping[str, float | int | None], name: str, statistic: str) -> str:
+    value, count, percent = metrics.get(f"{name}/{statistic}"), metrics.get(f"{name}/count"), percent_of(statistic)
+    if value is None:
+        return ""
+    is_thin = percent is not None and count is not None and count < needed_count(percent)
+    return f"{value * 1e3:,.1f}" + (f" {THIN}" if is_thin else "")
 
 
 _LEFT_OPEN = (
@@ -141,6 +162,7 @@ _ROWS = (
     ("total tokens/s", "total_tokens_per_s", "{:,.1f}"),
     ("requests/s", "requests_per_s", "{:,.2f}"),
     ("goodput requests/s", "goodput_requests_per_s", "{:,.2f}"),
+    ("SLO attainment", "slo_attainment", "{:.1%}"),
     ("steps", "steps", "{:,}"),
     ("preemptions", "preemptions", "{:,}"),
     ("evictions", "evictions", "{:,}"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -24,7 +24,7 @@ def check(cfg: DictConfig) -> None:
         if not discovery.loaded(item):
             raise ValueError(f"plugins=[{item}] comes from a file; give it on the command line, before composition")
     _check_keys(cfg, [f.name for f in dataclasses.fields(Config)], "", "the configuration")
-    for section in ("model", "executor", "engine", "compile", "calibrate", "record", "slo", "serving"):
+    for section in ("model", "executor", "engine", "compile", "calibrate", "record", "slo", "serving", "metrics"):
         schema = OmegaConf.get_type(cfg[section])
         if dataclasses.is_dataclass(schema):
             _check_keys(cfg[section], [f.name for f in dataclasses.fields(schema)], f"{section}.", section)
@@ -40,7 +40,7 @@ def check(cfg: DictConfig) -> None:
     for kind, registry in REGISTRIES.items():
         _check_plugin(cfg, kind, registry.names())
     if not cfg.calibrate.enabled:  # its metrics are those of the steps that it measures
-        check_objective(cfg.objective)
+        check_objective(cfg.objective, cfg.metrics.percentiles)
     _check_engine(cfg.engine)
     _check_kernels(cfg)
     for key in ("num_points", "repeats"):
@@ -66,13 +66,22 @@ def check(cfg: DictConfig) -> None:
         _require(serving[key] >= 1, f"serving.{key}", serving[key], "must be at least 1", "1024")
     limit_s = serving.read_limit_s
     _require(0 < limit_s < float("inf"), "serving.read_limit_s", limit_s, "must be above 0", "10")
+    _check_percentiles(cfg.metrics.percentiles)
     for key in ("ttft_s", "tpot_s", "e2e_s"):
         limit_s = cfg.slo[key]
         _require(limit_s is None or limit_s > 0, f"slo.{key}", limit_s, "must be above 0", "null for no objective")
 
 
-def check_objective(names: Iterable[str]) -> None:
-    """Refuse a search for what no run measures.
+def _check_percentiles(percentiles: Sequence[float]) -> None:
+    key, shown = "metrics.percentiles", f"[{','.join(f'{percent:g}' for percent in percentiles)}]"
+    inside = all(0 < percent < 100 for percent in percentiles)
+    _require(inside, key, shown, "must each be above 0 and below 100", "[50,90,99]")
+    _require(len(percentiles) > 0, key, shown, "must be at least one", "[50,90,99]")
+    _require(len(set(percentiles)) == len(percentiles), key, shown, "must name each once", "[50,90,99]")
+
+
+def check_objective(names: Iterable[str], percentiles: Sequence[float] = (50, 90, 99)) -> None:
+    """Refuse a search for what no run measures that takes these percentiles.
 
     Raises:
         ValueError: naming the metric, and those that were probably meant.
@@ -80,7 +89,7 @@ def check_objective(names: Iterable[str]) -> None:
     for name in names:
         from framework.records.metrics.summary import unknown_metric  # numpy, for searches only
 
-        wrong = unknown_metric(name)
+        wrong = unknown_metric(name, percentiles)
         _require(wrong is None, "objective", f"[{name}]", wrong or "", "")
 
 

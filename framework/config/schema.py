@@ -172,6 +172,14 @@ class SLOConfig:
 
 
 @dataclass
+class MetricsConfig:
+    """What the metrics of a record say of each latency, beside mean, standard deviation, largest value and count."""
+
+    percentiles: list[float] = field(default_factory=lambda: [50.0, 90.0, 99.0])
+    """Above 0 and below 100: [50,95,99.9] gives ttft_s/p50, ttft_s/p95, ttft_s/p99.9, ..."""
+
+
+@dataclass
 class StudyConfig:
     """What a file in conf/experiment/ says of itself. Its axes are in hydra.sweeper.params."""
 
@@ -204,6 +212,7 @@ class Config:
     record: RecordConfig = field(default_factory=RecordConfig)
     slo: SLOConfig = field(default_factory=SLOConfig)
     serving: ServingConfig = field(default_factory=ServingConfig)
+    metrics: MetricsConfig = field(default_factory=MetricsConfig)
     seed: int = 0
     objective: list[str] = field(default_factory=list)
     """Metrics that a search (hydra/sweeper=search) optimises, one or several: [output_tokens_per_s, ttft_s/p99]."""

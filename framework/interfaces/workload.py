@@ -63,6 +63,9 @@ class Workload(ABC):
     effective: Mapping[str, object] = MappingProxyType({})
     """What the drawn requests were made of that the configuration does not say, such as lines of a trace that were
     skipped; set by `requests`, for the record."""
+    left_out: str = ""
+    """How much of its source could not be used, and why, in one line; set by `requests`. It becomes the reason of a
+    completed record, which is printed as a warning."""
 
     def seed_for(self, context: WorkloadContext) -> int:
         return context.seed if self.seed is None else self.seed

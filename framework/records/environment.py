@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import importlib.metadata
 import os
 import platform
@@ -24,8 +26,8 @@ def environment(device: str = "cpu") -> dict[str, Any]:
     """
     return {
         "servelab": framework.__version__,
-        "git_revision": _git("rev-parse", "HEAD"),
-        "git_dirty": _is_dirty(),
+        **_revision(),
+        "installed_files_sha256": _installed_files(),
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in PACKAGES},
         "platform": platform.platform(),
@@ -50,18 +52,54 @@ def _device(device: str) -> dict[str, Any]:
     }
 
 
-def _git(*arguments: str) -> str | None:
-    """Output of a git command in the project's folder; None outside a repository or without git."""
+def _revision() -> dict[str, str | bool | None]:
+    """`git_revision` of the code and whether it was changed since (`git_dirty`); None unless git tracks the code.
+
+    An installed package often lies inside of a repository that it does not belong to: that one's revision says nothing.
+    """
+    if not _is_tracked():
+        return {"git_revision": None, "git_dirty": None}
+    status = _git("status", "--porcelain", "--", str(ROOT))
+    return {"git_revision": _git("rev-parse", "HEAD"), "git_dirty": None if status is None else bool(status)}
+
+
+@functools.cache
+def _is_tracked() -> bool:
+    return _git("ls-files", "--error-unmatch", str(Path(framework.__file__).resolve())) is not None
+
+
+@functools.cache
+def _installed_files() -> str | None:
+    """Hash over the files of the installed package, as they are now; None where it runs from a checkout.
+
+    Beside the version it tells a wheel from one that somebody edited in place.
+    """
     try:
-        done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, timeout=10)
-    except (FileNotFoundError, subprocess.TimeoutExpired):
+        distribution = importlib.metadata.distribution("servelab")
+        files = distribution.files or []
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    here = Path(framework.__file__).resolve()
+    paths = sorted((str(file), Path(str(file.locate())).resolve()) for file in files if file.suffix != ".pyc")
+    if here not in [path for _, path in paths]:  # an editable install, or another one than the one that runs
+        return None
+    digest = hashlib.sha256()
+    for name, path in paths:
+        if ".dist-info/" not in name and path.is_file():
+            digest.update(f"{name}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def _git(*arguments: str) -> str | None:
+    """Output of a git command in the project's folder; None outside a repository, without git, or if it fails."""
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}  # of a hook, say
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, timeout=10, env=variables
+        )
+    except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None
-
-
-def _is_dirty() -> bool | None:
-    status = _git("status", "--porcelain")
-    return None if status is None else bool(status)
 
 
 def _version(package: str) -> str | None:

@@ -10,7 +10,7 @@ ADDRESSES = {"src", "href", "xlink:href", "action", "data", "poster", "srcset", 
 
 
 class StrictPage(HTMLParser):
-    """Attributes: `ids`, `addresses`, `texts` (joined), `problems`."""
+    """Attributes: `source`, `tags`, `ids`, `addresses`, `texts` (joined), `problems`."""
 
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
@@ -18,7 +18,8 @@ class StrictPage(HTMLParser):
         self.ids: list[str] = []
         self.addresses: list[str] = []
         self.problems: list[str] = []
-        self.texts = ""
+        self.tags: list[str] = []
+        self.texts = self.source = ""
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self._attributes(tag, attrs)
@@ -40,6 +41,7 @@ class StrictPage(HTMLParser):
             self.addresses += re.findall(r"url\(([^)]*)\)", data) + re.findall(r"@import.*", data)
 
     def _attributes(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
         names = [name for name, _ in attrs]
         if len(names) != len(set(names)):
             self.problems.append(f"<{tag}> at {self.getpos()} repeats an attribute")
@@ -53,6 +55,7 @@ class StrictPage(HTMLParser):
 
 def read(text: str) -> StrictPage:
     page = StrictPage()
+    page.source = text
     page.feed(text)
     page.close()
     if page.open:

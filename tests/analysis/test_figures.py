@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from framework.interfaces.records import RequestRecord, StepRecord
 from framework.records import analysis
 from framework.records.analysis.cells import find, read_cell
 from framework.records.analysis.figures import bars, curves, figures, latency, pareto, timeline, write_figures
-from tests.analysis.records import write_cell, write_sweep
+from framework.records.tables import write_rows
+from tests.analysis.records import requests, steps, write_cell, write_sweep
 
 
 def capacity_sweep(folder: Path) -> Path:
@@ -49,18 +52,32 @@ def test_nothing_is_cut_off(tmp_path: Path, metrics: list[str]) -> None:
 
 def test_latencies_are_those_of_the_metrics(tmp_path: Path) -> None:
     cell = read_cell(write_cell(tmp_path / "0", pace_s=0.25))
-    found = latency.latencies([cell])
+    found = latency.latencies([cell], [])
     for name in ("ttft_s", "tpot_s", "e2e_s"):
         assert found[name].mean() == pytest.approx(cell.metrics[f"{name}/mean"])
         assert np.quantile(found[name], 0.99) == pytest.approx(cell.metrics[f"{name}/p99"])
 
 
-def test_the_timeline_keeps_sums_and_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_timeline_of_a_fleet_shows_all_of_it(tmp_path: Path) -> None:
+    """Four replicas with 50 running requests each are 200; a queue of 3 that lives for a moment is seen."""
     cell = read_cell(write_cell(tmp_path / "0"))
-    monkeypatch.setattr(timeline, "MAX_POINTS", 3)
-    found = timeline.steps(cell)
-    assert found["finish_s"].tolist() == pytest.approx([0.2, 0.5, 0.8])  # 8 steps in runs of 2, 3 and 3
-    assert found["num_prefill_tokens"].tolist() == pytest.approx([16, 16, 16 / 3])
+    four = [dataclasses.replace(one, replica=r, num_running=50, num_waiting=0) for one in steps() for r in range(4)]
+    four[9].num_waiting = 3
+    write_rows(cell.steps, four, StepRecord)
+    write_rows(cell.requests, [dataclasses.replace(requests()[-1], replica=r) for r in range(4)], RequestRecord)
+    figure = timeline.draw_rows([("fleet", [cell])])
+    assert figure is not None
+    tokens, states, _ = figure.axes
+    drawn = {line.get_label(): line.get_ydata() for line in states.get_lines()}
+    assert drawn["running"][:-1] == pytest.approx(200)
+    assert len(states.get_lines()) == 2 + 2 * 4
+    shades = [shade.get_datalim(states.transData).y1 for shade in states.collections]
+    assert sorted(shades) == pytest.approx([3, 200])
+    edges_s = states.get_lines()[0].get_xdata()
+    assert np.diff(edges_s) == pytest.approx(edges_s[1])
+    tops = [shade.get_datalim(tokens.transData).y1 for shade in tokens.collections]
+    assert tops == pytest.approx([4 * 16 / 0.09, 4 * 18 / 0.09])  # tokens per second: prefill, decode on top
+    assert "4 replicas" in tokens.get_ylabel()
 
 
 def test_pareto_front() -> None:

@@ -53,6 +53,12 @@ def test_well_formed_and_closed_to_the_network(sweep: Path, page: StrictPage) ->
     assert not re.search(r"https?:|//[a-z]", (sweep / "report.html").read_text().replace("// Sort", ""))
 
 
+def test_what_is_wide_scrolls_inside_of_the_page(page: StrictPage) -> None:
+    for wide in ("table", "svg"):
+        inside = re.findall(rf'<div class="scroll"><{wide}\b', page.source)
+        assert len(inside) == page.tags.count(wide) > 0
+
+
 def test_everything_of_the_sweep_is_there(sweep: Path, page: StrictPage) -> None:
     for text in (
         "my study",

@@ -11,11 +11,16 @@ from framework.records.metrics.recorder import OutputRecord
 from framework.records.record import Record, RecordWriter
 from framework.records.tracking.base import CellInfo, Tracker, publish
 from framework.registry import TRACKERS
+from framework.registry.discovery import discover
+
+discover()
 
 
 def step(i: int) -> StepRecord:
     values: dict[str, Any] = {f.name: i for f in dataclasses.fields(StepRecord)}
-    return StepRecord(**{**values, "graph_key": "eager", "finish_s": i / 10, "blocks_free": 8, "blocks_used": 2})
+    times = {"submit_s": i / 10, "finish_s": (i + 1) / 10, "run_s": 0.1, "plan_s": 1e-3, "replica": 0}
+    blocks = {"blocks_used": 2, "blocks_cached": i % 8, "blocks_free": 10 - i % 8}
+    return StepRecord(**{**values, **times, **blocks, "graph_key": "eager"})
 
 
 def request(i: int, reason: str = "stop") -> RequestRecord:

@@ -19,8 +19,9 @@ EventAccumulator = pytest.importorskip(
 def test_series_metrics_and_hyperparameters(tmp_path: Path) -> None:
     assert run_cell(tmp_path, result(), tracker="tensorboard").error == ""
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
-    waiting = events.Scalars("step/waiting")
-    assert [(event.step, event.value) for event in waiting] == [(0, 0), (1, 1), (2, 2)]
+    waiting = events.Scalars("time/waiting_max")
+    assert [(event.step, event.value) for event in waiting] == [(100_000, 0), (200_000, 1), (300_000, 2)]
+    assert [event.wall_time for event in waiting] == pytest.approx([0.1, 0.2, 0.3])
     assert [event.value for event in events.Scalars("metrics/output_tokens_per_s")] == [12.5]
     assert "metrics/ttft_s/p99" not in events.Tags()["scalars"]
     (session,) = [

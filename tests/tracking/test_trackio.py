@@ -40,7 +40,8 @@ def test_a_run_field_by_field(tmp_path: Path, database: Any) -> None:
     assert config["parameters"]["scheduler"] == {"name": "prefill_first", "victim": "oldest"}
     assert (config["study"], config["_Group"]) == ("schedulers", "sweep")
     rows = database.get_logs("proj", name)
-    assert [(row["step"], row["step/waiting"]) for row in rows if "step/waiting" in row] == [(0, 0), (1, 1), (2, 2)]
+    waiting = [(row["step"], row["time/waiting_max"]) for row in rows if "time/waiting_max" in row]
+    assert waiting == [(0, 0), (1, 1), (2, 2)]
     (last,) = [row for row in rows if "metrics/steps" in row]
     assert last["metrics/output_tokens_per_s"] == 12.5
     assert "metrics/ttft_s/p99" not in last

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import wandb
 from wandb.sdk.lib import wbauth
@@ -62,15 +63,14 @@ def test_offline_run_field_by_field(tmp_path: Path, capfd: pytest.CaptureFixture
         "effective": {"attention": "sdpa"},
         "environment": {"python": "3"},
     }
-    points = [row for row in run.history if "step/index" in row]
-    assert [p["step/index"] for p in points] == [0, 1, 2]
-    assert [p["step/finish_s"] for p in points] == [0, 0.1, 0.2]
-    assert points[2]["step/kv_utilization"] == pytest.approx(2 / 12)
-    axes = {"step/*": "step/index", "time/*": "time/finish_s", "request/*": "request/arrival_s"}
+    points = [row for row in run.history if "time/s" in row]
+    assert [p["time/s"] for p in points] == pytest.approx([0.1, 0.2, 0.3])
+    assert points[1]["time/kv_utilization"] == pytest.approx(2 / 12)
+    assert [p["time/running_max"] for p in points] == [0, 1, 2]
+    assert [p["time/decode_tokens_per_s"] for p in points] == pytest.approx([0, 10, 20])
+    axes = {**dict.fromkeys(("time/*", "step/*", "replica/*"), "time/s"), "request/*": "request/arrival_s"}
     assert {name: x_axis for name, x_axis in run.step_metrics.items() if x_axis} == axes
     assert run.hidden == set(axes.values())
-    assert [p["time/finish_s"] for p in points] == [0, 0.1, 0.2]
-    assert [p["time/tokens_per_step"] for p in points] == [0, 2, 4]
     (of_request,) = [row for row in run.history if "request/arrival_s" in row]  # the rejected one has no latency
     assert of_request["request/ttft_s"] == of_request["request/e2e_s"] == 0
     for name in ("latency_cdf", "timeline"):
@@ -141,12 +141,13 @@ def test_the_agent_of_a_wandb_sweep_keeps_its_run(tmp_path: Path, monkeypatch: p
 
 def test_a_long_run_is_condensed(tmp_path: Path) -> None:
     run_cell(tmp_path, result(num_steps=1001))
-    points = [row for row in offline_run(tmp_path).history if "step/index" in row]
+    points = [row for row in offline_run(tmp_path).history if "time/s" in row]
     assert len(points) == 200
-    assert points[-1]["step/index"] == 1000
-    assert sum(p["step/count"] for p in points) == 1001
-    assert sum(p["step/evictions"] for p in points) == 1000 * 1001 / 2
-    assert sum(p["step/rows"] * p["step/count"] for p in points) == pytest.approx(1000 * 1001 / 2)
+    assert np.diff([p["time/s"] for p in points]) == pytest.approx(100.1 / 200)
+    assert sum(p["time/steps"] for p in points) == 1001
+    assert sum(p["time/evictions"] for p in points) == 1000 * 1001 / 2
+    assert sum(p["step/rows"] * p["time/steps"] for p in points) == pytest.approx(1000 * 1001 / 2)
+    assert max(p["time/running_max"] for p in points) == 1000
 
 
 def test_an_error_of_wandb_is_a_warning(
@@ -213,9 +214,9 @@ def test_online_sends_a_point_every_two_seconds(tmp_path: Path, monkeypatch: pyt
     for i in range(10):
         now_s[0] += 0.5
         tracker.on_step(step(i))
-    assert [row["step/count"] for row in run.logged] == [4, 4]
+    assert [row["time/steps"] for row in run.logged] == [4, 4]
     tracker.finish(result("interrupted"))
-    assert [row.get("step/count") for row in run.logged] == [4, 4, 2, None, None]  # then requests and tables
+    assert [row.get("time/steps") for row in run.logged] == [4, 4, 2, None, None]  # then requests and tables
     assert run.exit_code == 1
     assert run.summary["status"] == "interrupted"
     assert len(calls) == 1

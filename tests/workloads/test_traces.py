@@ -17,8 +17,11 @@ from framework.interfaces.workload import TimedRequest, Workload, WorkloadContex
 from framework.records.record import read_record
 from framework.records.tracking.base import CellInfo
 from framework.registry import WORKLOADS
+from framework.registry.discovery import discover
 from framework.workloads.prepare import prepare
 from tests.eviction import mooncake
+
+discover()  # this file alone has nobody else to do it
 
 AZURE = mooncake.PATH.with_name("azure_conv_2023.csv")
 AZURE_LINES = """TIMESTAMP,ContextTokens,GeneratedTokens
@@ -174,11 +177,15 @@ def test_a_bad_line_is_an_error_with_file_and_line_or_counted(
     assert message in str(workload.effective["first_bad_line"])
 
 
-def test_a_line_out_of_order_is_bad_and_the_next_is_held_against_the_last_good_one(tmp_path: Path) -> None:
+def test_a_line_out_of_order_is_an_error_or_left_out(tmp_path: Path) -> None:
     path = write(tmp_path, [line_of(t, 5, [t]) for t in (1000, 3000, 2000, 2500, 3000, 4000)])
     with pytest.raises(ValueError, match=r":3: its time, 2\.0 s, is before 3\.0 s"):
         draw("mooncake", path)
-    assert [keys(r)[0] for r in draw("mooncake", path, on_bad_line="skip")] == [1000, 3000, 3000, 4000]
+    workload = build("mooncake", path, on_bad_line="skip")
+    assert [keys(r)[0] for r in prepare(workload, context())] == [1000, 2000, 2500, 3000, 4000]
+    assert (
+        ":2: its time, 3.0 s, is after 2.0 s, that of line 3, which follows it" in workload.effective["first_bad_line"]
+    )
 
 
 def test_keys_of_different_sizes_cannot_share(tmp_path: Path) -> None:
@@ -350,7 +357,10 @@ def test_the_record_says_which_trace_ran_and_what_was_left_out(served: Any) -> N
     facts = served.effective["workload"]
     assert (facts["trace_requests"], facts["bad_lines_skipped"], facts["passes"]) == (4, 1, 1)
     assert "t.txt:2: timestamp=-1" in facts["first_bad_line"]
-    assert len(facts["trace_sha256"]) == 64
+    assert len(facts["trace_sha256"]) == len(facts["requests_sha256"]) == 64
+    assert re.match(
+        r"1 of 5 lines were left out \(.*=skip\), the first because: .*t\.txt:2: timestamp=-1", served.reason
+    )
 
 
 def test_a_policy_with_foresight_knows_prompts_by_key(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ def add_choices(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--metric", action="append", default=[], metavar="NAME", help="such as ttft_s/p99; repeatable")
     parser.add_argument("--by", action="append", default=[], metavar="KEYS", help="such as scheduler,eviction")
+    parser.add_argument("--all-columns", action="store_true", help="show every key that differs, however many")
     parser.add_argument("--correction", choices=("none", "holm"), default="none", help="for many comparisons")
 
 
@@ -39,6 +40,7 @@ def choices(options: argparse.Namespace) -> dict[str, Any]:
         "metrics": _split(options.metric),
         "by": _split(options.by),
         "correction": options.correction,
+        "all_columns": options.all_columns,
     }
 
 
@@ -49,6 +51,7 @@ def run(options: argparse.Namespace) -> int:
 
     comparison = compare(options.folders, **choices(options))
     print_comparison(comparison)
+    told = len(comparison.damaged)
     if options.out is not None:
         from framework.records.analysis.figures import write_figures
 
@@ -58,6 +61,8 @@ def run(options: argparse.Namespace) -> int:
             written = [*write_tables(comparison, options.out), *figures]
         except OSError as error:
             raise ValueError(f"--out {options.out}: {error.strerror}; choose a folder that can be written") from error
+        for one in comparison.damaged[told:]:
+            print(f"left out of the figures: {one}", file=sys.stderr)
         print("written: " + ", ".join(map(str, written)), file=sys.stderr)
     return 0
 

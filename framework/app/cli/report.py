@@ -31,6 +31,7 @@ def run(options: argparse.Namespace) -> int:
     given = [
         word for name in ("baseline", "metric", "by") for text in getattr(options, name) for word in (f"--{name}", text)
     ]
+    given += ["--all-columns"] if options.all_columns else []
     given += ["--correction", options.correction] if options.correction != "none" else []
     command = shlex.join(["python", "-m", "framework", "report", str(options.folder), *given])
     text = render(options.folder, comparison, command)

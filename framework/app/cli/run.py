@@ -16,14 +16,15 @@ from omegaconf.errors import OmegaConfBaseException
 
 from framework.app.experiment import run_cell
 from framework.app.launching.arguments import expand
-from framework.app.launching.callback import end_sweep
+from framework.app.launching.callback import end_sweep, gone_sweep
 from framework.app.launching.child import LOG
 from framework.app.launching.folder import FolderTakenError
 from framework.app.launching.resume_key import note_imported
-from framework.app.launching.sweep_file import Cell
+from framework.app.launching.sweep_file import Cell, Sweep
 from framework.config.compose import CONF_DIR, prepare
 from framework.config.explain import explain
 from framework.execution.parallel.world import world_rank
+from framework.records.record import SUMMARY
 from framework.registry.discovery import discover
 
 _WANTS_TRACEBACK = bool(os.environ.get("HYDRA_FULL_ERROR"))
@@ -49,6 +50,9 @@ def main(arguments: Sequence[str]) -> int:
             dismiss()
     if code == 2:  # nothing ran, and a folder that is another sweep's stays as it is
         return code
+    if (gone := gone_sweep()) is not None:
+        print(f"error: {gone} was removed while the sweep ran there, and the records in it", file=sys.stderr)
+        return code or 1
     sweep = end_sweep()
     if sweep is None or not sweep.cells:
         return code
@@ -61,8 +65,15 @@ def main(arguments: Sequence[str]) -> int:
         _say(sweep.problem)
     elif code != 130:
         _warn(sweep.cells)
+    lost = [cell.folder for cell in sweep.cells if cell.status == "completed" and not _has_record(sweep, cell)]
+    if lost:
+        _say(f"{len(lost)} records were removed while the sweep ran, the first in {sweep.folder / lost[0]}")
     bad = [cell for cell in sweep.cells if cell.status not in ("completed", "skipped") and not cell.reused]
-    return code or int(bool(bad or sweep.problem) or not counts["completed"])
+    return code or int(bool(bad or lost or sweep.problem) or not counts["completed"])
+
+
+def _has_record(sweep: Sweep, cell: Cell) -> bool:
+    return (sweep.folder / cell.folder / SUMMARY).is_file()
 
 
 def _warn(cells: Sequence[Cell]) -> None:
@@ -106,7 +117,9 @@ def _run(arguments: Sequence[str]) -> int:
         return _refuse(explain(error), error)
     except (ValueError, FolderTakenError) as error:
         return _refuse(str(error), error)
-    except OSError as error:  # run_cell records its own; this is Hydra making the folder
+    except OSError as error:  # run_cell records its own; this is Hydra making the folder, or somebody removing it
+        if gone_sweep() is not None:
+            return 1  # `main` says so
         where = f"{error.filename}: " if error.filename else ""
         return _refuse(f"{where}{error.strerror or error}; set hydra.run.dir or hydra.sweep.dir to another", error)
     except KeyboardInterrupt:

@@ -10,7 +10,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from framework.app.launching.ending import read_summary
-from framework.app.launching.folder import claim_run
+from framework.app.launching.folder import claim_run, was_removed
 from framework.app.launching.jobs import new_sweep
 from framework.app.launching.resume import own_overrides
 from framework.app.launching.sweep_file import Cell, Sweep, live_sweep
@@ -28,6 +28,12 @@ class NoteFolder(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         _begun.append(config)
+
+
+def gone_sweep() -> Path | None:
+    """The folder of the multirun that this process runs, if somebody has removed it since it began."""
+    folder = Path(str(_begun[-1].hydra.sweep.dir)).absolute() if _begun else None
+    return folder if folder is not None and was_removed(folder) else None
 
 
 def end_sweep() -> Sweep | None:

@@ -69,3 +69,13 @@ def _lock(folder: Path, taken: str) -> int:
         os.close(lock)
         raise ValueError(taken) from None
     return lock
+
+
+def was_removed(folder: Path) -> bool:
+    """Whether the folder that this process claimed is gone, even if another one of its name has been made since."""
+    if folder not in _locks:
+        return False
+    try:
+        return not os.path.samestat(os.fstat(_locks[folder]), folder.stat())
+    except FileNotFoundError:
+        return True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from framework.records.analysis.contents import by_content
+from framework.records.analysis.escape import printable
 from framework.records.record import REQUESTS, STEPS, SUMMARY, SUPERSEDED
 
 Value = str | int | float | bool | None
@@ -32,6 +35,8 @@ class Cell:
     What came out of it and where it ran are `effective.*` and `environment.*`."""
     metrics: dict[str, float] = field(default_factory=dict, repr=False)
     """Those that are defined."""
+    odd: dict[str, str] = field(default_factory=dict, repr=False)
+    """Metrics that are neither a finite number nor null, and what they are: they do not count."""
 
     @property
     def requests(self) -> Path:
@@ -65,7 +70,7 @@ def find(folders: Sequence[str | Path]) -> tuple[list[Cell], list[Damaged]]:
     for root in map(Path, folders):
         if not root.is_dir():
             raise ValueError(f"{root} is not a folder; give that of a run or a sweep, such as multirun/2026-01-31/...")
-        for folder in _candidates(root):
+        for folder in _candidates(root, damaged):
             if (resolved := folder.resolve()) in seen:
                 continue
             seen.add(resolved)
@@ -77,6 +82,7 @@ def find(folders: Sequence[str | Path]) -> tuple[list[Cell], list[Damaged]]:
         names = ", ".join(map(str, folders))
         found = "".join(f"\n  {one}" for one in damaged)
         raise ValueError(f"no readable record below {names}: a record is a folder with {SUMMARY}{found}")
+    by_content(cells)
     return cells, damaged
 
 
@@ -87,11 +93,9 @@ def read_cell(folder: Path) -> Cell:
         ValueError: when a part is missing or damaged, saying which.
     """
     try:
-        summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+        summary = read_json(folder / SUMMARY)
     except FileNotFoundError:
         raise ValueError(f"no {SUMMARY}: the cell never finished, or runs still") from None
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{SUMMARY} cannot be read: {error}") from error
     if not isinstance(summary, dict) or not isinstance(summary.get("status"), str):
         raise ValueError(f"{SUMMARY} has no status: it is not a record")
     parts = {name: summary.get(name, {}) for name in ("requested", "effective", "environment", "metrics")}
@@ -107,18 +111,57 @@ def read_cell(folder: Path) -> Cell:
             except FileNotFoundError:
                 raise ValueError(f"{name} is missing") from None
             except (OSError, pa.ArrowException) as error:
-                raise ValueError(f"{name} is damaged: {str(error).splitlines()[0]}") from error
+                raise ValueError(f"{name} is damaged: {first_line(error)}") from error
     keys = dict(_flatten(parts["requested"]))
     keys |= {f"effective.{k}": v for k, v in _flatten(parts["effective"])}
     keys |= {f"environment.{k}": v for k, v in _flatten(parts["environment"])}
+    metrics, odd = _split_metrics(parts["metrics"])
     return Cell(
         folder=folder,
         status=summary["status"],
-        reason=str(summary.get("reason", "")),
+        reason=printable(str(summary.get("reason", ""))),
         summary=summary,
         keys=keys,
-        metrics={k: float(v) for k, v in parts["metrics"].items() if isinstance(v, int | float)},
+        metrics=metrics,
+        odd=odd,
     )
+
+
+def read_json(path: Path) -> Any:
+    """The JSON in `path`.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it cannot be read, naming the file without its folder.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            raise ValueError("it is not a file")
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise
+    except RecursionError:
+        raise ValueError(f"{path.name} cannot be read: it is nested too deeply") from None
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path.name} cannot be read: {error}") from error
+
+
+def first_line(error: Exception) -> str:
+    """What `error` says, without what a library adds below."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _split_metrics(metrics: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, str]]:
+    """Those that are finite numbers, and what the others are; null is undefined, which is in neither."""
+    numbers: dict[str, float] = {}
+    odd: dict[str, str] = {}
+    for name, value in metrics.items():
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if is_number and abs(value) <= sys.float_info.max:
+            numbers[printable(name)] = float(value)
+        elif value is not None:
+            odd[printable(name)] = printable(str(value) if is_number else repr(value))[:60]
+    return numbers, odd
 
 
 def natural(value: Any) -> list[Any]:
@@ -141,9 +184,13 @@ def natural(value: Any) -> list[Any]:
     return parts
 
 
-def _candidates(root: Path) -> Iterator[Path]:
+def _candidates(root: Path, damaged: list[Damaged]) -> Iterator[Path]:
     found = []
-    for folder, subfolders, files in os.walk(root):
+
+    def unreadable(error: OSError) -> None:
+        damaged.append(Damaged(Path(error.filename), f"the folder cannot be read: {error.strerror}"))
+
+    for folder, subfolders, files in os.walk(root, onerror=unreadable):
         traces = _TRACES_OF_A_CELL.intersection(files) or ".hydra" in subfolders
         if traces and (SUMMARY in files or SUPERSEDED not in files):
             found.append(Path(folder))
@@ -153,10 +200,13 @@ def _candidates(root: Path) -> Iterator[Path]:
 
 def _flatten(node: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Value]]:
     for name, value in node.items():
-        key = f"{prefix}{name}"
+        key = printable(f"{prefix}{name}")
         if isinstance(value, dict):
             yield from _flatten(value, f"{key}.")
-        elif name == "name" and prefix and prefix.count(".") == 1:
-            yield prefix[:-1], value  # the choice of a group goes by the group's name
-        else:
-            yield key, value if isinstance(value, Value) else json.dumps(value, ensure_ascii=False)
+            continue
+        if name == "name" and prefix.count(".") == 1:
+            key = prefix[:-1]  # the choice of a group goes by the group's name
+        if isinstance(value, int | float) and not isinstance(value, bool) and not abs(value) <= sys.float_info.max:
+            value = str(value)  # NaN equals nothing, not even itself
+        text = value if isinstance(value, Value) else json.dumps(value, ensure_ascii=False)
+        yield key, printable(text) if isinstance(text, str) else text

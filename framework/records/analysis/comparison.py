@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 Correction = Literal["none", "holm"]
 Test = Literal["paired", "welch", ""]
-Mark = Literal["baseline", "noise", "better", "worse", "differs", "same", "few seeds", ""]
+Mark = Literal["baseline", "noise", "better", "worse", "differs", "same", "few seeds", "unlike", ""]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -37,6 +37,8 @@ class Row:
     p: float | None = None
     """Of the difference, corrected if that was asked for."""
     mark: Mark = ""
+    few: int | None = None
+    """Of a percentile: the number of values in a cell, where it is too small for it."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -44,6 +46,8 @@ class Comparison:
     """What `compare` found."""
 
     by: list[str]
+    shown: list[str]
+    """Those of `by` that a table has columns for."""
     baseline: dict[str, str]
     seeds: list[str]
     """Keys that tell repeats apart."""
@@ -90,4 +94,5 @@ def _flat(row: Row) -> dict[str, Any]:
         "test": row.test,
         "num_compared": row.num_compared,
         "mark": row.mark,
+        "too_few_values": row.few,
     }

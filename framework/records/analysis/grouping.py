@@ -11,6 +11,8 @@ from framework.records.analysis.cells import Cell, Value, natural
 _ABSENT = "<absent>"
 ARM = "study.arm"
 _WITHOUT_EFFECT = ("tracker", "record", "plugins", "objective", "study", "effective", "environment")
+_OF_A_SEED = ("workload.requests_sha256", "workload.first_bad_line")
+"""Of what became of the workload, the part that may differ between seeds, or names a file by its path."""
 _DEVICE_KEYS = ("executor", "executor.hardware", "effective.device", "effective.hardware", "environment.device_name")
 
 
@@ -21,15 +23,22 @@ class Group:
     values: dict[str, Value]
     """By compared key, in their order."""
     cells: list[Cell]
+    shown: Sequence[str] | None = None
+    """The keys by which it is called, where there are too many; None for all."""
 
     @property
     def name(self) -> str:
-        return ", ".join(f"{key}={show(value)}" for key, value in self.values.items()) or "all cells"
+        return ", ".join(f"{key}={show(value)}" for key, value in self.called.items()) or "all cells"
+
+    @property
+    def called(self) -> dict[str, Value]:
+        """The compared keys that a reader sees, and their values."""
+        return self.values if self.shown is None else {key: self.values[key] for key in self.shown}
 
     @property
     def label(self) -> str:
         """Short, for figures: the values alone."""
-        return " / ".join(f"{show(v)}" for v in self.values.values()) or "all cells"
+        return " / ".join(f"{show(v)}" for v in self.called.values()) or "all cells"
 
 
 def show(value: Value) -> str:
@@ -94,8 +103,16 @@ def context(cells: Sequence[Cell]) -> dict[str, set[Value]]:
 
 
 def is_context(key: str) -> bool:
-    """Whether `key` belongs to what has to be equal for numbers to be comparable: workload, model and device."""
-    return (key.partition(".")[0] in ("workload", "model") or key in _DEVICE_KEYS) and not is_seed(key)
+    """Whether `key` belongs to what has to be equal for numbers to be comparable: workload, model and device.
+
+    What became of the workload belongs to it (the hash of a trace, how many of its lines were left out), except for
+    what may follow the seed.
+    """
+    if key in _DEVICE_KEYS:
+        return True
+    what = key.removeprefix("effective.inputs.") if key.startswith("effective.inputs.") else key
+    what = what.removeprefix("effective.") if what.startswith("effective.workload.") else what
+    return what.partition(".")[0] in ("workload", "model") and not is_seed(what) and what not in _OF_A_SEED
 
 
 def context_differences(one: Sequence[Cell], other: Sequence[Cell]) -> list[str]:

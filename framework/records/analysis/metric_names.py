@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 
 from framework.records.analysis.cells import Cell
+from framework.records.metrics.percentiles import needed_count, percent_of
 
 _CLIENT = re.compile(r"^client/.*/(?=(ttft_s|goodput_requests_per_s)\b)")
 _LESS_IS_BETTER = (
@@ -17,18 +18,48 @@ _LESS_IS_BETTER = (
 _MORE_IS_BETTER = (
     *("output_tokens_per_s", "total_tokens_per_s", "requests_per_s", "goodput_requests_per_s", "requests_completed"),
     *("prefix_cache_hit_rate", "block_hit_rate", "memory_bandwidth_utilization", "model_flops_utilization"),
-    "fairness_index",
+    *("fairness_index", "slo_attainment"),
 )
 _DEFAULT = (
-    *("output_tokens_per_s", "goodput_requests_per_s", "ttft_s/mean", "ttft_s/p99", "tpot_s/mean", "itl_s/p99"),
+    *(
+        "output_tokens_per_s",
+        "goodput_requests_per_s",
+        "slo_attainment",
+        "ttft_s/mean",
+        "ttft_s/p99",
+        "tpot_s/mean",
+        "itl_s/p99",
+    ),
     *("fairness_index", "prefix_cache_hit_rate", "preemptions"),
 )
 
 
 def direction(metric: str) -> int:
     """1 when more is better, -1 when less is, 0 when that cannot be said."""
-    base = _CLIENT.sub("", metric).partition("/")[0]
+    base, _, statistic = _CLIENT.sub("", metric).partition("/")
+    if statistic == "count":
+        return 0
     return (base in _MORE_IS_BETTER) - (base in _LESS_IS_BETTER)
+
+
+def too_few(metric: str, cells: Sequence[Cell]) -> int | None:
+    """Of the percentile `metric` the smallest number of values that one of `cells` has, if it is too small to mean it.
+
+    None for other metrics, and where there are enough or the number is not known.
+    """
+    name, _, statistic = metric.rpartition("/")
+    percent = percent_of(statistic)
+    if percent is None:
+        return None
+    counts = [count for cell in cells if metric in cell.metrics and (count := _count(name, cell)) is not None]
+    return int(min(counts)) if counts and min(counts) < needed_count(percent) else None
+
+
+def _count(name: str, cell: Cell) -> float | None:
+    """How many values a distribution has; older records say only how many requests completed, and took steps."""
+    if (count := cell.metrics.get(f"{name}/count")) is not None or name == "itl_s":
+        return count
+    return cell.metrics.get("steps" if name == "plan_s" else "requests_completed")
 
 
 def known_metrics(cells: Sequence[Cell]) -> list[str]:

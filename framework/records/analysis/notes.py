@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from framework.records.analysis.comparison import Comparison
-from framework.records.analysis.grouping import seed_of, some
+from framework.records.analysis.conditions import code_and_versions
+from framework.records.analysis.grouping import Group, seed_of
+from framework.records.analysis.observations import unmoved
 from framework.records.analysis.statistics import CONFIDENCE, MIN_SEEDS
-
-_PACKAGES = "environment.packages."
+from framework.records.metrics.percentiles import needed_count, percent_of
 
 
 def explain(result: Comparison, seeds: Sequence[str], rest: Sequence[str]) -> None:
@@ -19,28 +20,39 @@ def explain(result: Comparison, seeds: Sequence[str], rest: Sequence[str]) -> No
         seeds: keys that tell repeats apart.
         rest: keys that differ and are not compared.
     """
-    result.notes += [*_repeats(result, seeds, rest), *_tests(result, rest), *_undefined(result)]
+    result.notes += [*_repeats(result, seeds, rest), *_tests(result, rest), *_too_few(result), *_undefined(result)]
     rejecting = sum(cell.metrics.get("requests_rejected", 0) > 0 for cell in result.cells)
     if rejecting:
         result.warnings.append(
             f"{rejecting} of {len(result.cells)} cells rejected requests; their metrics are those of the requests that"
             " ran: compare requests_rejected too"
         )
-    revisions = {str(cell.keys.get("environment.git_revision")) for cell in result.cells}
-    if len(revisions) > 1:
-        short = ", ".join(sorted(revision[:9] for revision in revisions))
-        result.warnings.append(f"records of {len(revisions)} code revisions are compared: {short}")
-    for package in dict.fromkeys(key for cell in result.cells for key in cell.keys if key.startswith(_PACKAGES)):
-        versions = {cell.keys.get(package) for cell in result.cells}
-        if len(versions) > 1:
-            name = package.removeprefix(_PACKAGES)
-            result.warnings.append(f"records of different versions of {name} are compared: {some(versions)}")
+    result.warnings += code_and_versions(result.cells)
+    result.warnings += _odd(result)
+
+
+def _odd(result: Comparison) -> list[str]:
+    """A sentence for each metric that a record holds as something else than a number."""
+    found: dict[str, list[str]] = {}
+    for cell in result.cells:
+        for metric in [name for name in result.metrics if name in cell.odd]:
+            found.setdefault(metric, []).append(f"{cell.odd[metric]} in {cell.folder}")
+    return [
+        f"{metric} is not a finite number in {len(where)} of {len(result.cells)} cells, which do not count: "
+        + "; ".join([*where[:3], *(["..."] if len(where) > 3 else [])])
+        for metric, where in found.items()
+    ]
 
 
 def _repeats(result: Comparison, seeds: Sequence[str], rest: Sequence[str]) -> list[str]:
     notes = []
     numbers = {row.n for row in result.rows}
-    if max(numbers) < MIN_SEEDS:
+    still = unmoved(result.groups, result.metrics, seeds)
+    if still:
+        notes.append(_seed_changes_nothing(still, result.groups))
+    if max(numbers) < MIN_SEEDS and still:
+        notes.append(f"Reported without intervals, which need {MIN_SEEDS} different observations.")
+    elif max(numbers) < MIN_SEEDS:
         most = max(numbers)
         notes.append(
             f"Reported without intervals: {most} seed{'s' * (most > 1)} a group, and intervals need {MIN_SEEDS}; "
@@ -59,6 +71,21 @@ def _repeats(result: Comparison, seeds: Sequence[str], rest: Sequence[str]) -> l
             f"{repeats} cells repeat the configuration and seed of another: they count as one value, their mean."
         )
     return notes
+
+
+def _seed_changes_nothing(still: Sequence[Group], groups: Sequence[Group]) -> str:
+    where = "here" if len(still) == len(groups) else f"in {'; '.join(group.name for group in still)}"
+    keys = still[0].cells[0].keys
+    if keys.get("workload.seed") is not None:
+        remedy = "set workload.seed=null, so that the workload follows it"
+    elif keys.get("workload.arrival") == "trace":
+        remedy = "set workload.arrival=poisson, or compare other parts of the trace"
+    else:
+        remedy = "draw arrivals or lengths at random (workload.arrival=poisson)"
+    return (
+        f"The seed changes nothing {where}: cells that differ in it alone have equal results and count as one "
+        f"observation. To get more, {remedy}."
+    )
 
 
 def _tests(result: Comparison, rest: Sequence[str]) -> list[str]:
@@ -80,6 +107,18 @@ def _tests(result: Comparison, rest: Sequence[str]) -> list[str]:
             f"{tested} comparisons, not corrected: chance alone marks about {expected:.2g} (see --correction holm)."
         )
     return notes
+
+
+def _too_few(result: Comparison) -> list[str]:
+    fewest: dict[str, int] = {}
+    for row in result.rows:
+        if row.few is not None:
+            fewest[row.metric] = min(row.few, fewest.get(row.metric, row.few))
+    return [
+        f"† {metric} is that of only {count} values in some cell, hardly more than the largest one: it needs "
+        f"{needed_count(percent_of(metric.rpartition('/')[2]) or 0)} or more."
+        for metric, count in fewest.items()
+    ]
 
 
 def _undefined(result: Comparison) -> list[str]:

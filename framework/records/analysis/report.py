@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 import framework
 from framework.records.analysis import report_cells
-from framework.records.analysis.cells import Cell, find
+from framework.records.analysis.cells import Cell, find, read_json
 from framework.records.analysis.comparison import Comparison
 from framework.records.analysis.figures.inline import drawn
 from framework.records.analysis.grouping import differing_keys
@@ -36,19 +36,23 @@ def render(folder: Path, comparison: Comparison | None, command: str) -> str:
         ValueError: `folder` holds no readable record.
     """
     cells, damaged = find([folder])
-    sweep = _sweep_file(folder)
-    notes = {str(one.get("folder")): one for one in sweep.get("cells", []) if isinstance(one, dict)}
+    sweep, sweep_problem = _sweep_file(folder)
+    notes = {str(one.get("folder")): one for one in _list(sweep, "cells") if isinstance(one, dict)}
     problems = report_cells.problems(folder, cells, damaged, notes)
     keys = differing_keys(cells)
     metrics = comparison.metrics if comparison else default_metrics(cells)
     statuses = Counter(["completed"] * sum(cell.status == "completed" for cell in cells))
     statuses.update(problem["status"] for problem in problems)
     figures = [] if comparison is None else drawn(comparison)
+    unreadable = [] if comparison is None else [one for one in comparison.damaged if one not in damaged]
+    problems += report_cells.damages(folder, unreadable)
+    if sweep_problem:
+        problems.append({"folder": ".", "status": "damaged", "reason": sweep_problem})
     optional = {"comparison": comparison, "problems": problems, "figures": figures}
     shown = [name for name, content in optional.items() if content] + ["cells", "configuration", "environment"]
     environment = Environment(loader=FileSystemLoader(_PAGE), autoescape=select_autoescape(), trim_blocks=True)
     return environment.get_template("page.html").render(
-        title=sweep.get("study") or folder.resolve().name,
+        title=str(sweep.get("study") or "") or folder.resolve().name,
         about=_about(folder, sweep, cells),
         counts=sorted(statuses.items(), key=lambda item: report_cells.rank(item[0])),
         sections=[(name, "Not completed" if name == "problems" else name.capitalize()) for name in shown],
@@ -73,24 +77,29 @@ def render(folder: Path, comparison: Comparison | None, command: str) -> str:
     )
 
 
-def _sweep_file(folder: Path) -> dict[str, Any]:
-    """`sweep.json`, which a launcher leaves; empty when there is none."""
-    path = folder / "sweep.json"
+def _sweep_file(folder: Path) -> tuple[dict[str, Any], str]:
+    """`sweep.json`, which a launcher leaves, and why it cannot be used; the records are complete without it."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = read_json(folder / "sweep.json")
     except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read: {error}; move it away to do without it") from error
-    return values if isinstance(values, dict) else {}
+        return {}, ""
+    except ValueError as error:
+        return {}, f"{error}; cells that left no record are not known without it"
+    if not isinstance(values, dict):
+        return {}, "sweep.json holds no object; cells that left no record are not known without it"
+    return values, ""
+
+
+def _list(sweep: dict[str, Any], name: str) -> list[Any]:
+    return found if isinstance(found := sweep.get(name), list) else []
 
 
 def _about(folder: Path, sweep: dict[str, Any], cells: Sequence[Cell]) -> list[tuple[str, str]]:
     questions = dict.fromkeys(str(cell.keys.get("study.question") or "") for cell in cells)
     about = [("question", question) for question in questions if question]
     about.append(("folder", str(folder.resolve())))
-    if sweep.get("arguments"):
-        about.append(("started with", "python run.py -m " + " ".join(map(str, sweep["arguments"]))))
+    if arguments := _list(sweep, "arguments"):
+        about.append(("started with", shlex.join(["python", "run.py", "-m", *map(str, arguments)])))
     times = " to ".join(str(sweep[name]) for name in ("started", "ended") if sweep.get(name))
     if times:
         about.append(("time", f"{times}, launcher {sweep.get('launcher', '?')}"))

@@ -9,7 +9,8 @@ from typing import Any
 
 import yaml
 
-from framework.records.analysis.cells import Cell, Damaged, natural
+from framework.records.analysis.cells import Cell, Damaged, first_line, natural
+from framework.records.analysis.escape import printable
 from framework.records.analysis.grouping import show
 from framework.records.analysis.metric_names import show_number
 from framework.records.record import ERROR
@@ -29,11 +30,10 @@ def problems(folder: Path, cells: Sequence[Cell], damaged: Sequence[Damaged], no
     found = []
     for cell in sorted(cells, key=lambda cell: (rank(cell.status), natural(str(cell.folder)))):
         if cell.status != "completed":
-            error = cell.folder / ERROR
-            traceback = error.read_text(encoding="utf-8", errors="replace") if error.is_file() else ""
             place = place_of(cell.folder, folder)
-            found.append({"folder": place, "status": cell.status, "reason": cell.reason, "traceback": traceback})
-    found += [{"folder": place_of(one.folder, folder), "status": "damaged", "reason": one.why} for one in damaged]
+            about = {"folder": place, "status": cell.status, "reason": cell.reason}
+            found.append({**about, "traceback": _traceback(cell.folder / ERROR)})
+    found += damages(folder, damaged)
     folders = [*(cell.folder for cell in cells), *(one.folder for one in damaged)]
     seen = {place_of(path, folder) for path in folders}
     for place, note in notes.items():
@@ -43,6 +43,20 @@ def problems(folder: Path, cells: Sequence[Cell], damaged: Sequence[Damaged], no
             status, reason = (why, "no record yet") if pending else ("lost", f"it left no record; {why}")
             found.append({"folder": place, "status": status, "reason": reason})
     return found
+
+
+def damages(folder: Path, damaged: Sequence[Damaged]) -> list[dict[str, str]]:
+    """What could not be read, in the form of `problems`."""
+    return [{"folder": place_of(one.folder, folder), "status": "damaged", "reason": one.why} for one in damaged]
+
+
+def _traceback(path: Path) -> str:
+    if not path.is_file():
+        return ""
+    try:
+        return printable(path.read_text(encoding="utf-8", errors="replace"))
+    except OSError as error:
+        return f"{path.name} cannot be read: {error.strerror}"
 
 
 def describe(cell: Cell, folder: Path, keys: Sequence[str], metrics: Sequence[str], notes: Notes) -> dict[str, Any]:
@@ -65,16 +79,19 @@ def describe(cell: Cell, folder: Path, keys: Sequence[str], metrics: Sequence[st
 
 
 def _overrides(folder: Path) -> list[str]:
+    """What the command line changed: only a convenience, the configuration itself is in the record."""
     try:
         found = yaml.safe_load((folder / ".hydra" / "overrides.yaml").read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError):  # only a convenience: the configuration itself is in the record
+    except FileNotFoundError:
         return []
-    return [str(item) for item in found] if isinstance(found, list) else []
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        return [f"(.hydra/overrides.yaml cannot be read: {first_line(error)})"]
+    return [printable(str(item)) for item in found] if isinstance(found, list) else []
 
 
 def place_of(path: Path, folder: Path) -> str:
     """`path` as seen from `folder`."""
-    return str(path.relative_to(folder)) if path != folder else "."
+    return printable(str(path.relative_to(folder))) if path != folder else "."
 
 
 def counted(cells: Sequence[Cell], key: str) -> str:

@@ -6,8 +6,7 @@ from typing import Any
 
 from framework.records.analysis.comparison import Comparison, Row
 from framework.records.analysis.grouping import show
-from framework.records.analysis.metric_names import show_number
-from framework.records.analysis.tables import MARKS, cells, header, title
+from framework.records.analysis.tables import MARKS, cells, header, shown_mean, title
 
 
 def summarized(comparison: Comparison) -> dict[str, Any]:
@@ -17,15 +16,15 @@ def summarized(comparison: Comparison) -> dict[str, Any]:
         own = {row.metric: row for row in comparison.rows if row.group is group}
         rows.append(
             {
-                "chosen": [show(value) for value in group.values.values()] or ["all"],
+                "chosen": [show(value) for value in group.called.values()] or ["all"],
                 "n": max((row.n for row in own.values()), default=0),
                 "cells": [_measured(own.get(metric)) for metric in comparison.metrics],
             }
         )
-    columns = [(key, False) for key in comparison.by or ["cells"]] + [("n", True)]
+    columns = [(key, False) for key in comparison.shown or ["cells"]] + [("n", True)]
     for metric in comparison.metrics:
         columns += [(metric, True), ("effect", False)]
-    baseline = ", ".join(f"{key}={value}" for key, value in comparison.baseline.items())
+    baseline = ", ".join(f"{key}={value}" for key, value in comparison.baseline.items() if key in comparison.shown)
     notes = [f"Effects are relative to {baseline}: difference / mean of the baseline."] if baseline else []
     head = header(comparison)
     return {
@@ -56,7 +55,7 @@ def _measured(row: Row | None) -> dict[str, Any]:
         text = f"≈ {effect}" if row.mark == "noise" else f"{effect}, {MARKS[row.mark]}"
     return {
         "value": row.mean.value,
-        "mean": show_number(row.mean.value),
+        "mean": shown_mean(row),
         "interval": mean_interval,
         "effect": text,
         "effect_value": "" if row.effect is None else row.effect,

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from framework.records.analysis.comparison import Comparison, Row
+from framework.records.analysis.escape import for_markdown
 from framework.records.analysis.grouping import show
 from framework.records.analysis.metric_names import direction, show_number
 from framework.records.analysis.statistics import MIN_SEEDS, Estimate
 from framework.records.atomic import write_text
 
-MARKS = {"noise": "≈ noise", "same": "= same", "few seeds": f"n < {MIN_SEEDS}"}
+MARKS = {"noise": "≈ noise", "same": "= same", "few seeds": f"n < {MIN_SEEDS}", "unlike": "other requests"}
+TOO_FEW = "†"
+_PLAIN = re.compile(r"\[?[-+0-9.,e% †]*\]?|---")
+"""Numbers and intervals, which need no escape in Markdown."""
 _STYLES = {"better": "green", "worse": "red", "differs": "yellow", "baseline": "bold"}
 
 
@@ -27,18 +32,18 @@ def title(metric: str) -> str:
 
 def header(comparison: Comparison) -> list[str]:
     """The columns of `cells`, the compared keys first."""
-    return [*(comparison.by or ["cells"]), "n", "mean", "95 % interval", "difference", "95 % interval", "effect", ""]
+    return [*(comparison.shown or ["cells"]), "n", "mean", "95 % interval", "difference", "95 % interval", "effect", ""]
 
 
 def cells(row: Row) -> list[str]:
     """One row as text."""
-    keys = [show(value) for value in row.group.values.values()] or ["all"]
+    keys = [show(value) for value in row.group.called.values()] or ["all"]
     difference = row.difference
     mark = MARKS.get(row.mark, row.mark)
     return [
         *keys,
         str(row.n),
-        show_number(row.mean.value),
+        shown_mean(row),
         _interval(row.mean),
         "" if difference is None else _signed(difference.value),
         "" if difference is None else _interval(difference),
@@ -47,17 +52,24 @@ def cells(row: Row) -> list[str]:
     ]
 
 
+def shown_mean(row: Row) -> str:
+    """The mean, with a sign after a percentile of too few values."""
+    return show_number(row.mean.value) + ("" if row.few is None else f" {TOO_FEW}")
+
+
 def print_comparison(comparison: Comparison, console: Console | None = None) -> None:
     """A table a metric, then what has to be known to read them."""
     console = console or Console()
     if not console.is_terminal:
         console = Console(width=160)  # piped: do not fold at 80 columns
     for metric in comparison.metrics:
-        table = Table(title=title(metric), title_justify="left")
+        table = Table(title=Text(title(metric)), title_justify="left")
         for i, name in enumerate(header(comparison)):
-            table.add_column(name, justify="left" if i < len(comparison.by) or not name else "right")
+            table.add_column(
+                Text(name), overflow="fold", justify="left" if i < len(comparison.shown) or not name else "right"
+            )
         for row in comparison.of(metric):
-            table.add_row(*map(escape, cells(row)), style=_STYLES.get(row.mark))
+            table.add_row(*map(Text, cells(row)), style=_STYLES.get(row.mark))
         console.print(table)
     for line in remarks(comparison):
         style = "yellow" if line.startswith(("warning", "left out")) else None
@@ -68,7 +80,7 @@ def remarks(comparison: Comparison) -> list[str]:
     """Warnings, notes, and the records that are not in the numbers, a line each."""
     lines = [f"warning: {text}" for text in comparison.warnings]
     if comparison.baseline:
-        chosen = ", ".join(f"{key}={value}" for key, value in comparison.baseline.items())
+        chosen = ", ".join(f"{key}={value}" for key, value in comparison.baseline.items() if key in comparison.shown)
         lines.append(f"Baseline: {chosen}. Effect: difference / mean of the baseline.")
     lines += comparison.notes
     lines += [f"left out: {cell.folder}: {cell.status}: {cell.reason}" for cell in comparison.not_completed]
@@ -82,8 +94,8 @@ def markdown(comparison: Comparison) -> str:
     for metric in comparison.metrics:
         lines = [_line(header(comparison)), _line(["---"] * len(header(comparison)))]
         lines += [_line(cells(row)) for row in comparison.of(metric)]
-        parts.append(f"### {title(metric)}\n\n" + "\n".join(lines))
-    parts.append("\n".join(f"- {line}" for line in remarks(comparison)))
+        parts.append(f"### {for_markdown(title(metric))}\n\n" + "\n".join(lines))
+    parts.append("\n".join(f"- {for_markdown(line)}" for line in remarks(comparison)))
     return "\n\n".join(parts) + "\n"
 
 
@@ -106,4 +118,4 @@ def _signed(value: float) -> str:
 
 
 def _line(texts: Sequence[str]) -> str:
-    return "| " + " | ".join(text.replace("|", "\\|").replace("\n", " ") for text in texts) + " |"
+    return "| " + " | ".join(text if _PLAIN.fullmatch(text) else for_markdown(text) for text in texts) + " |"

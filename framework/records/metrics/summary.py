@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +19,9 @@ Metrics = dict[str, float | int | None]
 COMPLETED = ("stop", "length")
 MAX_CLIENT_COLUMNS = 16
 """With more clients than this, none gets metrics of its own."""
-_STATISTICS = ("mean", "p50", "p90", "p99")
-_OF_A_CLIENT = re.compile(rf"client/.*/(ttft_s/({'|'.join(_STATISTICS)})|goodput_requests_per_s)")
+PERCENTILES = (50.0, 90.0, 99.0)
+"""What `metrics.percentiles` says unless it is set."""
+_OF_A_CLIENT = re.compile(r"client/.*/(ttft_s/[^/]+|goodput_requests_per_s)")
 
 
 def summarize(
@@ -27,6 +29,7 @@ def summarize(
     steps: Sequence[StepRecord],
     *,
     slo: Slo | None = None,
+    percentiles: Sequence[float] = PERCENTILES,
     startup_s: float | None = None,
     peak_memory_gib: float | None = None,
     memory_bandwidth_utilization: float | None = None,
@@ -37,9 +40,12 @@ def summarize(
 
     Times are in seconds. Latencies are those of requests that completed (`stop` or `length`); tokens and the duration,
     from the first arrival to the last finish, are those of every request that the engine accepted, aborted ones too.
-    `goodput_requests_per_s` is None unless an SLO is set or a request carries a deadline. Percentiles interpolate
-    linearly. Shares (`..._rate`, `..._fraction`, `..._utilization`) lie in [0, 1].
+    `goodput_requests_per_s` and `slo_attainment`, the share of all requests that completed and met every objective, are
+    None unless an SLO is set or a request carries a deadline. Each latency has `mean`, `std` (over the sample, as numpy
+    does), `max`, `count` (how many values) and the `percentiles`, which interpolate linearly. Shares (`..._rate`,
+    `..._fraction`, `..._utilization`, `slo_attainment`) lie in [0, 1].
     """
+    spread = functools.partial(_distribution, percentiles=percentiles)
     slo = slo or Slo()
     accepted = [r for r in requests if r.finish_reason != "rejected"]
     completed = [r for r in accepted if r.finish_reason in COMPLETED]
@@ -49,6 +55,7 @@ def summarize(
     prompt_tokens = sum(r.num_prompt_tokens for r in accepted)
     admitted = [r for r in accepted if r.scheduled_s is not None]
     has_objective = slo.is_set or any(r.deadline_s is not None for r in accepted)
+    num_met = sum(map(slo.met_by, completed))
     metrics: Metrics = {
         "duration_s": duration_s,
         "requests_completed": len(completed),
@@ -60,19 +67,20 @@ def summarize(
         "output_tokens_per_s": _ratio(output_tokens, duration_s),
         "total_tokens_per_s": _ratio(output_tokens + prompt_tokens, duration_s),
         "requests_per_s": _ratio(len(completed), duration_s),
-        "goodput_requests_per_s": _ratio(sum(map(slo.met_by, completed)), duration_s) if has_objective else None,
+        "goodput_requests_per_s": _ratio(num_met, duration_s) if has_objective else None,
+        "slo_attainment": _ratio(num_met, len(requests)) if has_objective else None,
     }
-    metrics |= _distribution("ttft_s", map(ttft_s, completed))
-    metrics |= _distribution("tpot_s", map(tpot_s, completed))
-    metrics |= _distribution("itl_s", np.concatenate([np.zeros(0), *map(itl_s, completed)]))
-    metrics |= _distribution("e2e_s", map(e2e_s, completed))
-    metrics |= _distribution("queue_s", map(queue_s, completed))
+    metrics |= spread("ttft_s", map(ttft_s, completed))
+    metrics |= spread("tpot_s", map(tpot_s, completed))
+    metrics |= spread("itl_s", np.concatenate([np.zeros(0), *map(itl_s, completed)]))
+    metrics |= spread("e2e_s", map(e2e_s, completed))
+    metrics |= spread("queue_s", map(queue_s, completed))
     metrics["prefix_cache_hit_rate"] = _ratio(
         sum(r.num_cached_tokens for r in admitted), sum(r.num_prompt_tokens for r in admitted)
     )
     metrics |= fairness(accepted)
-    metrics |= _client_metrics(completed, slo, duration_s if has_objective else None)
-    metrics |= _step_metrics(steps)
+    metrics |= _client_metrics(completed, slo, duration_s if has_objective else None, spread)
+    metrics |= _step_metrics(steps) | spread("plan_s", (s.plan_s for s in steps))
     metrics |= {
         "memory_bandwidth_utilization": memory_bandwidth_utilization,
         "model_flops_utilization": model_flops_utilization,
@@ -82,24 +90,27 @@ def summarize(
     return metrics
 
 
-def unknown_metric(name: str) -> str | None:
+def unknown_metric(name: str, percentiles: Sequence[float] = PERCENTILES) -> str | None:
     """Why no run has a metric of this name, with the nearest names and then all; None if it has."""
-    known = list(summarize([], []))
-    if name in known or _OF_A_CLIENT.fullmatch(name):
+    known = list(summarize([], [], percentiles=percentiles))
+    of_a_client = _OF_A_CLIENT.fullmatch(name)
+    if name in known or (of_a_client and of_a_client[1] in known):
         return None
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     meant = f" (did you mean {' or '.join(close)}?)" if close else ""
     return f"no run has a metric of this name{meant}; there are {', '.join(sorted(known))}, and client/NAME/ttft_s/p99"
 
 
-def _client_metrics(completed: Sequence[RequestRecord], slo: Slo, duration_s: float | None) -> Metrics:
+def _client_metrics(
+    completed: Sequence[RequestRecord], slo: Slo, duration_s: float | None, spread: Callable[..., Metrics]
+) -> Metrics:
     names = sorted({r.client for r in completed})
     if not 2 <= len(names) <= MAX_CLIENT_COLUMNS:
         return {}
     metrics: Metrics = {}
     for name in names:
         own = [r for r in completed if r.client == name]
-        metrics |= _distribution(f"client/{name}/ttft_s", map(ttft_s, own))
+        metrics |= spread(f"client/{name}/ttft_s", map(ttft_s, own))
         metrics[f"client/{name}/goodput_requests_per_s"] = _ratio(sum(map(slo.met_by, own)), duration_s)
     return metrics
 
@@ -115,7 +126,7 @@ def _step_metrics(steps: Sequence[StepRecord]) -> Metrics:
         "padding_fraction": _ratio(padding, padding + computed),
         "kv_utilization/mean": _mean_kv_utilization(steps),
     }
-    return metrics | _distribution("plan_s", (s.plan_s for s in steps))
+    return metrics
 
 
 def _mean_kv_utilization(steps: Sequence[StepRecord]) -> float | None:
@@ -137,12 +148,16 @@ def _ratio(part: float, whole: float | None) -> float | None:
     return part / whole if whole and whole >= 1e-9 else None
 
 
-def _distribution(name: str, values: Iterable[float | None] | NDArray[np.float64]) -> Metrics:
+def _distribution(
+    name: str, values: Iterable[float | None] | NDArray[np.float64], *, percentiles: Sequence[float]
+) -> Metrics:
     if isinstance(values, np.ndarray):
         defined = values
     else:
         defined = np.array([value for value in values if value is not None], dtype=np.float64)
+    names = ["mean", *(f"p{percent:g}" for percent in percentiles), "std", "max"]
     if not defined.size:
-        return {f"{name}/{statistic}": None for statistic in _STATISTICS}
-    p50, p90, p99 = np.percentile(defined, (50, 90, 99)).tolist()
-    return {f"{name}/mean": float(defined.mean()), f"{name}/p50": p50, f"{name}/p90": p90, f"{name}/p99": p99}
+        return {**{f"{name}/{statistic}": None for statistic in names}, f"{name}/count": 0}
+    found = [defined.mean(), *np.percentile(defined, percentiles), defined.std(), defined.max()]
+    statistics = {f"{name}/{statistic}": float(value) for statistic, value in zip(names, found, strict=True)}
+    return {**statistics, f"{name}/count": int(defined.size)}

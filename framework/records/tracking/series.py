@@ -1,53 +1,81 @@
-"""Steps condensed to a few points: a chart needs hundreds, a run has tens of thousands."""
+"""A run condensed to a few points for charts: equal bins of time, whatever the number of steps in each."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from framework.interfaces.records import StepRecord
+import numpy as np
+
+from framework.interfaces.records import RequestRecord, StepRecord
+from framework.records.over_time import REQUEST_COLUMNS, STEP_COLUMNS, Series, columns, over_time
 
 Point = dict[str, float | int]
+X_AXIS = "time/s"
+MAX_REPLICAS = 8
+"""With more, none gets a series of its own."""
 
 
-def condense(steps: Sequence[StepRecord], max_points: int) -> Iterator[Point]:
-    """At most `max_points` points, each over a run of neighbouring steps of (nearly) equal length."""
-    num_points = min(max_points, len(steps))
-    for i in range(num_points):
-        yield point(steps[i * len(steps) // num_points : (i + 1) * len(steps) // num_points])
-
-
-def over_time(item: Point) -> Point:
-    """What of `point` a reader follows through time, by names of their own: `time/finish_s` is their x axis."""
-    tokens = item["step/prefill_tokens"] + item["step/decode_tokens"]
-    states = {f"time/{name}": item[f"step/{name}"] for name in ("finish_s", "running", "waiting", "kv_utilization")}
-    return {**states, "time/tokens_per_step": tokens}
+def condense(steps: Sequence[StepRecord], requests: Sequence[RequestRecord], max_points: int) -> list[Point]:
+    """The run in `max_points` points that are equally far apart in time, fewer if it has fewer steps."""
+    if not steps:
+        return []
+    rows = columns(steps, STEP_COLUMNS)
+    found = over_time(rows, columns(requests, REQUEST_COLUMNS), min(max_points, len(steps)), (0, None))
+    return list(_points(rows, found))
 
 
 def point(steps: Sequence[StepRecord]) -> Point:
-    """`steps`, at least one, as one point: events are summed, times and rows averaged, states are those at the end.
+    """`steps`, at least one, that ended since the last point, as one point; for a run that goes on."""
+    rows = columns(steps, STEP_COLUMNS)
+    begin_s = float((rows["finish_s"] - rows["run_s"]).min())
+    (only,) = _points(rows, over_time(rows, None, 1, (begin_s, None)))
+    return only
 
-    `step/index` is its x axis.
+
+def _points(rows: dict[str, np.ndarray], series: Series) -> Iterator[Point]:
+    """Each bin as a point, whose x axis is `X_AXIS`, the end of the bin in seconds.
+
+    States are means over the time of the bin, `..._max` the largest value in it. Counts of events (`steps`,
+    `evictions`, ...) are sums over the steps that ended in the bin, and `step/...` their means; those are absent
+    where no step ended.
     """
-    last, n = steps[-1], len(steps)
-    blocks = last.blocks_used + last.blocks_cached + last.blocks_free
-    return {
-        "step/index": last.step,
-        "step/finish_s": last.finish_s,
-        "step/count": n,
-        "step/plan_s": sum(s.plan_s for s in steps) / n,
-        "step/run_s": sum(s.run_s for s in steps) / n,
-        "step/rows": sum(s.num_rows for s in steps) / n,
-        "step/prefill_tokens": sum(s.num_prefill_tokens for s in steps) / n,
-        "step/decode_tokens": sum(s.num_decode_tokens for s in steps) / n,
-        "step/padding_tokens": sum(s.num_padding_tokens for s in steps) / n,
-        "step/running": last.num_running,
-        "step/waiting": last.num_waiting,
-        "step/blocks_used": last.blocks_used,
-        "step/blocks_cached": last.blocks_cached,
-        "step/blocks_free": last.blocks_free,
-        "step/kv_utilization": last.blocks_used / blocks,
-        "step/evictions": sum(s.evictions for s in steps),
-        "step/preemptions": sum(s.preemptions for s in steps),
-        "step/cache_hit_blocks": sum(s.cache_hit_blocks for s in steps),
-        "step/cache_lookup_blocks": sum(s.cache_lookup_blocks for s in steps),
+    num_bins = len(series.edges_s) - 1
+    ended = np.bincount(series.bin_of_step, minlength=num_bins)
+    sums = {
+        name: np.bincount(series.bin_of_step, weights=rows[name], minlength=num_bins) for name in (*_EVENTS, *_PER_STEP)
     }
+    replicas = series.replicas if 1 < len(series.replicas) <= MAX_REPLICAS else {}
+    for i in range(num_bins):
+        made: Point = {
+            X_AXIS: float(series.edges_s[i + 1]),
+            "time/prefill_tokens_per_s": float(series.prefill_tokens_per_s[i]),
+            "time/decode_tokens_per_s": float(series.decode_tokens_per_s[i]),
+            "time/steps": int(ended[i]),
+        }
+        for short, name, whole in _STATES:
+            state, total = series.states[name], series.num_blocks if whole else 1
+            made |= {f"time/{short}": float(state.mean[i] / total), f"time/{short}_max": float(state.high[i] / total)}
+            for replica, own in replicas.items():
+                part = series.num_blocks / len(series.replicas) if whole else 1
+                made[f"replica/{replica}/{short}"] = float(own[name].mean[i] / part)
+        made |= {f"time/{name}": int(sums[name][i]) for name in _EVENTS}
+        if ended[i]:
+            made |= {f"step/{short}": float(sums[name][i] / ended[i]) for name, short in _PER_STEP.items()}
+        yield made
+
+
+_STATES = (
+    ("running", "num_running", False),
+    ("waiting", "num_waiting", False),
+    ("kv_utilization", "blocks_used", True),
+    ("kv_cached", "blocks_cached", True),
+)
+_EVENTS = ("evictions", "preemptions", "cache_hit_blocks", "cache_lookup_blocks")
+_PER_STEP = {
+    "num_rows": "rows",
+    "num_prefill_tokens": "prefill_tokens",
+    "num_decode_tokens": "decode_tokens",
+    "num_padding_tokens": "padding_tokens",
+    "run_s": "run_s",
+    "plan_s": "plan_s",
+}

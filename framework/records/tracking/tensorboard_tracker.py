@@ -10,7 +10,7 @@ from framework.records.packages import need, one_line
 from framework.records.plain import plain
 from framework.records.record import Record
 from framework.records.tracking.base import CellInfo, Tracker
-from framework.records.tracking.series import condense
+from framework.records.tracking.series import X_AXIS, condense
 from framework.records.tracking.wandb_content import run_config
 from framework.registry import TRACKERS
 
@@ -19,7 +19,9 @@ MAX_POINTS = 1000
 
 @TRACKERS.register("tensorboard")
 class TensorboardTracker(Tracker):
-    """Series of steps, metrics and hyperparameters as TensorBoard event files in `tensorboard/` of the output folder.
+    """Series over time, metrics and hyperparameters as TensorBoard event files in `tensorboard/` of the output folder.
+
+    The step of a series is microseconds since the start of the run; the axes "relative" and "wall" show the same time.
 
     Look at a sweep with `tensorboard --logdir multirun/...`. All is written after the cell has ended, so it is in no
     timing. Needs (and no TensorFlow): pip install tensorboard.
@@ -53,10 +55,10 @@ class TensorboardTracker(Tracker):
         from torch.utils.tensorboard import SummaryWriter
 
         with SummaryWriter(str(cell.folder / self.folder)) as writer:
-            for item in condense(record.steps, MAX_POINTS):
-                index = int(item.pop("step/index"))
+            for item in condense(record.steps, record.requests, MAX_POINTS):
+                time_s = float(item.pop(X_AXIS))
                 for name, value in item.items():
-                    writer.add_scalar(name, value, index)
+                    writer.add_scalar(name, value, round(time_s * 1e6), time_s)
             metrics = {name: float(value) for name, value in record.metrics.items() if value is not None}
             ended = f"{record.status}: {record.reason}" if record.reason else record.status
             writer.add_text("status", ended, 0)

@@ -70,8 +70,8 @@ class TrackioTracker(Tracker):
             auto_log_cpu=False,
         )
         try:
-            for item in condense(record.steps, MAX_POINTS):
-                run.log(item, step=int(item.pop("step/index")))
+            for i, item in enumerate(condense(record.steps, record.requests, MAX_POINTS)):
+                run.log(item, step=i)
             last = {f"metrics/{name}": value for name, value in record.metrics.items() if value is not None}
             if record.requests:
                 rows = [[getattr(r, name) for name in REQUEST_COLUMNS] for r in record.requests[:MAX_TABLE_ROWS]]

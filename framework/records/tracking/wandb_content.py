@@ -14,11 +14,12 @@ from framework.records.metrics.summary import COMPLETED
 from framework.records.plain import plain
 from framework.records.record import OUTPUTS, REQUESTS, STEPS, SUMMARY, Record
 from framework.records.tracking.base import CellInfo
+from framework.records.tracking.series import X_AXIS
 
 MAX_TABLE_ROWS = 1000
 REQUEST_COLUMNS = [f.name for f in fields(RequestRecord) if f.name not in ("deadline_s", "token_times_s")]
 OUTPUT_COLUMNS = ["request_id", "prompt", "text", "finish_reason"]
-X_AXES = {"step/*": "step/index", "time/*": "time/finish_s", "request/*": "request/arrival_s"}
+X_AXES = {**dict.fromkeys(("time/*", "step/*", "replica/*"), X_AXIS), "request/*": "request/arrival_s"}
 """Metrics and the metric that they are drawn against."""
 
 

@@ -13,7 +13,7 @@ from framework.records.plain import plain
 from framework.records.record import Record
 from framework.records.tracking.base import CellInfo, Tracker
 from framework.records.tracking.offline_runs import set_aside_offline_runs
-from framework.records.tracking.series import condense, over_time, point
+from framework.records.tracking.series import condense, point
 from framework.records.tracking.wandb_content import (
     X_AXES,
     artifact,
@@ -109,8 +109,8 @@ class WandbTracker(Tracker):
         try:
             if self._run is None:
                 self._run = self._open(self._cell)
-                for item in condense(record.steps, MAX_POINTS):
-                    self._run.log(item | over_time(item))
+                for item in condense(record.steps, record.requests, MAX_POINTS):
+                    self._run.log(item)
             else:
                 self._send_pending()
             self._export(self._cell, record)
@@ -163,8 +163,7 @@ class WandbTracker(Tracker):
         if not steps:
             return
         try:
-            item = point(steps)
-            self._run.log(item | over_time(item))
+            self._run.log(point(steps))
         except Exception as error:  # noqa: BLE001 -- reported, not swallowed: no service may end a cell
             self._warn(one_line(error))
 

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from framework.records.packages import need
+from framework.records.tracking.series import X_AXIS
 
 _SERIES = {
-    "steps": ("step/", "step/index"),
-    "time": ("time/", "time/finish_s"),
+    "steps": ("step/", X_AXIS),
+    "time": ("time/", X_AXIS),
     "requests": ("request/", "request/arrival_s"),
 }
+_OVER_TIME = ("running", "waiting", "kv_utilization", "decode_tokens_per_s", "evictions", "preemptions")
 
 
 def build(*, entity: str, project: str, by: Sequence[str], sweep: str | None = None) -> Any:
@@ -56,8 +58,8 @@ def build(*, entity: str, project: str, by: Sequence[str], sweep: str | None = N
     sections = [
         ws.Section(name="By choice", panels=[*map(bars, metrics), trade], is_open=True),
         ws.Section(name="Choices and metrics", panels=[panels.ParallelCoordinatesPlot(columns=columns)], is_open=True),
-        ws.Section(name="Through time", panels=lines("time", ("running", "waiting", "kv_utilization")), is_open=True),
-        ws.Section(name="By step", panels=lines("steps", ("rows", "run_s", "plan_s", "evictions", "preemptions"))),
+        ws.Section(name="Through time", panels=lines("time", _OVER_TIME), is_open=True),
+        ws.Section(name="Of a step, on average", panels=lines("steps", ("rows", "run_s", "plan_s"))),
         ws.Section(name="By request", panels=lines("requests", ("ttft_s", "tpot_s", "e2e_s"))),
     ]
     filters = ws.And(ws.Metric("Group") == sweep) if sweep else ""

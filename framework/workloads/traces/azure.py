@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from framework.registry import WORKLOADS
 from framework.workloads.traces.trace_fields import CsvColumns, whole_text
-from framework.workloads.traces.trace_rows import TraceRow
+from framework.workloads.traces.trace_row import TraceRow
 from framework.workloads.traces.trace_workload import TraceWorkload
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from framework.registry import WORKLOADS
 from framework.workloads.traces.trace_fields import CsvColumns, seconds_text, whole_text
-from framework.workloads.traces.trace_rows import TraceRow
+from framework.workloads.traces.trace_row import TraceRow
 from framework.workloads.traces.trace_workload import TraceWorkload
 
 COLUMNS = ("Timestamp", "Model", "Request tokens", "Response tokens", "Log Type")

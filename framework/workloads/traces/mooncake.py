@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from framework.registry import WORKLOADS
 from framework.workloads.traces.trace_fields import json_object, seconds, short, whole
-from framework.workloads.traces.trace_rows import TraceRow
+from framework.workloads.traces.trace_row import TraceRow
 from framework.workloads.traces.trace_workload import TraceWorkload
 
 KEY_TOKENS = 512

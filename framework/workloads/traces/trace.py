@@ -8,7 +8,7 @@ from collections.abc import Callable
 from framework.registry import WORKLOADS
 from framework.workloads.traces.mooncake import KEY_TOKENS, key_array
 from framework.workloads.traces.trace_fields import json_object, seconds, short, text, whole
-from framework.workloads.traces.trace_rows import TraceRow
+from framework.workloads.traces.trace_row import TraceRow
 from framework.workloads.traces.trace_workload import TraceWorkload
 
 REQUIRED = ("time_s", "prompt_tokens", "output_tokens")

@@ -4,32 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import math
-from array import array
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from framework.workloads.text_file import open_text
+from framework.workloads.traces.in_order import InOrder
+from framework.workloads.traces.trace_row import TraceRow
 
 SKIP = "correct it, or leave such lines out with workload.on_bad_line=skip"
-
-
-@dataclass(slots=True, kw_only=True)
-class TraceRow:
-    """One request of a trace. `time_s` counts from whatever the file counts from."""
-
-    time_s: float
-    prompt_tokens: int
-    output_tokens: int
-    keys: array[int] = field(default_factory=lambda: array("q"))
-    """What the prompt shares with others, a key for each `key_tokens` tokens of it from its beginning."""
-    key_tokens: int = 0
-    client: str = ""
-    category: str = ""
-    priority: int = 0
-    ttft_slo_s: float | None = None
-    line: int = 0
-    """In the file, from 1."""
 
 
 @dataclass(slots=True)
@@ -57,6 +40,8 @@ def read_trace(
 ) -> TraceRows:
     """The first `limit` requests of `path` (None: all), in the order of the file, which is the order of time.
 
+    Where lines may be left out and times go back, as few lines are left out as possible.
+
     Args:
         from_s, to_s: only those that arrive so many seconds after the first one of the file, or later, and before that.
         parser: from the header line (empty without one) to what makes a row of a line or raises ValueError.
@@ -65,43 +50,56 @@ def read_trace(
     Raises:
         ValueError: naming file and line.
     """
-    rows: list[TraceRow] = []
-    num_skipped, first_skipped = 0, ""
+    rows = InOrder()
+    bad: list[tuple[int, str]] = []  # line and reason
     lines = _numbered_lines(path)
     number, header = next(lines, (1, "")) if has_header else (1, "")
     try:
         parse = parser(header)
     except ValueError as error:
         raise ValueError(f"{path}:{number}: {error}") from error
+    in_window = from_s <= 0 and to_s == math.inf
     start_s, last_s = None, 0.0
     for number, line in lines:
         try:
             row = parse(line)
-            if row.time_s < last_s:
-                raise ValueError(f"its time, {row.time_s} s, is before {last_s} s, that of the request before it")
-            start_s, last_s = row.time_s if start_s is None else start_s, row.time_s
-            if last_s - start_s < from_s:
-                continue
-            if last_s - start_s >= to_s:
-                break
+            if not skip_bad:
+                if row.time_s < last_s:
+                    raise ValueError(f"its time, {row.time_s} s, is before {last_s} s, that of the request before it")
+                start_s, last_s = row.time_s if start_s is None else start_s, row.time_s
+                if last_s - start_s < from_s:
+                    continue
+                if last_s - start_s >= to_s:
+                    break
             _check(row, max_model_len)
         except ValueError as error:
-            message = f"{path}:{number}: {error}"
             if not skip_bad:
-                raise ValueError(f"{message}; {SKIP}") from error
-            num_skipped, first_skipped = num_skipped + 1, first_skipped or message
+                raise ValueError(f"{path}:{number}: {error}; {SKIP}") from error
+            bad.append((number, str(error)))
             continue
         row.line = number
-        rows.append(row)
-        if len(rows) == limit:
+        rows.add(row)
+        if skip_bad:
+            if in_window and limit is not None and len(rows) > limit:  # one more: the last one may be too late
+                break
+        elif len(rows) == limit:
             break
-    if not rows:
-        why = f" ({num_skipped} lines skipped, the first: {first_skipped})" if num_skipped else ""
-        where = f" between workload.from_s={from_s} and to_s={to_s}" if from_s or to_s < math.inf else ""
+    kept, left_out = rows.split(limit if in_window or not skip_bad else None)
+    left_out = sorted([*left_out, *bad])
+    first_line, until = 1, kept[-1].line if kept and len(kept) == limit else number
+    if skip_bad and not in_window and kept:
+        start = kept[0].time_s
+        kept = [row for row in kept if from_s <= row.time_s - start < to_s][:limit]
+        first_line, until = (kept[0].line, kept[-1].line) if kept else (1, number)
+    left_out = [(at, why) for at, why in left_out if first_line <= at <= until]
+    first = f"{path}:{left_out[0][0]}: {left_out[0][1]}" if left_out else ""
+    if not kept:
+        why = f" ({len(left_out)} lines skipped, the first: {first})" if left_out else ""
+        where = "" if in_window else f" between workload.from_s={from_s} and to_s={to_s}"
         raise ValueError(f"workload.path={path} holds 0 requests that can be used{where}{why}; at least 1 is needed")
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return TraceRows(rows, num_skipped, first_skipped, digest)
+    return TraceRows(kept, len(left_out), first, digest)
 
 
 def _numbered_lines(path: Path) -> Iterator[tuple[int, str]]:

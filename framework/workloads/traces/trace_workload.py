@@ -14,7 +14,8 @@ import numpy as np
 from framework.interfaces.sampling_params import SamplingParams
 from framework.interfaces.workload import TimedRequest, Workload, WorkloadContext
 from framework.workloads.arrivals import random_arrivals_s
-from framework.workloads.traces.trace_rows import TraceRow, read_trace
+from framework.workloads.traces.trace_row import TraceRow
+from framework.workloads.traces.trace_rows import read_trace
 
 Arrival = Literal["trace", "all", "poisson", "gamma"]
 OnBadLine = Literal["error", "skip"]
@@ -134,6 +135,10 @@ class TraceWorkload(Workload):
         }
         if read.num_skipped:
             self.effective["first_bad_line"] = read.first_skipped
+            self.left_out = (
+                f"{read.num_skipped} of {read.num_skipped + len(rows)} lines were left out "
+                f"(workload.on_bad_line=skip), the first because: {read.first_skipped}"
+            )
         arrivals_s = self._arrivals_s(np.array([row.time_s for row in rows]), count, self.seed_for(context))
         keys_of_pass = _FreshKeys(rows)
         params: dict[int, SamplingParams] = {}

@@ -16,7 +16,7 @@ _WITH_DEADLINES = {"jsonl": "deadline_s", "trace": "ttft_slo_s"}
 """Workloads whose requests may carry limits of their own, and the key that does it."""
 
 
-def find_directions(names: Sequence[str], given: Any) -> dict[str, str]:
+def find_directions(names: Sequence[str], given: Any, percentiles: Sequence[float] = (50, 90, 99)) -> dict[str, str]:
     """`maximize` or `minimize` for each metric: what is better by its name, unless `given` (one or a list) says.
 
     Raises:
@@ -24,7 +24,7 @@ def find_directions(names: Sequence[str], given: Any) -> dict[str, str]:
     """
     if not names:
         raise ValueError("objective=[]: a search needs a metric, such as objective=[output_tokens_per_s], or several")
-    check_objective(names)
+    check_objective(names, percentiles)
     if twice := [name for name in names if names.count(name) > 1]:
         raise ValueError(f"objective=[{','.join(names)}] names {twice[0]} twice")
     ways = list(given) if OmegaConf.is_list(given) or isinstance(given, list | tuple) else [given] * len(names)

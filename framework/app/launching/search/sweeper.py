@@ -67,7 +67,7 @@ class SearchSweeper(Sweeper):
                 something else. No cell has run then.
         """
         names = [str(name) for name in self.config.objective]
-        directions = find_directions(names, self.direction)
+        directions = find_directions(names, self.direction, self.config.metrics.percentiles)
         freeze_presets(self.hydra_context.config_loader)
         axes = read_axes(self.config, arguments, self.hydra_context.config_loader)
         space = {key: found for key, override in axes.items() if (found := distribution(override)) is not None}

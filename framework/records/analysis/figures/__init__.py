@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from framework.records.analysis.comparison import Comparison
+from framework.records.analysis.escape import for_file_name
 from framework.records.analysis.figures import bars, curves, latency, pareto, timeline
 from framework.records.atomic import replacing
 
@@ -29,7 +30,7 @@ def figures(comparison: Comparison) -> Iterator[tuple[str, str, Figure]]:
         rates = curves.draw(comparison, key, curves.HIT_RATES) if key == curves.CAPACITY else None
         drawn.append(("hit_rate_capacity", "Hit rate against the capacity of the cache", rates))
         rest = [m for m in comparison.metrics if key != curves.CAPACITY or m not in curves.HIT_RATES]
-        drawn.append((f"against_{key.replace('.', '_')}", f"Metrics against {key}", curves.draw(comparison, key, rest)))
+        drawn.append((f"against_{for_file_name(key)}", f"Metrics against {key}", curves.draw(comparison, key, rest)))
     drawn.append(("timeline", "What the engine did, in one cell of each group", timeline.draw(comparison)))
     for name, caption, figure in drawn:
         if figure is not None:

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 
 from framework.records.analysis.cells import Cell
 from framework.records.analysis.comparison import Comparison
+from framework.records.analysis.escape import for_figure
 from framework.records.analysis.figures.style import FAINT, INK, MAX_LINES, colors, legend, new_figure
-from framework.records.analysis.grouping import by_seed, make_groups
+from framework.records.analysis.grouping import make_groups
+from framework.records.analysis.labels import key_label, label
+from framework.records.analysis.observations import observed
 from framework.records.analysis.statistics import mean
-from framework.records.analysis.tables import title
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -48,29 +50,30 @@ def draw(comparison: Comparison, key: str, metrics: Sequence[str]) -> Figure | N
     chosen = colors([line.name for line in kept])
     num_columns = min(3, len(metrics))
     num_rows = -(-len(metrics) // num_columns)
+    axis = [label(metric) for metric in metrics]
     figure, axes = new_figure(num_rows, num_columns, 4.6 * num_columns, 3.3 * num_rows + 0.4)
-    for panel, metric in zip(axes.flat, metrics, strict=False):
+    for panel, metric, own in zip(axes.flat, metrics, axis, strict=False):
         for line in kept:
-            x, y, low, high = _line(line.cells, key, metric, comparison.seeds)
-            label = line.label if others else "all cells"
-            panel.plot(x, y, "o-", color=chosen[line.name], markersize=3.5, linewidth=1.5, label=label)
+            x, y, low, high = _line(line.cells, key, metric, comparison.seeds, own.scale)
+            name = for_figure(line.label) if others else "all cells"
+            panel.plot(x, y, "o-", color=chosen[line.name], markersize=3.5, linewidth=1.5, label=name)
             if all(edge is not None for edge in [*low, *high]):
                 panel.fill_between(x, low, high, color=chosen[line.name], alpha=0.15, linewidth=0)
         for line, bound in zip(lines, is_bound, strict=True):
             if bound:
-                x, y, *_ = _line(line.cells, key, metric, comparison.seeds)
-                panel.plot(x, y, "k--", linewidth=1.3, label=f"{line.label} (bound)")
+                x, y, *_ = _line(line.cells, key, metric, comparison.seeds, own.scale)
+                panel.plot(x, y, "k--", linewidth=1.3, label=for_figure(f"{line.label} (bound)"))
         if metric in HIT_RATES:
             for name in dict.fromkeys(m for cell in comparison.cells for m in cell.metrics if BOUND in m):
                 x, y, *_ = _line(comparison.cells, key, name, comparison.seeds)
-                panel.plot(x, y, "k--", linewidth=1.3, label=f"{name} (bound)")
+                panel.plot(x, y, "k--", linewidth=1.3, label=for_figure(f"{name} (bound)"))
         values = sorted({float(str(group.values[key])) for group in comparison.groups})
         if values[0] > 0 and values[-1] / values[0] >= 8:
             panel.set_xscale("log")
             panel.set_xticks(values, [f"{value:g}" for value in values], rotation=0 if len(values) < 7 else 30)
             panel.minorticks_off()
-        panel.set_title(title(metric), fontsize=9, color=INK, loc="left")
-        panel.set_xlabel(key, fontsize=8, color=INK)
+        panel.set_title(for_figure(own.title), fontsize=9, color=INK, loc="left")
+        panel.set_xlabel(for_figure(key_label(key)), fontsize=8, color=INK)
     for panel in axes.flat[len(metrics) :]:
         panel.set_visible(False)
     if left_out:
@@ -80,15 +83,15 @@ def draw(comparison: Comparison, key: str, metrics: Sequence[str]) -> Figure | N
 
 
 def _line(
-    cells: Sequence[Cell], key: str, metric: str, seeds: Sequence[str]
+    cells: Sequence[Cell], key: str, metric: str, seeds: Sequence[str], scale: float = 1.0
 ) -> tuple[list[float], list[float], list, list]:
     x, y, low, high = [], [], [], []
     for group in make_groups(cells, [key]):
-        values = list(by_seed(group.cells, metric, seeds).values())
+        values = observed(group.cells, metric, seeds)
         if values:
             estimate = mean(values)
             x.append(float(str(group.values[key])))
-            y.append(estimate.value)
-            low.append(estimate.low)
-            high.append(estimate.high)
+            y.append(estimate.value * scale)
+            low.append(None if estimate.low is None else estimate.low * scale)
+            high.append(None if estimate.high is None else estimate.high * scale)
     return x, y, low, high

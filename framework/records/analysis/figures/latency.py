@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from framework.records.analysis.cells import Cell
+from framework.records.analysis.cells import Cell, Damaged
 from framework.records.analysis.comparison import Comparison
+from framework.records.analysis.escape import for_figure
+from framework.records.analysis.figures.rows import read_columns
 from framework.records.analysis.figures.style import FAINT, INK, colors, legend, lines_of, new_figure
 from framework.records.metrics.summary import COMPLETED
 
@@ -25,12 +26,21 @@ _QUANTILES = np.linspace(0.0, 1.0, 401)
 def draw(comparison: Comparison) -> Figure | None:
     """TTFT, TPOT and E2E as cumulative shares, the requests of all seeds of a group together; None without requests."""
     groups, rest = lines_of(comparison)
-    return draw_lines([(group.label, group.cells) for group in groups], rest)
+    return draw_lines([(group.label, group.cells) for group in groups], rest, comparison.damaged)
 
 
-def draw_lines(lines: Sequence[tuple[str, Sequence[Cell]]], rest: str = "") -> Figure | None:
-    """The figure of these cells, a line for each label; `rest` says what is missing."""
-    found = {label: latencies(cells) for label, cells in lines}
+def draw_lines(
+    lines: Sequence[tuple[str, Sequence[Cell]]], rest: str = "", damaged: list[Damaged] | None = None
+) -> Figure | None:
+    """The figure of these cells, a line for each label.
+
+    Args:
+        lines: label and cells.
+        rest: says what is missing.
+        damaged: gets the cells whose requests cannot be read.
+    """
+    damaged = [] if damaged is None else damaged
+    found = {label: latencies(cells, damaged) for label, cells in lines}
     panels = [(name, label) for name, label in _PANELS if any(values[name].size for values in found.values())]
     if not panels:
         return None
@@ -42,7 +52,7 @@ def draw_lines(lines: Sequence[tuple[str, Sequence[Cell]]], rest: str = "") -> F
         for group_label, values in found.items():
             if values[name].size:
                 x = np.quantile(values[name], _QUANTILES)
-                panel.plot(x, _QUANTILES, color=chosen[group_label], linewidth=1.5, label=group_label)
+                panel.plot(x, _QUANTILES, color=chosen[group_label], linewidth=1.5, label=for_figure(group_label))
         if min(starts) > 0 and max(ends) / min(starts) > 30:
             panel.set_xscale("log")
         panel.axhline(0.99, color=FAINT, linewidth=0.8, linestyle=":")
@@ -52,11 +62,13 @@ def draw_lines(lines: Sequence[tuple[str, Sequence[Cell]]], rest: str = "") -> F
     return figure
 
 
-def latencies(cells: Sequence[Cell]) -> dict[str, np.ndarray]:
+def latencies(cells: Sequence[Cell], damaged: list[Damaged]) -> dict[str, np.ndarray]:
     """`ttft_s`, `tpot_s`, `e2e_s` of the completed requests of `cells`, as defined in `records.metrics.latency`."""
     parts: dict[str, list[np.ndarray]] = {name: [] for name, _ in _PANELS}
     for cell in cells:
-        table = pq.read_table(cell.requests, columns=_COLUMNS)
+        table = read_columns(cell.requests, _COLUMNS, damaged)
+        if table is None:
+            continue
         table = table.filter(pc.is_in(table["finish_reason"], value_set=_strings(COMPLETED)))
         arrival_s, first_s, finish_s, tokens = (
             table[name].to_numpy().astype(np.float64) for name in _COLUMNS[:4]

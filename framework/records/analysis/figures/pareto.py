@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from framework.records.analysis.comparison import Comparison
+from framework.records.analysis.escape import for_figure
+from framework.records.analysis.figures.place_labels import place_labels
 from framework.records.analysis.figures.style import FAINT, INK, PALETTE, new_figure
-from framework.records.analysis.grouping import by_seed
-from framework.records.analysis.statistics import mean
+from framework.records.analysis.labels import label
+from framework.records.analysis.observations import observed
+from framework.records.analysis.statistics import Estimate, mean
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -38,31 +41,39 @@ def draw(comparison: Comparison) -> Figure | None:
     throughput = next((m for m in [*rates, *THROUGHPUT] if m in defined), "")
     groups = []
     for group in comparison.groups:
-        xs = list(by_seed(group.cells, latency, comparison.seeds).values())
-        ys = list(by_seed(group.cells, throughput, comparison.seeds).values())
+        xs = observed(group.cells, latency, comparison.seeds)
+        ys = observed(group.cells, throughput, comparison.seeds)
         if xs and ys:
             groups.append((group.label, mean(xs), mean(ys)))
     if len(groups) < 2:
         return None
+    along, up = label(latency), label(throughput)
+    groups = [(name, _scaled(x, along.scale), _scaled(y, up.scale)) for name, x, y in groups]
     figure, ((panel,),) = new_figure(1, 1, 6.4, 4.2)
     points = [(x.value, y.value) for _, x, y in groups]
     best = front(points)
     panel.step(
         [points[i][0] for i in best], [points[i][1] for i in best], where="post", color=PALETTE[2], linewidth=1.4
     )
-    same = {point: [label for label, x, y in groups if (x.value, y.value) == point] for point in points}
-    for i, (label, x, y) in enumerate(groups):
+    same = {point: [name for name, x, y in groups if (x.value, y.value) == point] for point in points}
+    texts: dict[tuple[float, float], str] = {}
+    for i, (name, x, y) in enumerate(groups):
         color = PALETTE[2] if points[i] in [points[j] for j in best] else FAINT
         if x.low is not None:
             panel.plot([x.low, x.high], [y.value, y.value], color=color, linewidth=1, alpha=0.6)
         if y.low is not None:
             panel.plot([x.value, x.value], [y.low, y.high], color=color, linewidth=1, alpha=0.6)
         panel.plot(x.value, y.value, "o", color=color, markersize=6)
-        labels = same[x.value, y.value]
-        if label == labels[0] and (len(same) <= MAX_LABELS or i in best):
-            text = label if len(labels) == 1 else f"{label} and {len(labels) - 1} more"
-            panel.annotate(text, (x.value, y.value), (5, 5), textcoords="offset points", fontsize=7.5, color=INK)
-    panel.set_xlabel(f"{latency}  (better to the left)", fontsize=8, color=INK)
-    panel.set_ylabel(f"{throughput}  (better upwards)", fontsize=8, color=INK)
+        names = same[points[i]]
+        if name == names[0] and (len(same) <= MAX_LABELS or i in best):
+            texts[points[i]] = for_figure(name if len(names) == 1 else f"{name} and {len(names) - 1} more")
+    panel.set_xlabel(for_figure(f"{along.text}, better to the left"), fontsize=8, color=INK)
+    panel.set_ylabel(for_figure(f"{up.text}, better upwards"), fontsize=8, color=INK)
     panel.margins(x=0.12, y=0.1)
+    place_labels(figure, panel, texts, points)
     return figure
+
+
+def _scaled(estimate: Estimate, scale: float) -> Estimate:
+    low, high = (None if edge is None else edge * scale for edge in (estimate.low, estimate.high))
+    return Estimate(estimate.value * scale, low, high, estimate.p)

@@ -60,9 +60,10 @@ class Intake:
             stop_ids=frozenset(() if self.simulated_block_size is not None else stops),
             arrival_s=arrival_s,
         )
-        if params.stop and self.tokenizer is None:
-            raise ValueError("stop strings were given, but this model has no tokenizer; set model.tokenizer")
-        if (spec.streams or params.stop) and self.tokenizer is not None:
+        if (spec.want_text or params.stop) and self.tokenizer is None:
+            what = "stop strings were given" if params.stop else "text was asked for"
+            raise ValueError(f"{what}, but this model has no tokenizer; set model.tokenizer")
+        if spec.want_text or params.stop or (spec.streams and self.tokenizer is not None):
             request.text = TextTracker(self.tokenizer.stream_decoder(), params.stop)
         return request
 

@@ -28,6 +28,8 @@ class RequestOutput:
     """One an output token, if asked for; only when finished."""
     record: RequestRecord | None = None
     """Only when finished."""
+    error: Exception | None = None
+    """What ended it, if it failed."""
 
 
 class StreamDecoder(Protocol):

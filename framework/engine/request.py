@@ -80,6 +80,14 @@ class Request:
         if self.keys is not None:
             self.shareable_tokens = self.keys.num_tokens
 
+    def restart(self) -> None:
+        """Forget all that a cache, a plan or a device held of it, and steps in flight; it keeps its known tokens."""
+        self.num_tokens = self.num_known
+        self.num_computed = self.num_inflight = self.capacity_tokens = self.num_sent_blocks = 0
+        self.num_committed = self.commit_at_tokens = 0
+        self.running, self.slot, self.planned_in = False, -1, -1
+        self.blocks, self.pins, self.matched, self.matched_serials = [], [], [], []
+
     @property
     def params(self) -> SamplingParams:
         return self.spec.params

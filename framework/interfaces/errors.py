@@ -22,3 +22,11 @@ class IncompatibleError(ValueError):
 
 class RankError(RuntimeError):
     """A rank of a tensor-parallel engine died, raised or stalled. Its traceback, where there is one, is a note."""
+
+
+class EngineEndedError(RuntimeError):
+    """An earlier call failed in a way that this engine cannot go on from; its cause is the first failure."""
+
+
+class RequestCutOffError(RuntimeError):
+    """An interrupt struck while the request's own state was being changed, so that it cannot go on."""

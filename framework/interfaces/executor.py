@@ -94,6 +94,15 @@ class Executor(ABC):
             Exception: whatever the step raised.
         """
 
+    def discard(self) -> None:
+        """Drop the steps that were submitted and not collected, after one of them or the engine failed, and return
+        when they write no more. Every request of the steps to come is admitted anew.
+
+        Raises:
+            Exception: no further step can run; the engine ends.
+        """
+        raise NotImplementedError(f"{type(self).__name__} cannot go on after a step that failed")
+
     def fill_cache(self) -> None:
         """Fill the KV cache with random numbers: calibration reads positions that nobody wrote. Needs a device."""
         raise NotImplementedError(f"{type(self).__name__} has no KV cache to calibrate with")

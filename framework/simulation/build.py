@@ -14,6 +14,7 @@ from framework.engine.intake import Intake
 from framework.execution.built import BuiltEngine
 from framework.execution.device.capacity import blocks_within, check_blocks, fit_length
 from framework.execution.graphs.choose_graph import simulated_graph, strategy_of
+from framework.execution.policies import build_policies, renewal
 from framework.interfaces.clock import PacedClock, VirtualClock
 from framework.interfaces.cost_model import CostModel, Deployment
 from framework.interfaces.errors import IncompatibleError
@@ -22,7 +23,7 @@ from framework.models.config import ModelConfig
 from framework.models.loading.read_config import load_config
 from framework.models.shape import model_shape
 from framework.records.metrics.utilization import DevicePeaks, ModelCosts
-from framework.registry import COST_MODELS, EVICTIONS, ROUTERS, SCHEDULERS, WORKLOADS
+from framework.registry import COST_MODELS, ROUTERS, WORKLOADS
 from framework.simulation.executor import SimulatedExecutor
 from framework.simulation.hardware import hardware
 from framework.simulation.shadow_memory import ShadowMemory
@@ -119,8 +120,7 @@ def build_replica(
         simulated_block_size=engine.block_size,
     )
     return Engine(
-        SCHEDULERS.build(cfg.scheduler),
-        EVICTIONS.build(cfg.eviction),
+        *build_policies(cfg),
         executor,
         intake,
         EngineConfig(
@@ -130,6 +130,7 @@ def build_replica(
             overlap=engine.overlap,
             prefix_caching=engine.prefix_caching,
         ),
+        renew=renewal(cfg),
     )
 
 

@@ -6,6 +6,7 @@ Its "model" is a function of (request, position), so what a request should produ
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 
 from framework.engine.config import EngineConfig
 from framework.engine.engine import Engine
@@ -69,6 +70,9 @@ class ShadowExecutor(Executor):
         sampled = [self._sample(slot, start + num) for slot, start, num, samples in rows if samples]
         return StepResult(step=batch.step, token_ids=sampled)
 
+    def discard(self) -> None:
+        self.pending.clear()
+
     def close(self) -> None:
         pass
 
@@ -91,9 +95,11 @@ def make_engine(
     overlap: int = 0,
     prefix_caching: bool = True,
     eos_after: dict[int, int] | None = None,
+    renew: Callable[[], tuple[Scheduler, EvictionPolicy]] | None = None,
+    make_executor: type[ShadowExecutor] = ShadowExecutor,
 ) -> Engine:
     """The real engine over a `ShadowExecutor`."""
-    executor = ShadowExecutor(num_blocks, block_size, max_num_seqs, eos_after or {})
+    executor = make_executor(num_blocks, block_size, max_num_seqs, eos_after or {})
     intake = Intake(vocab_size=VOCAB, max_model_len=num_blocks * block_size, eos_token_ids=(EOS,))
     return Engine(
         scheduler,
@@ -107,4 +113,5 @@ def make_engine(
             overlap=overlap,
             prefix_caching=prefix_caching,
         ),
+        renew=renew,
     )

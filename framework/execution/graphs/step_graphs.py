@@ -81,6 +81,7 @@ class StepGraphs:
         if self.scope is GraphScope.STEP and (changed or key not in self._prepared_for):
             padded = [*params, *[_PADDING] * (key.num_rows - len(params))]
             if self._prepared_for.get(key) != padded:
+                self._prepared_for.pop(key, None)  # if `prepare` raises, nothing is prepared
                 self.sampler.prepare(padded, self._prepared[key])
                 self._prepared_for[key] = padded
         outputs: StepOutputs = graph.replay()

@@ -7,7 +7,7 @@ with LLM("smollm2", scheduler="prefill_first", max_num_seqs=8) as llm:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
@@ -196,6 +196,8 @@ class LLM:
     def _encode(self, prompt: Prompt) -> tuple[str | None, list[int]]:
         if isinstance(prompt, str):
             return prompt, self._require_tokenizer().encode(prompt)
+        if not isinstance(prompt, Iterable):
+            raise ValueError(f"prompt {prompt!r} is neither text nor a list of token ids; pass one of them")
         return None, list(prompt)
 
     def _require_tokenizer(self) -> Any:

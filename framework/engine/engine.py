@@ -187,9 +187,8 @@ class Engine:
         if self._is_open:  # an interrupt struck while the last call recovered from another one
             self._recover(None)
         if self._ended_by is not None:
-            raise EngineEndedError(
-                f"this engine ended with {type(self._ended_by).__name__}: {self._ended_by}; build another one"
-            ) from self._ended_by
+            cause = f"{type(self._ended_by).__name__}: {self._ended_by}".removesuffix(": ")
+            raise EngineEndedError(f"this engine ended with {cause}; build another one") from self._ended_by
         self._is_open = True
 
     def _step(self) -> None:

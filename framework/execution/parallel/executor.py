@@ -72,9 +72,8 @@ class ParallelExecutor(LocalExecutor):
         while self._pending and self._broken is None:
             self.collect()
         if self._broken is not None:
-            raise RankError(
-                f"the ranks are not at the same step any more, after {type(self._broken).__name__}: {self._broken}"
-            ) from self._broken
+            cause = f"{type(self._broken).__name__}: {self._broken}".removesuffix(": ")
+            raise RankError(f"the ranks are not at the same step any more, after {cause}") from self._broken
         super().discard()
 
     def judge(self) -> None:

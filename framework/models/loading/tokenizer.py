@@ -23,6 +23,7 @@ class Tokenizer:
     Attributes:
         backend: the wrapped tokenizer.
         special_tokens: text of `bos_token`, `eos_token`, ..., those that exist.
+        special_texts: text of every token that output leaves out, by id.
     """
 
     def __init__(
@@ -37,7 +38,9 @@ class Tokenizer:
         self.backend = backend
         self.special_tokens = dict(special_tokens or {})
         self._chat_template_source = chat_template
-        self._special_ids = frozenset(i for i, token in backend.get_added_tokens_decoder().items() if token.special)
+        added = backend.get_added_tokens_decoder().items()
+        self.special_texts = {token_id: token.content for token_id, token in added if token.special}
+        self._special_ids = frozenset(self.special_texts)
 
     @classmethod
     def from_folder(cls, folder: Path) -> Tokenizer:

@@ -45,7 +45,7 @@ class StepBatch:
     admissions: list[Admission] = field(default_factory=list)
     """Requests that take a slot with this step; applied before `new_blocks`."""
     new_blocks: list[tuple[int, int, list[int]]] = field(default_factory=list)
-    """(slot, index of the first, block ids) to append to block tables before the step runs."""
+    """(slot, index of the first, block ids): what a block table holds from there on, written before the step runs."""
     eager: bool = False
     """Run it outside graphs whatever the strategy says; for calibration."""
 

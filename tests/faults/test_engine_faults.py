@@ -64,7 +64,8 @@ def build(trace: Trace, scheduler: str, eviction: str, overlap: int, *, renews: 
         max_num_batched_tokens=trace.max_num_batched_tokens,
         overlap=overlap,
         prefix_caching=True,
-        eos_after={number: request.eos_after for number, request in enumerate(trace.requests)},
+        eos_after=trace.eos_after,
+        voices=trace.voices,
         renew=renew if renews else None,
         make_executor=FailingExecutor,
     )
@@ -94,7 +95,7 @@ def check(trace: Trace, added: Sequence[int], outputs: dict[int, RequestOutput],
         if number not in outputs:
             continue
         limit = min(request.max_tokens, capacity - len(request.prompt))
-        expected = [token_at(number, len(request.prompt) + k) for k in range(limit)]
+        expected = [token_at(trace.voices[number], len(request.prompt) + k) for k in range(limit)]
         if request.eos_after <= limit:
             expected[request.eos_after - 1 :] = [EOS]
         output = outputs[number]

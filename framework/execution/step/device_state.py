@@ -36,7 +36,7 @@ class DeviceState:
         if batch.admissions:
             self._admit(batch.admissions)
         if batch.new_blocks:
-            self._append_blocks(batch.new_blocks)
+            self._write_blocks(batch.new_blocks)
 
     def _admit(self, admissions: Sequence[Admission]) -> None:
         ids = [np.frombuffer(admission.token_ids, dtype=np.int32) for admission in admissions]
@@ -55,7 +55,7 @@ class DeviceState:
         self.seed_S.index_copy_(0, slot_A, seed_A)
         self.num_prompt_S.index_copy_(0, slot_A, num_prompt_A)
 
-    def _append_blocks(self, new_blocks: Sequence[tuple[int, int, list[int]]]) -> None:
+    def _write_blocks(self, new_blocks: Sequence[tuple[int, int, list[int]]]) -> None:
         """One scatter for all rows: in steady decode, a few entries a step."""
         width = self.block_table_SB.shape[1]
         where = np.concatenate([np.arange(first, first + len(ids)) + slot * width for slot, first, ids in new_blocks])

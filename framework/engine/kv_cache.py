@@ -2,10 +2,10 @@
 
 A cached block is found by a hash chained over the tokens from the start of the sequence (as in vLLM's automatic prefix
 caching) and then compared token by token and parent by parent; a prompt without tokens has keys in their place.
-Two requests that compute the same block at once do so in blocks of their own; the one that publishes later then takes
-the other's block into its table and gives its own back. So a request holds one block for each `block_size` tokens and no
-more, and the leading ones that are cached are a path of the tree: a held child implies a held parent, and evictable
-blocks are exactly the unheld leaves. `num_free` is O(1).
+Two requests that compute the same block at once do so in blocks of their own. The one that would publish it later takes
+the other's into its table and gives its own back, so that a request holds one block per `block_size` tokens and no more.
+The cached ones in a table are a path of the tree: a held child implies a held parent, and evictable blocks are exactly
+the unheld leaves. `num_free` is O(1).
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ class SamplingParams:
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     """Token id -> value added to its logit."""
     seed: int | None = None
-    """Seed of this request's noise, of 64 bits without a sign; None derives one from the engine's seed and the request id."""
+    """Seed of this request's noise, from 0 to 2^64 - 1; None derives one from the engine's seed and the request id."""
     max_tokens: int = 16
     """Output tokens at most."""
     stop: tuple[str, ...] = ()
@@ -73,7 +73,9 @@ class SamplingParams:
 
     def _number(self, name: str, least: float, most: float | None, remedy: str, *, above: bool = False) -> None:
         value = getattr(self, name)
-        if value is _DEFAULTS[name] or (type(value) is float and least < value <= (MAX_FLOAT if most is None else most)):
+        if value is _DEFAULTS[name] or (
+            type(value) is float and least < value <= (MAX_FLOAT if most is None else most)
+        ):
             return
         limit = f"above {least}" if above else f"at least {least}"
         if most is not None:

@@ -43,7 +43,9 @@ def run(stop: tuple[str, ...], ids: list[int]) -> tuple[int, str, str]:
 
 @settings(max_examples=150, deadline=None)
 @given(
-    st.lists(st.lists(st.sampled_from(["a", "b", START, END]), min_size=1, max_size=3).map("".join), min_size=1, max_size=2),
+    st.lists(
+        st.lists(st.sampled_from(["a", "b", START, END]), min_size=1, max_size=3).map("".join), min_size=1, max_size=2
+    ),
     st.lists(st.sampled_from([A, B, SPECIAL[START], SPECIAL[END]]), min_size=1, max_size=12),
 )
 def test_any_stop_string_ends_where_the_decoded_text_first_holds_it(stop: list[str], ids: list[int]) -> None:

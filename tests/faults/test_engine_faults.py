@@ -135,7 +135,7 @@ def test_a_step_that_fails_ends_its_own_requests_only(
         try:
             collect(engine, outputs, engine.step())
         except (RuntimeError, KeyboardInterrupt) as error:
-            assert error is executor.error
+            assert error is executor.error  # noqa: PT017
             failed = [output for output in engine.outbox if output.error is error]
             assert not (interrupt and failed)  # no request fails either if all in the step had ended before
             may_fail = {output.request_id for output in failed}

@@ -16,7 +16,7 @@ from framework.interfaces.sampling_params import SamplingParams
 from tests.faults.inject import fault_at
 
 SHARED = list(range(40, 88))  # three full blocks
-PROMPTS = [SHARED + [n, n + 1] for n in range(3)] + [[5, 6, 7]]
+PROMPTS = [[*SHARED, n, n + 1] for n in range(3)] + [[5, 6, 7]]
 PARAMS = [
     SamplingParams(temperature=0, max_tokens=10, ignore_eos=True),
     SamplingParams(temperature=1, seed=2**64 - 1, max_tokens=6, ignore_eos=True, logprobs=1),
@@ -60,16 +60,12 @@ def places(llm: LLM) -> list[tuple[Any, str]]:
     ]
 
 
-few = settings(
-    max_examples=25, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
-)
+few = settings(max_examples=25, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
 
 
 @few
 @given(place=st.integers(0, 5), call=st.integers(0, 25), after=st.booleans())
-def test_a_step_that_fails_on_the_device(
-    llm: LLM, want: list[list[int]], place: int, call: int, after: bool
-) -> None:
+def test_a_step_that_fails_on_the_device(llm: LLM, want: list[list[int]], place: int, call: int, after: bool) -> None:
     owner, name = places(llm)[place]
     real, left = getattr(owner, name), [call]
 

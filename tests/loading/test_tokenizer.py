@@ -69,9 +69,7 @@ PIECES = {
             [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
         )
     ),
-    "gemma": piece_tokenizer(
-        decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
-    ),
+    "gemma": piece_tokenizer(decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])),
     "bytes alone": piece_tokenizer(decoders.ByteFallback()),
     "metaspace": piece_tokenizer(decoders.Metaspace()),
     "byte level in a sequence": piece_tokenizer(decoders.Sequence([decoders.ByteLevel()])),

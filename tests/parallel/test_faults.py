@@ -65,7 +65,7 @@ def test_interrupts_anywhere_and_a_step_that_fails(ranks: Ranks) -> None:
             assert got == ranks.want[0][: len(got)]
             assert ranks.tokens() == ranks.want
         except (EngineEndedError, RuntimeError) as error:
-            assert "the ranks are not at the same step any more, after" in str(error)
+            assert "the ranks are not at the same step any more, after" in str(error)  # noqa: PT017
             ranks.restart()
 
     interrupted()
@@ -77,5 +77,5 @@ def test_interrupts_anywhere_and_a_step_that_fails(ranks: Ranks) -> None:
     runner.network.compute_logits = raises
     with pytest.raises(ArithmeticError, match="rank 0 went wrong"):
         ranks.llm.generate(PROMPTS, PARAMS)
-    with pytest.raises(EngineEndedError, match="not at the same step .* rank 0 went wrong; build another one"):
+    with pytest.raises(EngineEndedError, match=r"not at the same step .* rank 0 went wrong; build another one"):
         ranks.llm.generate(PROMPTS, PARAMS)

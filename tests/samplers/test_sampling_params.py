@@ -20,7 +20,10 @@ NAN, INF = math.nan, math.inf
 @pytest.mark.parametrize(
     ("name", "value", "says"),
     [
-        *(("temperature", bad, "a finite number, at least 0; pass 0 for greedy") for bad in (NAN, INF, "1", True, None)),
+        *(
+            ("temperature", bad, "a finite number, at least 0; pass 0 for greedy")
+            for bad in (NAN, INF, "1", True, None)
+        ),
         ("temperature", 10**400, "a finite number"),
         ("temperature", 1e39, "a finite number"),
         *(("top_k", bad, "an integer, at least 0; pass 0 to keep every token") for bad in (0.5, True, None, "3", 2.0)),
@@ -106,7 +109,7 @@ def test_any_value_is_refused_or_fits_where_it_goes(name: str, value: object) ->
     for real in ("temperature", "top_p", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty"):
         assert np.isfinite(np.float32(getattr(params, real)))
     for whole in ("top_k", "max_tokens", "logprobs"):
-        assert getattr(params, whole) is None or 0 <= np.int64(getattr(params, whole))
+        assert getattr(params, whole) is None or np.int64(getattr(params, whole)) >= 0
     assert params.seed is None or np.uint64(params.seed) == params.seed
     assert all(np.isfinite(np.float32(bias)) for bias in params.logit_bias.values())
     np.array([*params.logit_bias, *params.stop_token_ids], dtype=np.int64)

@@ -69,8 +69,9 @@ class Trace:
 
 @st.composite
 def traces(draw: st.DrawFn, max_requests: int = 16) -> Trace:
-    """Shared prefixes, repeated prompts, bursts, long prompts and caches that cannot hold two of them. Requests follow a seed, which is
-    twenty times as fast as drawing each of their numbers; `simpler_traces` makes a failing one small."""
+    """Shared prefixes, repeated prompts, bursts, long prompts and caches that cannot hold two of them. Requests follow
+    a seed, which is twenty times as fast as drawing each of their numbers; `simpler_traces` makes a failing one small.
+    """
     block_size = draw(st.sampled_from([1, 4, 16]))
     num_blocks = draw(st.integers(8, 48))
     capacity = block_size * num_blocks

@@ -41,7 +41,7 @@ class DeviceState:
     def _admit(self, admissions: Sequence[Admission]) -> None:
         ids = [np.frombuffer(admission.token_ids, dtype=np.int32) for admission in admissions]
         slots = np.array([admission.slot for admission in admissions])
-        # Signed on the device, the same bits: where a dtype is not named, one seed from 2^63 on makes all of them floats.
+        # The same bits with a sign. Without a dtype, one seed of 2^63 or more would turn all of them into floats.
         seeds = np.array([admission.seed for admission in admissions], dtype=np.uint64).view(np.int64)
         num_prompt = np.array([admission.num_prompt for admission in admissions])
         lengths = np.array([len(one) for one in ids])

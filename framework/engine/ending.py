@@ -9,8 +9,10 @@ from framework.interfaces.records import RequestRecord
 FAILED = "failed"
 
 
-def last_output(request: Request, reason: str, finish_s: float, *, new_token_ids: list[int]) -> RequestOutput:
-    """Of a request that ends for `reason` at `finish_s`. Its text is complete from here on."""
+def last_output(
+    request: Request, reason: str, finish_s: float, *, new_token_ids: list[int], error: Exception | None = None
+) -> RequestOutput:
+    """Of a request that ends for `reason` at `finish_s`; `error` is why, if it failed. Its text is complete now."""
     delta = text = ""
     if request.text is not None:
         request.text.finish()
@@ -25,7 +27,8 @@ def last_output(request: Request, reason: str, finish_s: float, *, new_token_ids
         token_ids=request.output_ids,
         text=text,
         logprobs=request.logprobs if request.params.logprobs is not None else None,
-        record=_record(request, reason, finish_s),
+        record=_record(request, reason, finish_s, error),
+        error=error,
     )
 
 
@@ -34,8 +37,6 @@ def failed_output(request: Request, error: Exception, finish_s: float) -> Reques
     num_output = min(request.num_output, len(request.token_times_s), len(request.output_ids))
     request.num_known = request.num_prompt + num_output
     del request.token_times_s[num_output:]
-    record = _record(request, FAILED, finish_s)
-    record.error = f"{type(error).__name__}: {error}"
     return RequestOutput(
         request_id=request.id,
         new_token_ids=[],
@@ -44,12 +45,12 @@ def failed_output(request: Request, error: Exception, finish_s: float) -> Reques
         token_ids=request.output_ids[:num_output],
         text=request.text.text if request.text is not None else "",
         logprobs=request.logprobs[:num_output] if request.params.logprobs is not None else None,
-        record=record,
+        record=_record(request, FAILED, finish_s, error),
         error=error,
     )
 
 
-def _record(request: Request, reason: str, finish_s: float) -> RequestRecord:
+def _record(request: Request, reason: str, finish_s: float, error: Exception | None) -> RequestRecord:
     return RequestRecord(
         request_id=request.id,
         client=request.spec.client,
@@ -62,7 +63,13 @@ def _record(request: Request, reason: str, finish_s: float) -> RequestRecord:
         num_cached_tokens=request.num_cached_tokens,
         num_preemptions=request.num_preemptions,
         finish_reason=reason,
+        error=_one_line(error) if error is not None else "",
         category=request.spec.category,
         deadline_s=request.spec.deadline_s,
         token_times_s=request.token_times_s,
     )
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text if isinstance(error, ValueError) else f"{type(error).__name__}: {text}"

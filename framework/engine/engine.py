@@ -207,7 +207,7 @@ class Engine:
     def _recover(self, error: BaseException | None) -> None:
         """Make the engine sound again after a call that raised. Starts afresh if it is interrupted itself."""
         cause = self._cause = self._cause or error
-        fatal = cause or RequestCutOffError("an interrupt")
+        fatal: BaseException | None = cause or RequestCutOffError("an interrupt")
         if self._renew is not None:
             try:
                 self.executor.discard()
@@ -334,7 +334,9 @@ class Engine:
             self.outbox.remove(last)
         return last
 
-    def _finish(self, request: Request, reason: str, *, new_token_ids: list[int]) -> RequestOutput:
+    def _finish(
+        self, request: Request, reason: str, *, new_token_ids: list[int], error: Exception | None = None
+    ) -> RequestOutput:
         if request.running:
             self.plan.retire(request)
         else:
@@ -342,7 +344,7 @@ class Engine:
         request.finish_reason = reason
         del self._live[request.id]
         self.scheduler.on_finish(request)
-        return last_output(request, reason, self.queue.now_s, new_token_ids=new_token_ids)
+        return last_output(request, reason, self.queue.now_s, new_token_ids=new_token_ids, error=error)
 
     def _stuck(self) -> StuckError:
         return StuckError(

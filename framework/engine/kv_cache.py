@@ -3,7 +3,7 @@
 A cached block is found by a hash chained over the tokens from the start of the sequence (as in vLLM's automatic prefix
 caching) and then compared token by token and parent by parent; a prompt without tokens has keys in their place.
 Two requests that compute the same block at once do so in blocks of their own. The one that would publish it later takes
-the other's into its table and gives its own back, so that a request holds one block per `block_size` tokens and no more.
+the other's into its table and gives its own back. So a request holds one block per `block_size` tokens and no more.
 The cached ones in a table are a path of the tree: a held child implies a held parent, and evictable blocks are exactly
 the unheld leaves. `num_free` is O(1).
 """

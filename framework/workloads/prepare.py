@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from framework.interfaces.workload import TimedRequest, Workload, WorkloadContext
@@ -65,7 +67,7 @@ def _tokenized(request: TimedRequest, tokenizer: Any) -> dict[str, Any]:
         raise ValueError(f"{given[0]} needs a tokenizer and the model has none; pass prompt_token_ids instead")
     if request.prompt is not None:
         changed: dict[str, Any] = {"label": request.label or request.prompt, "prompt": None}
-        encode, text = tokenizer.encode, request.prompt
+        encode: Callable[[], Sequence[int]] = partial(tokenizer.encode, request.prompt)
     else:
         assert request.messages is not None
         if not tokenizer.has_chat_template:
@@ -73,8 +75,8 @@ def _tokenized(request: TimedRequest, tokenizer: Any) -> dict[str, Any]:
         if not request.messages:
             return {"error": "messages=[] must hold at least 1 message; pass one with role user"}
         changed = {"label": request.label or request.messages[-1]["content"], "messages": None}
-        encode, text = tokenizer.apply_chat_template, request.messages
+        encode = partial(tokenizer.apply_chat_template, request.messages)
     try:
-        return {**changed, "prompt_token_ids": list(encode(text))}
+        return {**changed, "prompt_token_ids": list(encode())}
     except ValueError as error:  # this text is refused: other requests may be fine
         return {**changed, "error": str(error)}

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from framework.app.llm import LLM
 from framework.engine.intake import Intake
 from framework.engine.output import TextTracker
+from framework.interfaces.request import RequestSpec
 from framework.interfaces.sampling_params import SamplingParams
 from framework.models.loading.byte_tokenizer import byte_tokenizer
 
@@ -23,8 +24,8 @@ A, B = BYTES.encode("ab")
 
 def tracker(*stop: str) -> TextTracker:
     intake = Intake(vocab_size=300, max_model_len=99, tokenizer=BYTES)
-    params = SamplingParams(stop=stop)
-    text = intake.build(0, params=params, prompt_token_ids=[1], want_text=True, arrival_s=0.0).text
+    spec = RequestSpec(params=SamplingParams(stop=stop), prompt_token_ids=[1], want_text=True)
+    text = intake.build(0, spec, arrival_s=0.0).text
     assert text is not None
     return text
 

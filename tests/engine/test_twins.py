@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from framework.conformance.kit.invariants import check_invariants
+from framework.interfaces.request import RequestSpec
 from framework.registry import EVICTIONS, SCHEDULERS
 from framework.registry.discovery import discover
 from tests.engine.shadow import make_engine, params
@@ -27,7 +28,7 @@ def serve(scheduler: str, num_requests: int, num_blocks: int, *, max_tokens: int
         voices=dict.fromkeys(range(num_requests), 0),
     )
     for _ in range(num_requests):
-        engine.add_request(prompt_token_ids=PROMPT, params=params(max_tokens))
+        engine.add_request(RequestSpec(prompt_token_ids=PROMPT, params=params(max_tokens)))
     most, outputs = 0, {}
     while engine.has_work:
         for output in engine.step():
@@ -58,7 +59,7 @@ def test_a_repetition_fits_where_the_first_does() -> None:
     engine_blocks = blocks + 1
     for scheduler in ("chunked_prefill", "static_batch", "prefill_first"):
         most, outputs, engine = serve(scheduler, 1, engine_blocks)
-        first = engine.add_request(prompt_token_ids=PROMPT, params=params(24))
+        first = engine.add_request(RequestSpec(prompt_token_ids=PROMPT, params=params(24)))
         engine.executor.voices[first] = 0  # type: ignore[attr-defined]
         while engine.has_work:
             for output in engine.step():

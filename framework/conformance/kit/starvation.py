@@ -63,7 +63,7 @@ def _wait_steps(build: Callable[[], Scheduler]) -> tuple[int, int]:
     return served.waits_steps[large], len(served.steps)
 
 
-def _trace(requests: Sequence[TimedRequest]) -> Trace:
+def _trace(requests: Sequence[TraceRequest]) -> Trace:
     return Trace(
         block_size=4,
         num_blocks=80,

@@ -77,7 +77,7 @@ def traces(draw: st.DrawFn, max_requests: int = 16) -> Trace:
     capacity = block_size * num_blocks
     rng = random.Random(draw(st.integers(0, 1 << 30)))
     shared = [tuple(rng.randrange(9) for _ in range(rng.randint(1, max(2, capacity // 3)))) for _ in range(3)]
-    requests = []
+    requests: list[TraceRequest] = []
     for _ in range(draw(st.integers(1, max_requests))):
         prompt = rng.choice(shared) if rng.random() < 0.7 else ()
         prompt += tuple(rng.randrange(9) for _ in range(rng.randint(1, max(1, capacity // 4))))

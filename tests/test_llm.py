@@ -47,6 +47,22 @@ def test_a_bad_request_does_not_stop_the_others(llm: LLM) -> None:
     assert "prompt token id 2.5 is no integer" in str(fraction.error)
 
 
+def test_text_that_is_not_unicode_does_not_stop_the_others(llm: LLM) -> None:
+    good, bad, number, nothing = llm.generate(["ok", "a\ud800", 5.0, None], GREEDY)  # type: ignore[list-item]
+    assert len(good.outputs[0].token_ids) == 8
+    assert r"holds '\ud800' at character 1, which is half of a surrogate pair" in str(bad.error)
+    assert "prompt 5.0 is neither text nor a list of token ids" in str(number.error)
+    assert "prompt None is neither" in str(nothing.error)
+    with pytest.raises(ValueError, match="half of a surrogate pair"):
+        next(llm.stream("a\udfff", GREEDY))
+
+
+def test_a_conversation_that_is_refused_does_not_stop_the_others(llm: LLM) -> None:
+    good, bad = llm.chat([[{"role": "user", "content": "hi"}], [{"role": "user", "content": "\ud800"}]], GREEDY)
+    assert len(good.outputs[0].token_ids) == 8
+    assert "half of a surrogate pair" in str(bad.error)
+
+
 def test_if_all_are_bad_the_reason_is_raised(llm: LLM) -> None:
     with pytest.raises(ValueError, match="empty"):
         llm.generate([[]], GREEDY)

@@ -7,14 +7,16 @@ with LLM("smollm2", scheduler="prefill_first", max_num_seqs=8) as llm:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
 from framework.app.build import build
+from framework.app.shared_engine import SharedEngine
 from framework.config.api import api_overrides
 from framework.config.compose import compose
+from framework.engine.fleet import Fleet
 from framework.engine.output import RequestOutput
 from framework.execution.built import BuiltEngine
 from framework.interfaces.eviction import NeedsFuture
@@ -41,7 +43,7 @@ class Completion:
 
 @dataclass(slots=True)
 class GenerationOutput:
-    """A prompt and what came of it. `error` is set, and `outputs` empty, if the request was refused or has failed."""
+    """A prompt and what came of it. `error` is set, and `outputs` empty, if the request was refused or failed."""
 
     prompt: str | None
     prompt_token_ids: list[int]
@@ -49,6 +51,7 @@ class GenerationOutput:
     record: RequestRecord | None = None
     """Its times and counts."""
     error: Exception | None = None
+    """A `ValueError` for a request that was refused; else what a step raised that it was in."""
 
 
 @dataclass(slots=True)
@@ -61,7 +64,11 @@ class StreamChunk:
 
 
 class LLM:
-    """An engine with a tokenizer around it. Not thread-safe; close it, or use it as a context manager.
+    """An engine with a tokenizer around it. Close it, or use it as a context manager.
+
+    Several threads may call it at once, and several streams may be open: all their requests run together, with the same
+    tokens as alone. An interrupt (Ctrl-C) ends the call that it strikes; open streams go on, or raise if it struck
+    while a token was on its way to them. A forked process cannot use the `LLM` of its parent.
 
     Args:
         model: a preset (`smollm2`), a Hugging Face folder or hub id, or a `.gguf` file.
@@ -81,9 +88,11 @@ class LLM:
                 f"with a workload; choose another policy, such as eviction='lru'"
             )
         self._built: BuiltEngine = build(self.cfg)
+        if isinstance(self._built.engine, Fleet):
+            self._built.engine.close()
+            raise ValueError(f"executor.replicas={self.cfg.executor.replicas}: an LLM is one engine; set it to 1")
         self.engine, self.tokenizer = self._built.engine, self._built.tokenizer
-        self._news: dict[int, list[RequestOutput]] = {}
-        self._closed = False
+        self._shared = SharedEngine(self.engine)
 
     @property
     def effective(self) -> dict[str, object]:
@@ -95,13 +104,15 @@ class LLM:
     ) -> list[GenerationOutput]:
         """Complete every prompt (text or token ids) and return the outputs in their order.
 
-        A request that is refused, or fails (`NotFiniteError`), comes back with `error` set, and the others finish.
+        A request that is refused, or fails (a step that raised, `NotFiniteError`), comes back with `error` set, and the
+        others finish.
 
         Raises:
-            ValueError: if every request was refused or failed (the first reason), or `params` does not match `prompts`.
+            Exception: the first `error`, if every request has one.
+            ValueError: `params` does not match `prompts`, or this was closed.
         """
         batch: list[Any] = [prompts] if _is_one(prompts) else list(prompts)
-        return self._run([self._encode(prompt) for prompt in batch], _params_for(batch, params))
+        return self._run(batch, self._encode, _params_for(batch, params))
 
     def chat(
         self,
@@ -115,40 +126,33 @@ class LLM:
         """
         is_one = len(conversations) > 0 and isinstance(conversations[0], Mapping)
         batch: list[Any] = [conversations] if is_one else list(conversations)
-        encoded: list[tuple[str | None, list[int]]] = [
-            (None, self._require_tokenizer().apply_chat_template(messages)) for messages in batch
-        ]
-        return self._run(encoded, _params_for(batch, params))
+        return self._run(batch, self._encode_chat, _params_for(batch, params))
 
     def stream(self, prompt: Prompt | Messages, params: SamplingParams | None = None) -> Iterator[StreamChunk]:
         """Yield the answer to a prompt or a conversation piece by piece. Closing the iterator aborts the request.
 
         Raises:
-            ValueError: if the request is refused, or has failed (`NotFiniteError`).
+            ValueError: the request is refused, its logits are not finite (`NotFiniteError`), or this was closed.
+            Exception: what a step raised that ended the request.
         """
-        if not isinstance(prompt, str) and prompt and isinstance(prompt[0], Mapping):
-            ids = self._require_tokenizer().apply_chat_template(prompt)
-        else:
-            _, ids = self._encode(prompt)  # type: ignore[arg-type]
-        request_id = self._add(ids, params or SamplingParams())
+        is_chat = not isinstance(prompt, str) and len(prompt) > 0 and isinstance(prompt[0], Mapping)
+        _, ids = self._encode_chat(prompt) if is_chat else self._encode(prompt)  # type: ignore[arg-type]
+        mine: list[int] = []
         try:
-            while True:
-                while not self._news[request_id]:
-                    self._step()
-                output = self._news[request_id].pop(0)
+            self._add(mine, ids, params or SamplingParams(), streams=True)
+            finished = False
+            while not finished:
+                output = self._shared.next(mine[0])
                 if output.error is not None:
                     raise output.error
+                finished = output.finished
                 yield StreamChunk(output.text_delta, output.new_token_ids, output.finish_reason)
-                if output.finished:
-                    return
         finally:
-            self.engine.abort(request_id)  # nothing to do if it has ended
-            del self._news[request_id]
+            self._shared.leave(mine)
 
     def close(self) -> None:
-        """Give back threads and memory. Idempotent."""
-        self._closed = True
-        self.engine.close()
+        """Give back threads and memory, after the step that runs. Idempotent."""
+        self._shared.close()
 
     def __enter__(self) -> LLM:
         return self
@@ -158,45 +162,43 @@ class LLM:
     ) -> None:
         self.close()
 
-    def _run(self, encoded: list[tuple[str | None, list[int]]], params: list[SamplingParams]) -> list[GenerationOutput]:
-        outputs = [GenerationOutput(text, ids) for text, ids in encoded]
-        pending: dict[int, GenerationOutput] = {}
+    def _run(
+        self, batch: list[Any], encode: Callable[[Any], tuple[str | None, list[int]]], params: list[SamplingParams]
+    ) -> list[GenerationOutput]:
+        outputs: list[GenerationOutput] = []
+        mine: list[int] = []
         try:
-            for output, wanted in zip(outputs, params, strict=True):
+            pending = []
+            for prompt, wanted in zip(batch, params, strict=True):
+                output = GenerationOutput(prompt if isinstance(prompt, str) else None, [])
+                outputs.append(output)
                 try:
-                    pending[self._add(output.prompt_token_ids, wanted)] = output
+                    _, output.prompt_token_ids = encode(prompt)
+                    self._add(mine, output.prompt_token_ids, wanted)
+                    pending.append(output)
                 except ValueError as refusal:
                     output.error = refusal
-            if outputs and not pending:
-                raise next(output.error for output in outputs if output.error)
-            while any(not (self._news[i] and self._news[i][-1].finished) for i in pending):
-                self._step()
-            for request_id, output in pending.items():
-                _fill(output, self._news[request_id][-1])
-            if outputs and all(output.error for output in outputs):
-                raise next(output.error for output in outputs if output.error)
+            for request_id, output in zip(mine, pending, strict=True):
+                _fill(output, self._shared.next(request_id))
         finally:
-            for request_id in pending:
-                self.engine.abort(request_id)
-                del self._news[request_id]
+            self._shared.leave(mine)
+        if outputs and all(output.error for output in outputs):
+            raise next(output.error for output in outputs if output.error)
         return outputs
 
-    def _add(self, ids: list[int], params: SamplingParams) -> int:
-        if self._closed:
-            raise ValueError("this LLM was closed; build another one, or close it later")
-        request_id = self.engine.add_request(
-            RequestSpec(prompt_token_ids=ids, params=params, streams=self.tokenizer is not None)
-        )
-        self._news[request_id] = []
-        return request_id
+    def _add(self, mine: list[int], ids: list[int], params: SamplingParams, *, streams: bool = False) -> None:
+        want_text = self.tokenizer is not None
+        spec = RequestSpec(prompt_token_ids=ids, params=params, want_text=want_text, streams=streams)
+        self._shared.add(mine, spec)
 
-    def _step(self) -> None:
-        for output in self.engine.step():
-            self._news[output.request_id].append(output)
+    def _encode_chat(self, messages: Messages) -> tuple[str | None, list[int]]:
+        return None, self._require_tokenizer().apply_chat_template(messages)
 
     def _encode(self, prompt: Prompt) -> tuple[str | None, list[int]]:
         if isinstance(prompt, str):
             return prompt, self._require_tokenizer().encode(prompt)
+        if not isinstance(prompt, Iterable):
+            raise ValueError(f"prompt {prompt!r} is neither text nor a list of token ids; pass one of them")
         return None, list(prompt)
 
     def _require_tokenizer(self) -> Any:
@@ -221,8 +223,6 @@ def _params_for(
 
 def _fill(output: GenerationOutput, last: RequestOutput) -> None:
     assert last.finish_reason is not None
-    output.record = last.record
-    if last.error is not None:
-        output.error = last.error
-        return
-    output.outputs = [Completion(last.text, last.token_ids, last.finish_reason, last.logprobs)]
+    output.record, output.error = last.record, last.error
+    if last.error is None:
+        output.outputs = [Completion(last.text, last.token_ids, last.finish_reason, last.logprobs)]

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from framework.engine.engine import Engine
 from framework.execution.built import BuiltEngine
+from framework.execution.policies import build_policies, renewal
 from framework.interfaces.observer import Observer
 from framework.interfaces.workload import TimedRequest, Workload, WorkloadContext
 from framework.records.environment import environment
@@ -20,7 +21,7 @@ from framework.records.metrics.slo import Slo
 from framework.records.metrics.summary import summarize
 from framework.records.metrics.utilization import utilization
 from framework.records.record import Record, cell_id
-from framework.registry import EVICTIONS, SCHEDULERS, WORKLOADS
+from framework.registry import WORKLOADS
 from framework.workloads.drive import drive
 from framework.workloads.fingerprint import requests_sha256
 from framework.workloads.future import tell_future
@@ -106,11 +107,11 @@ def measure_again(built: BuiltEngine, cfg: DictConfig) -> Record:
     used.reset()
     used.intake.seed = cfg.engine.seed
     engine = Engine(
-        SCHEDULERS.build(cfg.scheduler),
-        EVICTIONS.build(cfg.eviction),
+        *build_policies(cfg),
         used.executor,
         used.intake,
         used.config,
+        renew=renewal(cfg),
     )
     built = dataclasses.replace(built, engine=engine)
     requested: Any = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)

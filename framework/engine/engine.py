@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, cast
 
 from framework.engine.blame import blaming
 from framework.engine.config import EngineConfig
+from framework.engine.ending import FAILED, failed_output, last_output
 from framework.engine.intake import Intake
-from framework.engine.kv_cache import CacheCounters, KVCache
+from framework.engine.kv_cache import KVCache
 from framework.engine.output import RequestOutput
 from framework.engine.plan import Plan, RequestQueue
 from framework.engine.request import Request
+from framework.engine.step_records import StepRecords
 from framework.interfaces.clock import Clock
-from framework.interfaces.errors import StuckError
+from framework.interfaces.errors import EngineEndedError, RequestCutOffError, StuckError
 from framework.interfaces.eviction import EvictionPolicy
 from framework.interfaces.executor import Executor, StepBatch, StepResult
-from framework.interfaces.records import RequestRecord, StepRecord
+from framework.interfaces.records import StepRecord
 from framework.interfaces.request import RequestSpec
 from framework.interfaces.scheduler import Scheduler, StepPlan
 
@@ -37,7 +40,13 @@ class _Flight:
 
 
 class Engine:
-    """Continuous batching over an executor."""
+    """Continuous batching over an executor.
+
+    A call that raises leaves no trace. Steps in flight are dropped, and the prefix cache is emptied, since it may hold
+    blocks that they were to write. If the executor failed a step, the requests in it end as failed; all others wait
+    again and go on from the tokens that they have. `renew` makes new policies for that, because an error may have
+    struck in the middle of the old ones. Without it, or if the executor cannot go on, the engine ends.
+    """
 
     def __init__(
         self,
@@ -46,11 +55,35 @@ class Engine:
         executor: Executor,
         intake: Intake,
         config: EngineConfig,
+        *,
+        renew: Callable[[], tuple[Scheduler, EvictionPolicy]] | None = None,
     ) -> None:
-        self.scheduler, self.executor, self.intake, self.config = scheduler, executor, intake, config
+        self.executor, self.intake, self.config, self._renew = executor, intake, config, renew
         self.observers: list[StepObserver] = []
+        self.outbox: deque[RequestOutput] = deque()
+        """What `advance` brought and `step` has not returned, the oldest first"""
+        self._live: dict[int, Request] = {}
+        self._next_id = 0
+        self._num_steps = 0
+        self._is_open = False
+        """Whether a call has begun and neither ended nor been recovered from"""
+        self._cause: BaseException | None = None
+        """What is being recovered from"""
+        self._ended_by: BaseException | None = None
+        self._at_risk: Sequence[Request] = ()
+        """Requests of the step that the executor is being asked about"""
+        self._touched: Request | None = None
+        """The request whose tokens are being changed"""
+        self._start(scheduler, eviction)
+
+    def _start(self, scheduler: Scheduler, eviction: EvictionPolicy) -> None:
+        """Empty queues, cache and plan."""
+        self.scheduler = scheduler
         self.queue = RequestQueue()
-        self.cache = KVCache(executor.num_blocks, config.block_size, eviction, prefix_caching=config.prefix_caching)
+        config = self.config
+        self.cache = KVCache(
+            self.executor.num_blocks, config.block_size, eviction, prefix_caching=config.prefix_caching
+        )
         self.plan = Plan(
             self.queue,
             self.cache,
@@ -59,10 +92,7 @@ class Engine:
         )
         self._plan_view = cast(StepPlan, self.plan)  # a plugin passes back the very requests that the queue holds
         self._flights: deque[_Flight] = deque()
-        self._live: dict[int, Request] = {}
-        self._next_id = 0
-        self._num_steps = 0
-        self._recorded, self._recorded_preemptions = CacheCounters(), 0  # what records of steps hold so far
+        self._records = StepRecords(self.queue, self.cache, self.plan)
         overridden = type(scheduler).on_tokens is not Scheduler.on_tokens
         self._on_tokens = scheduler.on_tokens if overridden else None
 
@@ -72,13 +102,19 @@ class Engine:
 
     @property
     def has_work(self) -> bool:
-        return bool(self.queue.running or self.queue.waiting or self._flights)
+        return bool(self.queue.running or self.queue.waiting or self._flights or self.outbox)
+
+    @property
+    def next_id(self) -> int:
+        """What the next `add_request` will return."""
+        return self._next_id
 
     def add_request(self, spec: RequestSpec) -> int:
         """Queue a request and return its id. Ids count up from 0 in the order of this call, refused ones included.
 
         Raises:
             ValueError: naming the value, the limit and the remedy; nothing else is disturbed.
+            EngineEndedError: an earlier call failed for good.
         """
         request_id = self._next_id
         self._next_id += 1
@@ -89,44 +125,132 @@ class Engine:
 
     def enqueue(self, request: Request) -> None:
         """Queue what `Intake.build` made. Its id is unique among the requests of this engine."""
-        self._live[request.id] = request
-        self.queue.waiting.append(request)
-        with blaming():
-            self.scheduler.on_arrival(request)
+        self._begin()
+        try:
+            self._live[request.id] = request
+            self.queue.waiting.append(request)
+            with blaming():
+                self.scheduler.on_arrival(request)
+        except BaseException as error:
+            self._live.pop(request.id, None)  # the caller never learns its id
+            self._recover(error)
+            raise
+        self._is_open = False
 
     def abort(self, request_id: int) -> RequestOutput | None:
-        """End a request now; None if it is unknown or has ended. A row in flight is computed and dropped."""
+        """End a request now; None if it is unknown or has ended. A row in flight is computed and dropped.
+
+        If it has ended in a call that raised, this is its last output, unless that was taken.
+        """
+        if self._is_open:
+            self._recover(None)
         request = self._live.get(request_id)
         if request is None:
-            return None
-        self.queue.now_s = self.cache.now_s = self.clock.now_s()
-        with blaming():
-            return self._finish(request, "abort", new_token_ids=[])
+            return self._take_last(request_id)
+        self._begin()
+        try:
+            self._touched = request
+            self.queue.now_s = self.cache.now_s = self.clock.now_s()
+            with blaming():
+                output = self._finish(request, "abort", new_token_ids=[])
+        except BaseException as error:
+            self._recover(error)
+            raise
+        self._touched, self._is_open = None, False
+        return output
 
     def step(self) -> list[RequestOutput]:
         """Submit as many steps as `overlap` allows, then collect the oldest; returns what it brought.
 
         Raises:
             PluginError: if a plugin breaks a rule or raises; and whatever else the executor raises.
+            EngineEndedError: an earlier call failed for good.
         """
-        with blaming():
-            return self._step()
+        if not self.outbox:  # what a call that raised had brought comes first
+            self.advance()
+        outputs = list(self.outbox)
+        self.outbox.clear()
+        return outputs
 
-    def _step(self) -> list[RequestOutput]:
+    def advance(self) -> None:
+        """As `step`, but what it brought stays in `outbox`, where an interrupt of the caller cannot lose it."""
+        self._begin()
+        try:
+            with blaming():
+                self._step()
+        except BaseException as error:
+            self._recover(error)
+            raise
+        self._is_open = False
+
+    def _begin(self) -> None:
+        if self._is_open:  # an interrupt struck while the last call recovered from another one
+            self._recover(None)
+        if self._ended_by is not None:
+            cause = f"{type(self._ended_by).__name__}: {self._ended_by}".removesuffix(": ")
+            raise EngineEndedError(f"this engine ended with {cause}; build another one") from self._ended_by
+        self._is_open = True
+
+    def _step(self) -> None:
         while len(self._flights) <= self.config.overlap and (self.queue.running or self.queue.waiting):
             if not self._submit():
                 break
         if not self._flights:
-            return []
-        flight = self._flights.popleft()
-        return self._deliver(flight, self.executor.collect())
+            return
+        flight = self._flights[0]
+        self._at_risk = flight.requests
+        result = self.executor.collect()
+        self._at_risk = ()
+        self._flights.popleft()
+        self._deliver(flight, result)
+
+    def _recover(self, error: BaseException | None) -> None:
+        """Make the engine sound again after a call that raised. Starts afresh if it is interrupted itself."""
+        cause = self._cause = self._cause or error
+        fatal: BaseException | None = cause or RequestCutOffError("an interrupt")
+        if self._renew is not None:
+            try:
+                self.executor.discard()
+                self._start(*self._renew())
+                self._sort_requests(cause)
+                fatal = None
+            except Exception as another:  # noqa: BLE001 (every later call raises it)
+                fatal = another
+        if fatal is not None:
+            self._start(self.scheduler, self.cache.policy)
+            self._sort_requests(cause, fatal)
+            self._ended_by = fatal
+        self._at_risk, self._touched, self._cause, self._is_open = (), None, None, False
+
+    def _sort_requests(self, cause: BaseException | None, fatal: BaseException | None = None) -> None:
+        """End those that `cause` hit, all of them if it is `fatal`; let the others wait."""
+        failed = set(self._at_risk) if isinstance(cause, Exception) else set()
+        if self._touched is not None:
+            failed.add(self._touched)
+            self._live[self._touched.id] = self._touched
+        told = {output.request_id for output in self.outbox if output.finished}
+        for request in list(self._live.values()):
+            if request.id in told:
+                del self._live[request.id]
+            elif fatal is not None or request in failed:
+                request.finish_reason = FAILED
+                error = next((one for one in (cause, fatal) if isinstance(one, Exception)), None) or RequestCutOffError(
+                    f"request {request.id} was cut off in the middle of a step by {type(cause).__name__}; ask again"
+                )
+                self.outbox.append(failed_output(request, error, self.clock.now_s()))
+                del self._live[request.id]
+            else:
+                request.restart()
+                self.queue.waiting.append(request)
+                with blaming():
+                    self.scheduler.on_arrival(request)
 
     def reset(self) -> None:
         """Empty the prefix cache, restart clock, ids and step count: what warm-up did leaves no trace in a number."""
         assert not self.has_work
         with blaming():
             self.cache.reset()
-        self._recorded = CacheCounters()
+        self._records = StepRecords(self.queue, self.cache, self.plan)
         self._num_steps = self._next_id = 0
         self.clock.restart()
 
@@ -149,16 +273,18 @@ class Engine:
                 raise self._stuck()
             # Only preempted: plan again. That comes to an end, see `LivelockGuard`.
         batch, requests = self.plan.seal(self._num_steps)
-        record = self._record(batch)
+        record = self._records.of(batch)
         self._num_steps += 1
         self._flights.append(_Flight(batch, requests, record))
         record.plan_s = time.perf_counter() - started
+        self._at_risk = requests
         self.executor.submit(batch)
+        self._at_risk = ()
         return True
 
-    def _deliver(self, flight: _Flight, result: StepResult) -> list[RequestOutput]:
+    def _deliver(self, flight: _Flight, result: StepResult) -> None:
         now_s = self.queue.now_s = self.cache.now_s = self.clock.now_s()
-        outputs: list[RequestOutput] = []
+        outputs = self.outbox
         token_ids, logprobs, failed, on_tokens = result.token_ids, result.logprobs, result.failed, self._on_tokens
         index = -1
         for request, sampled in zip(flight.requests, flight.batch.samples, strict=True):
@@ -168,8 +294,9 @@ class Engine:
             index += 1
             if request.finish_reason is not None:
                 continue  # it ended while this row was in flight
+            self._touched = request
             if failed is not None and index in failed:
-                outputs.append(self._finish(request, "failed", new_token_ids=[], error=failed[index]))
+                outputs.append(self._finish(request, FAILED, new_token_ids=[], error=failed[index]))
                 continue
             token_id = token_ids[index]
             request.token_ids.append(token_id)
@@ -197,12 +324,18 @@ class Engine:
                         text_delta="" if request.text is None else request.text.take_delta(),
                     )
                 )
+        self._touched = None
         record = flight.record
         record.finish_s, record.run_s = now_s, result.run_s
         record.graph_key, record.num_padding_tokens = result.graph_key, result.num_padding_tokens
         for observer in self.observers:
             observer.on_step(record)
-        return outputs
+
+    def _take_last(self, request_id: int) -> RequestOutput | None:
+        last = next((one for one in self.outbox if one.request_id == request_id and one.finished), None)
+        if last is not None:
+            self.outbox.remove(last)
+        return last
 
     def _finish(
         self, request: Request, reason: str, *, new_token_ids: list[int], error: Exception | None = None
@@ -214,70 +347,7 @@ class Engine:
         request.finish_reason = reason
         del self._live[request.id]
         self.scheduler.on_finish(request)
-        delta = text = ""
-        if request.text is not None:
-            request.text.finish()
-            delta, text = request.text.take_delta(), request.text.text
-        return RequestOutput(
-            request_id=request.id,
-            new_token_ids=new_token_ids,
-            new_logprobs=request.logprobs[-1:] if new_token_ids and request.params.logprobs is not None else None,
-            text_delta=delta if request.spec.streams else "",
-            finished=True,
-            finish_reason=reason,
-            token_ids=request.output_ids,
-            text=text,
-            logprobs=request.logprobs if request.params.logprobs is not None else None,
-            record=self._request_record(request, reason, "" if error is None else str(error)),
-            error=error,
-        )
-
-    def _request_record(self, request: Request, reason: str, error: str) -> RequestRecord:
-        return RequestRecord(
-            request_id=request.id,
-            client=request.spec.client,
-            arrival_s=request.arrival_s,
-            scheduled_s=request.scheduled_s,
-            first_token_s=request.token_times_s[0] if request.token_times_s else None,
-            finish_s=self.queue.now_s,
-            num_prompt_tokens=request.num_prompt,
-            num_output_tokens=request.num_output,
-            num_cached_tokens=request.num_cached_tokens,
-            num_preemptions=request.num_preemptions,
-            finish_reason=reason,
-            error=error,
-            category=request.spec.category,
-            deadline_s=request.spec.deadline_s,
-            token_times_s=request.token_times_s,
-        )
-
-    def _record(self, batch: StepBatch) -> StepRecord:
-        cache, counters, before = self.cache, self.cache.counters, self._recorded
-        unheld = cache.num_cached_unheld
-        record = StepRecord(
-            step=batch.step,
-            submit_s=self.queue.now_s,
-            finish_s=0.0,
-            plan_s=0.0,
-            run_s=0.0,
-            num_rows=len(batch.slots),
-            num_prefill_tokens=batch.num_tokens - batch.num_decode_rows,
-            num_decode_tokens=batch.num_decode_rows,
-            num_padding_tokens=0,
-            graph_key="",
-            num_running=len(self.queue.running),
-            num_waiting=len(self.queue.waiting),
-            blocks_used=len(cache.blocks) - cache.num_free,
-            blocks_cached=unheld,
-            blocks_free=cache.num_free - unheld,
-            evictions=counters.evictions - before.evictions,
-            preemptions=self.plan.num_preempted - self._recorded_preemptions,
-            cache_hit_blocks=counters.hit_blocks - before.hit_blocks,
-            cache_lookup_blocks=counters.lookup_blocks - before.lookup_blocks,
-        )
-        self._recorded = CacheCounters(counters.hit_blocks, counters.lookup_blocks, counters.evictions)
-        self._recorded_preemptions = self.plan.num_preempted
-        return record
+        return last_output(request, reason, self.queue.now_s, new_token_ids=new_token_ids, error=error)
 
     def _stuck(self) -> StuckError:
         return StuckError(

@@ -11,6 +11,7 @@ import numpy as np
 
 from framework.engine.output import TextTracker
 from framework.engine.request import Request
+from framework.engine.special_stops import SpecialStops
 from framework.interfaces.prompt_keys import PromptKeys
 from framework.interfaces.request import RequestSpec
 from framework.interfaces.sampling_params import SamplingParams
@@ -60,11 +61,19 @@ class Intake:
             stop_ids=frozenset(() if self.simulated_block_size is not None else stops),
             arrival_s=arrival_s,
         )
-        if params.stop and self.tokenizer is None:
-            raise ValueError("stop strings were given, but this model has no tokenizer; set model.tokenizer")
-        if (spec.streams or params.stop) and self.tokenizer is not None:
-            request.text = TextTracker(self.tokenizer.stream_decoder(), params.stop)
+        if (spec.want_text or params.stop) and self.tokenizer is None:
+            what = "stop strings were given" if params.stop else "text was asked for"
+            raise ValueError(f"{what}, but this model has no tokenizer; set model.tokenizer")
+        if spec.want_text or params.stop or (spec.streams and self.tokenizer is not None):
+            request.text = TextTracker(self.tokenizer.stream_decoder(), params.stop, self._special_stops(params.stop))
         return request
+
+    def _special_stops(self, stop: tuple[str, ...]) -> SpecialStops | None:
+        texts = self.tokenizer.special_texts if stop else {}
+        named = tuple(text for text in stop if any(special in text for special in texts.values()))
+        if not named:
+            return None
+        return SpecialStops(self.tokenizer.stream_decoder(skip_special_tokens=False), named, texts)
 
     def _token_ids(self, prompt: str | None, prompt_token_ids: Sequence[int] | None) -> array[int]:
         if (prompt is None) == (prompt_token_ids is None):

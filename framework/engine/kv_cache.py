@@ -2,8 +2,10 @@
 
 A cached block is found by a hash chained over the tokens from the start of the sequence (as in vLLM's automatic prefix
 caching) and then compared token by token and parent by parent; a prompt without tokens has keys in their place.
-Invariants: a block table is append-only; a held child implies a held parent, so evictable blocks are exactly the unheld
-leaves; `num_free` is O(1).
+Two requests that compute the same block at once do so in blocks of their own. The one that would publish it later takes
+the other's into its table and gives its own back. So a request holds one block per `block_size` tokens and no more.
+The cached ones in a table are a path of the tree: a held child implies a held parent, and evictable blocks are exactly
+the unheld leaves. `num_free` is O(1).
 """
 
 from __future__ import annotations
@@ -132,22 +134,26 @@ class KVCache:
         return True
 
     def commit(self, request: Request) -> None:
-        """Publish full blocks whose ids are known and whose KV a submitted step writes."""
+        """Publish full blocks whose ids are known and whose KV a submitted step writes, or share those that hold the
+        same. Steps run in order, so what is shared is written before any step that has it in its table."""
         full = min(request.num_computed, request.num_known, request.shareable_tokens) // self.block_size
+        blocks = request.blocks
         for index in range(request.num_committed, full):
-            parent = self._cached[request.hashes[index - 1]] if index else None
+            block, parent = blocks[index], blocks[index - 1] if index else None
             digest = self._hash(request, index)
             twin = self._cached.get(digest)
             if twin is None:
-                request.blocks[index].category = request.category
-                self._publish(request.blocks[index], digest, self._content(request, index), index, parent)
+                block.category = request.category
+                self._publish(block, digest, self._content(request, index), index, parent)
             elif not self._same(twin, request, index, parent):
                 request.commit_at_tokens = NEVER  # a hash collision: this request shares nothing from here on
                 request.num_committed = index
                 return
-            elif twin is not request.blocks[index]:
+            elif twin is not block:
                 self._hold(twin)
-                request.pins.append(twin)
+                blocks[index] = twin
+                self._drop(block)
+                request.num_sent_blocks = min(request.num_sent_blocks, index)  # its next step is sent them again
         request.num_committed = full
         request.commit_at_tokens = self._next_commit(request)
 
@@ -155,10 +161,7 @@ class KVCache:
         """Take back all blocks of a request, the deepest first so that children become evictable before parents."""
         for block in reversed(request.blocks):
             self._drop(block)
-        for block in reversed(request.pins):
-            self._drop(block)
         request.blocks.clear()
-        request.pins.clear()
         request.num_computed = request.num_committed = request.capacity_tokens = request.num_sent_blocks = 0
 
     def reset(self) -> None:

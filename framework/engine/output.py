@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
 
+from framework.engine.special_stops import SpecialStops, StreamDecoder
 from framework.interfaces.executor import TokenLogprobs
 from framework.interfaces.records import RequestRecord
 
@@ -32,35 +32,37 @@ class RequestOutput:
     """What ended it, if it failed."""
 
 
-class StreamDecoder(Protocol):
-    def push(self, token_id: int) -> str:
-        """The text that `token_id` completes; empty while it ends in the middle of a character."""
-
-    def flush(self) -> str:
-        """The text of an unfinished character that will never be completed."""
-
-
 class TextTracker:
     """The output text of one request: decoded token by token, cut at the first stop string.
 
-    Text that could still become part of a stop string is held back, so that a stream never shows any of one.
+    Text that could still become part of a stop string is held back, so that a stream never shows any of one. `special`
+    looks for those of `stop` that name special tokens, which the text does not show.
     """
 
-    def __init__(self, decoder: StreamDecoder, stop: tuple[str, ...]) -> None:
-        self._decoder, self._stop = decoder, stop
+    def __init__(self, decoder: StreamDecoder, stop: tuple[str, ...], special: SpecialStops | None = None) -> None:
+        self._decoder, self._stop, self._special = decoder, stop, special
         self._hold_back = max((len(text) for text in stop), default=1) - 1
         self.text = ""
         self._num_shown = 0
+        self._is_cut = False
+        """Whether what the decoder holds would come after the stop string"""
 
     def push(self, token_id: int) -> bool:
         """Take one more token; True when the text now contains a stop string, and has been cut before it."""
         self.text += (new := self._decoder.push(token_id))
-        return self._cut(len(new))
+        num_after = self._special.push(token_id) if self._special is not None else None
+        end = len(self.text) - (num_after or 0)
+        found = self._cut(len(new))
+        if num_after is not None:
+            self.text, self._hold_back = self.text[:end], 0
+        self._is_cut = found or (num_after is not None and new != "")
+        return found or num_after is not None
 
     def finish(self) -> None:
         """No token follows. What the decoder held of an unfinished character is shown as it would be decoded."""
-        self.text += (new := self._decoder.flush())
-        self._cut(len(new))
+        if not self._is_cut:
+            self.text += (new := self._decoder.flush())
+            self._cut(len(new))
         self._hold_back = 0
 
     def take_delta(self) -> str:

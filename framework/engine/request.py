@@ -53,8 +53,6 @@ class Request:
     blocks: list[Block] = field(default_factory=list)
     capacity_tokens: int = 0
     """Tokens that `blocks` hold: len(blocks) * block_size."""
-    pins: list[Block] = field(default_factory=list)
-    """Cached twins of private blocks, held so that a held child always has a held parent."""
     hashes: list[int] = field(default_factory=list)
     matched: list[Block] = field(default_factory=list)
     """While it waits, the cached prefix that it found last, with the serials that these blocks had."""
@@ -64,7 +62,7 @@ class Request:
     commit_at_tokens: int = 0
     """Computed and known tokens at which the next block can be offered."""
     num_sent_blocks: int = 0
-    """Blocks that the executor knows of."""
+    """Leading blocks that the executor knows of."""
 
     num_preemptions: int = 0
     furthest_tokens: int = 0
@@ -79,6 +77,14 @@ class Request:
         self.num_known = self.num_tokens = self.num_prompt
         if self.keys is not None:
             self.shareable_tokens = self.keys.num_tokens
+
+    def restart(self) -> None:
+        """Forget all that a cache, a plan or a device held of it, and steps in flight; it keeps its known tokens."""
+        self.num_tokens = self.num_known
+        self.num_computed = self.num_inflight = self.capacity_tokens = self.num_sent_blocks = 0
+        self.num_committed = self.commit_at_tokens = 0
+        self.running, self.slot, self.planned_in = False, -1, -1
+        self.blocks, self.matched, self.matched_serials = [], [], []
 
     @property
     def params(self) -> SamplingParams:

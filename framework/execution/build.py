@@ -19,6 +19,7 @@ from framework.execution.device.peaks import measure_peaks
 from framework.execution.device.thread import DeviceThread
 from framework.execution.parallel.executor import ParallelExecutor
 from framework.execution.parallel.ranks import start_ranks, threads_per_rank
+from framework.execution.policies import build_policies, renewal
 from framework.execution.rank.choices import Choices, choose
 from framework.execution.rank.compiled import compile_seconds
 from framework.execution.rank.local import LocalExecutor
@@ -32,7 +33,6 @@ from framework.models.layers.group import PeerError, TensorParallelGroup
 from framework.models.loading.load import LoadedModel
 from framework.models.split import config_of_rank
 from framework.records.metrics.utilization import ModelCosts
-from framework.registry import EVICTIONS, SCHEDULERS
 
 
 def build_engine(cfg: DictConfig) -> BuiltEngine:
@@ -98,10 +98,10 @@ def _executor(cfg: DictConfig, choices: Choices, stack: ExitStack) -> tuple[Loca
 
 
 def _policies(cfg: DictConfig) -> tuple[Scheduler, EvictionPolicy]:
-    eviction = EVICTIONS.build(cfg.eviction)
+    scheduler, eviction = build_policies(cfg)
     if isinstance(eviction, NeedsFuture):
         eviction.on_future([[]])  # of the warm-up; a cell tells the workload's before its first request
-    return SCHEDULERS.build(cfg.scheduler), eviction
+    return scheduler, eviction
 
 
 def _engine_around(cfg: DictConfig, choices: Choices, rank: Rank, executor: LocalExecutor) -> Any:
@@ -117,6 +117,7 @@ def _engine_around(cfg: DictConfig, choices: Choices, rank: Rank, executor: Loca
             overlap=cfg.engine.overlap,
             prefix_caching=cfg.engine.prefix_caching,
         ),
+        renew=renewal(cfg),
     )
 
 

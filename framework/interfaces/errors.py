@@ -32,3 +32,11 @@ class NotFiniteError(ValueError):
         if dtype == "float32":
             remedy = "the weights hold such numbers, or they make the model overflow in any type; check the checkpoint"
         super().__init__(f"logits that are not finite numbers (NaN or infinity) in step {step}, in {dtype}: {remedy}")
+
+
+class EngineEndedError(RuntimeError):
+    """An earlier call failed in a way that this engine cannot go on from; its cause is the first failure."""
+
+
+class RequestCutOffError(RuntimeError):
+    """An interrupt struck while the request's own state was being changed, so that it cannot go on."""

@@ -45,7 +45,7 @@ class StepBatch:
     admissions: list[Admission] = field(default_factory=list)
     """Requests that take a slot with this step; applied before `new_blocks`."""
     new_blocks: list[tuple[int, int, list[int]]] = field(default_factory=list)
-    """(slot, index of the first, block ids) to append to block tables before the step runs."""
+    """(slot, index of the first, block ids): what a block table holds from there on, written before the step runs."""
     eager: bool = False
     """Run it outside graphs whatever the strategy says; for calibration."""
 
@@ -95,6 +95,15 @@ class Executor(ABC):
         Raises:
             Exception: whatever the step raised.
         """
+
+    def discard(self) -> None:
+        """Drop the steps that were submitted and not collected, after one of them or the engine failed, and return
+        when they write no more. Every request of the steps to come is admitted anew.
+
+        Raises:
+            Exception: no further step can run; the engine ends.
+        """
+        raise NotImplementedError(f"{type(self).__name__} cannot go on after a step that failed")
 
     def fill_cache(self) -> None:
         """Fill the KV cache with random numbers: calibration reads positions that nobody wrote. Needs a device."""

@@ -35,5 +35,7 @@ class RequestSpec:
     """What kind of request it is, such as "chat" or "api", for policies that tell kinds apart."""
     deadline_s: float | None = None
     """When its first token is due, seconds since start."""
+    want_text: bool = False
+    """Whether its last output brings the text, and not only the token ids."""
     streams: bool = False
     """Whether its tokens, and its text if there is a tokenizer, are wanted after every step and not only at the end."""

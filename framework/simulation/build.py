@@ -24,6 +24,7 @@ from framework.execution.device.sizes import (
     preferred_block_size,
 )
 from framework.execution.graphs.choose_graph import simulated_graph, strategy_of
+from framework.execution.policies import build_policies, renewal
 from framework.interfaces.clock import PacedClock, VirtualClock
 from framework.interfaces.cost_model import CostModel, Deployment, Hardware
 from framework.interfaces.errors import IncompatibleError
@@ -32,7 +33,7 @@ from framework.models.config import ModelConfig
 from framework.models.loading.read_config import load_config, weights_dtype
 from framework.models.shape import model_shape
 from framework.records.metrics.utilization import DevicePeaks, ModelCosts
-from framework.registry import COST_MODELS, EVICTIONS, ROUTERS, SCHEDULERS, WORKLOADS
+from framework.registry import COST_MODELS, ROUTERS, WORKLOADS
 from framework.simulation.executor import SimulatedExecutor
 from framework.simulation.hardware import hardware
 from framework.simulation.shadow_memory import ShadowMemory
@@ -151,8 +152,7 @@ def build_replica(
         simulated_block_size=engine.block_size,
     )
     return Engine(
-        SCHEDULERS.build(cfg.scheduler),
-        EVICTIONS.build(cfg.eviction),
+        *build_policies(cfg),
         executor,
         intake,
         EngineConfig(
@@ -162,6 +162,7 @@ def build_replica(
             overlap=engine.overlap,
             prefix_caching=engine.prefix_caching,
         ),
+        renew=renewal(cfg),
     )
 
 

@@ -87,6 +87,10 @@ class SimulatedExecutor(Executor):
         self.clock.sleep_until(end_s)
         return result
 
+    def discard(self) -> None:
+        self._pending.clear()
+        self._last_slots = []
+
     def close(self) -> None:
         self._pending.clear()
 

@@ -9,8 +9,7 @@ class ShadowMemory:
     """Follows sealed steps as a device would. Slow: a hash for every position that is written, and a look at each read.
 
     Raises:
-        AssertionError: in `run`, for a position read that holds the KV of another prefix, or a block table that is not
-            appended to.
+        AssertionError: in `run`, for a position read that holds the KV of another prefix, or a gap in a block table.
     """
 
     def __init__(self, num_blocks: int, block_size: int, num_slots: int) -> None:
@@ -26,8 +25,8 @@ class ShadowMemory:
         for admission in batch.admissions:
             self._admit(admission)
         for slot, first, ids in batch.new_blocks:
-            assert len(self._tables[slot]) == first, "block table is not append-only"
-            self._tables[slot].extend(ids)
+            assert first <= len(self._tables[slot]), "a block table has a gap"
+            self._tables[slot][first:] = ids
         rows = list(zip(batch.slots, batch.starts, batch.row_tokens, strict=True))
         for slot, start, num in rows:  # a layer writes all its keys before any row reads
             digests = self._digests(slot, start + num)

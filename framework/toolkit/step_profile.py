@@ -17,7 +17,12 @@ FORMAT = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecodeTable:
-    """Decode steps that replay a graph: device seconds for padded rows and positions read, linear in between."""
+    """Decode steps that replay a graph: device seconds for padded rows and positions read, linear in between.
+
+    Beyond the longest contexts that were measured, a position costs what it does at the end of the most rows. Few rows
+    end where they do not keep the device busy yet: a line through their last two points would make one row of 100,000
+    positions slower than two of them.
+    """
 
     rows: list[int]
     """Ascending"""
@@ -46,7 +51,14 @@ class DecodeTable:
         return self.seconds_of(rows, kv_tokens) - self.seconds_of(rows, 0) if rows else 0.0
 
     def _at(self, index: int, kv_tokens: float) -> float:
-        return max(0.0, interpolate(self.kv_tokens[index], self.seconds[index], kv_tokens))
+        measured, seconds = self.kv_tokens[index], self.seconds[index]
+        if kv_tokens > measured[-1]:
+            return seconds[-1] + (kv_tokens - measured[-1]) * self._position_s()
+        return max(0.0, interpolate(measured, seconds, kv_tokens))
+
+    def _position_s(self) -> float:
+        measured, seconds = self.kv_tokens[-1], self.seconds[-1]
+        return max(0.0, interpolate(measured, seconds, measured[-1] + 1) - seconds[-1])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

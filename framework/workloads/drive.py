@@ -35,7 +35,7 @@ def drive(engine: DrivenEngine, requests: Iterable[TimedRequest], observers: Seq
 
     A request that the engine refuses with ValueError is reported through `on_reject` and the others go on. On
     KeyboardInterrupt the unfinished ones are aborted, so that the observers get the tokens that they have so far.
-    Whatever else is raised leaves the engine as it is.
+    Whatever else is raised ends the run.
     """
     live: dict[int, tuple[int, TimedRequest]] = {}
     for observer in observers:

@@ -1,11 +1,11 @@
-"""One line of a `jsonl` workload: a malformed one ends the run with file:line, a refused one only its request."""
+"""One line of a `jsonl` workload: a malformed one ends the run with file:line, a bad value only its request."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from framework.interfaces.sampling_params import SamplingParams
@@ -19,11 +19,12 @@ PARAM_KEYS = tuple(f.name for f in dataclasses.fields(SamplingParams))
 def request_from_line(line: str, where: str, defaults: Mapping[str, object]) -> TimedRequest:
     """Parse `line`, read from `where` ("file:number"); `defaults` are sampling parameters that it need not name.
 
-    A value that the engine would refuse (a negative temperature, text together with ids) leaves its message in the
-    request's `error`, so that the others run.
+    What would refuse a request of the Python API too (a sampling parameter of a wrong type or out of range, text
+    together with ids, half a surrogate pair) leaves its message in the request's `error`, so that the others run.
 
     Raises:
-        ValueError: for JSON that cannot be read, an unknown key, a wrong type, or a line without a prompt.
+        ValueError: for JSON that cannot be read, an unknown key, a line without a prompt, or a wrong type of anything
+            but a sampling parameter.
     """
     try:
         row = json.loads(line)
@@ -41,17 +42,21 @@ def request_from_line(line: str, where: str, defaults: Mapping[str, object]) -> 
     if not given:
         raise ValueError(f"{where}: no prompt; expected one of {', '.join(PROMPT_KEYS)}")
     for key, value in row.items():
-        if not _has_type(key, value):
+        if key in _EXPECTED and not _has_type(key, value):
             raise ValueError(f"{where}: {key}={_short(value)} has the wrong type; expected {_EXPECTED[key]}")
+    broken = next((text for text in _strings(row) if not _is_unicode(text)), None)
+    row = row if broken is None else json.loads(json.dumps(row, ensure_ascii=False).encode("utf-8", "replace"))
     fields: dict[str, Any] = {key: row[key] for key in (*PROMPT_KEYS, *REQUEST_KEYS) if key in row}
     if fields.get("arrival_s", 0) < 0:
         raise ValueError(f"{where}: arrival_s={fields['arrival_s']} must be at least 0")
     if len(given) > 1:
         fields["error"] = f"{where}: takes exactly one of {', '.join(PROMPT_KEYS)}; it has {' and '.join(given)}"
+    if broken is not None:
+        fields["error"] = f"{where}: {_short(broken)} holds half of a surrogate pair; leave it out"
     params: dict[str, Any] = {**defaults, **{key: row[key] for key in PARAM_KEYS if key in row}}
-    if "logit_bias" in params:  # JSON has string keys only
-        params["logit_bias"] = {int(key): value for key, value in params["logit_bias"].items()}
     try:
+        if isinstance(biases := params.get("logit_bias"), dict):  # JSON has string keys only
+            params["logit_bias"] = {int(key) if key.isdecimal() else key: value for key, value in biases.items()}
         fields["params"] = SamplingParams(**params)
     except ValueError as error:
         fields.setdefault("error", f"{where}: {error}")
@@ -63,15 +68,11 @@ _EXPECTED = {
     "messages": 'a list of {"role": string, "content": string}',
     "prompt_token_ids": "a list of integers",
     **dict.fromkeys(("client", "category"), "a string"),
-    "logit_bias": 'an object {"token id": number}',
-    "stop": "a string or a list of strings",
-    "stop_token_ids": "a list of integers",
-    "ignore_eos": "true or false",
-    **dict.fromkeys(("priority", "top_k", "seed", "max_tokens", "logprobs"), "an integer"),
-    **dict.fromkeys(("arrival_s", "deadline_s", "temperature", "top_p", "min_p"), "a finite number"),
-    **dict.fromkeys(("repetition_penalty", "presence_penalty", "frequency_penalty"), "a finite number"),
+    "priority": "an integer",
+    **dict.fromkeys(("arrival_s", "deadline_s"), "a finite number"),
 }
-assert set(_EXPECTED) == {*PROMPT_KEYS, *REQUEST_KEYS, *PARAM_KEYS}
+assert set(_EXPECTED) == {*PROMPT_KEYS, *REQUEST_KEYS}
+"""Sampling parameters are checked by `SamplingParams`."""
 
 
 def _has_type(key: str, value: object) -> bool:
@@ -82,14 +83,8 @@ def _has_type(key: str, value: object) -> bool:
         return _is_int(value)
     if expected == "a finite number":
         return _is_number(value)
-    if expected == "true or false":
-        return isinstance(value, bool)
     if expected == "a list of integers":
         return isinstance(value, list) and all(map(_is_int, value))
-    if key == "stop":
-        return isinstance(value, str) or (isinstance(value, list) and all(isinstance(s, str) for s in value))
-    if key == "logit_bias":
-        return isinstance(value, dict) and all(k.isdecimal() and _is_number(v) for k, v in value.items())
     return isinstance(value, list) and all(
         isinstance(m, dict) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str) for m in value
     )
@@ -103,6 +98,27 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
+def _strings(value: object) -> Iterator[str]:
+    """All strings in a value from JSON."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list):
+        for part in value:
+            yield from _strings(part)
+    elif isinstance(value, dict):
+        for part in value.values():
+            yield from _strings(part)
+
+
+def _is_unicode(text: str) -> bool:
+    """Not so with half of a surrogate pair, which JSON can escape."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _short(value: object, limit: int = 60) -> str:
-    text = json.dumps(value, ensure_ascii=False)
+    text = json.dumps(value)
     return text if len(text) <= limit else text[:limit] + "..."

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from framework.interfaces.workload import TimedRequest, Workload, WorkloadContext
@@ -65,15 +67,17 @@ def _tokenized(request: TimedRequest, tokenizer: Any) -> dict[str, Any]:
     if tokenizer is None:
         raise ValueError(f"{given[0]} needs a tokenizer and the model has none; pass prompt_token_ids instead")
     if request.prompt is not None:
-        ids = list(tokenizer.encode(request.prompt))
-        return {"label": request.label or request.prompt, "prompt_token_ids": ids, "prompt": None}
-    assert request.messages is not None
-    if not tokenizer.has_chat_template:
-        raise ValueError("messages need a chat template and the model's tokenizer has none; pass prompt instead")
-    if not request.messages:
-        return {"error": "messages=[] must hold at least 1 message; pass one with role user"}
-    changed: dict[str, Any] = {"label": request.label or request.messages[-1]["content"], "messages": None}
+        changed: dict[str, Any] = {"label": request.label or request.prompt, "prompt": None}
+        encode: Callable[[], Sequence[int]] = partial(tokenizer.encode, request.prompt)
+    else:
+        assert request.messages is not None
+        if not tokenizer.has_chat_template:
+            raise ValueError("messages need a chat template and the model's tokenizer has none; pass prompt instead")
+        if not request.messages:
+            return {"error": "messages=[] must hold at least 1 message; pass one with role user"}
+        changed = {"label": request.label or request.messages[-1]["content"], "messages": None}
+        encode = partial(tokenizer.apply_chat_template, request.messages)
     try:
-        return {**changed, "prompt_token_ids": tokenizer.apply_chat_template(request.messages)}
-    except ValueError as error:  # the template refuses these messages: other requests may be fine
+        return {**changed, "prompt_token_ids": list(encode())}
+    except ValueError as error:  # this text is refused: other requests may be fine
         return {**changed, "error": str(error)}

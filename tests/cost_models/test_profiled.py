@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from pathlib import Path
 
 import pytest
@@ -101,3 +102,18 @@ def test_tables_are_linear_between_what_was_measured() -> None:
     assert table.seconds_of(3, 300) == pytest.approx((1.5 + 3.0) / 2)  # each at a context of 100 a row
     assert interpolate([5], [3.0], 99) == 3.0
     assert interpolate([1, 3], [1.0, 2.0], 5) == 3.0
+
+
+@pytest.mark.parametrize("model", ["qwen3_0_6b", "qwen3_8b"])
+def test_beyond_the_measured_contexts_more_rows_take_no_less_time(model: str) -> None:
+    """One or two rows of 100,000 positions are far beyond what was measured of them, 32 such rows are not."""
+    (path,) = PROFILES.glob(f"h200-{model}-*tp1.json")
+    table = StepProfile.read(path).decode
+    assert table is not None
+    for context in (3_000, 10_000, 30_000, 100_000):
+        times_s = [table.seconds_of(rows, rows * context) for rows in table.rows]
+        for fewer_s, more_s in itertools.pairwise(times_s):
+            assert more_s >= 0.99 * fewer_s, (context, times_s)
+    for index, rows in enumerate(table.rows):  # no step where measuring ends
+        last, last_s = table.kv_tokens[index][-1], table.seconds[index][-1]
+        assert last_s <= table.seconds_of(rows, last + 1) < last_s * 1.001

@@ -26,10 +26,20 @@ BUGS = {
         "        self.tokens_left -= num\n        request.num_computed += num\n        self._cache.commit(request)\n"
         "        request.num_computed -= num\n        return Verdict.OK",
     ),
-    "the shared twin of a private block is not pinned": (
+    "the shared twin of a private block is not held": (
         "kv_cache",
-        "                self._hold(twin)\n                request.pins.append(twin)",
-        "                pass",
+        "                self._hold(twin)\n                blocks[index] = twin",
+        "                blocks[index] = twin",
+    ),
+    "the twin that a request shares is not sent": (
+        "kv_cache",
+        "request.num_sent_blocks = min(request.num_sent_blocks, index)",
+        "pass",
+    ),
+    "the private block stays in the table beside its twin": (
+        "kv_cache",
+        "                blocks[index] = twin\n                self._drop(block)\n",
+        "                request.blocks.insert(0, twin)\n",
     ),
     "a preempted request runs again while its last row is in flight": ("plan", "if request.num_inflight:", "if False:"),
     "the whole prompt comes from the cache, leaving nothing to compute": (
@@ -82,8 +92,8 @@ BUGS = {
     ),
     "a block is lost at release": (
         "kv_cache",
-        "        request.pins.clear()\n",
-        "        request.pins = []\n        request.blocks.clear() or self._free and self._free.pop()\n",
+        "        request.blocks.clear()\n",
+        "        request.blocks.clear() or self._free and self._free.pop()\n",
     ),
     "the slot of a preempted request is not given back": ("plan", "            self.slots.give(request.slot)\n", ""),
     "blocks already matched count as free": (

@@ -51,6 +51,45 @@ def test_streaming_keeps_spaces_and_byte_fallback_of_other_tokenizers():
     assert streamed(tokenizer, ids) == "hello worlds🎉 world hellos"
 
 
+def piece_tokenizer(decoder, **options) -> Tokenizer:
+    """Words, spaces, special tokens, something that looks like a byte, and the bytes of a few characters."""
+    pieces = ["<unk>", "▁", "▁a", "b", "▁▁", "é", "\N{REPLACEMENT CHARACTER}", "<0xZZ>", "##c", ".", "Ġd", "Ã", "©"]
+    pieces += [f"<0x{byte:02X}>" for byte in (*"é".encode(), *"🎉".encode(), 0x61, 0x20, 0xFF)]
+    vocab = {piece: number for number, piece in enumerate(pieces)}
+    backend = tokenizers.Tokenizer(models.BPE(vocab=vocab, merges=[], unk_token="<unk>", **options))
+    backend.decoder = decoder
+    backend.add_special_tokens(["<s>", "</s>"])
+    backend.add_tokens(["added é", " "])
+    return Tokenizer(backend)
+
+
+PIECES = {
+    "llama": piece_tokenizer(
+        decoders.Sequence(
+            [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+        )
+    ),
+    "gemma": piece_tokenizer(decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])),
+    "bytes alone": piece_tokenizer(decoders.ByteFallback()),
+    "metaspace": piece_tokenizer(decoders.Metaspace()),
+    "byte level in a sequence": piece_tokenizer(decoders.Sequence([decoders.ByteLevel()])),
+    "byte level": piece_tokenizer(decoders.ByteLevel()),
+}
+
+
+@pytest.mark.parametrize("kind", PIECES)
+@settings(max_examples=150, deadline=None)
+@given(ids=st.lists(st.integers(0, 30), max_size=14), skip=st.booleans())
+def test_streaming_any_pieces_equals_decoding_them_at_once(kind, ids, skip):
+    tokenizer = PIECES[kind]
+    assert streamed(tokenizer, ids, skip_special_tokens=skip) == tokenizer.decode(ids, skip_special_tokens=skip)
+
+
+def test_bytes_that_are_no_text_are_as_many_replacement_characters_as_in_decode():
+    ids = [4 + byte for byte in b"\xc3\xa9\xff"]
+    assert sentencepiece_like().decode(ids) == streamed(sentencepiece_like(), ids) == "\N{REPLACEMENT CHARACTER}" * 3
+
+
 TEMPLATE = """{%- for message in messages %}
     {%- if message.role not in ["user", "assistant"] %}{{ raise_exception("no " + message.role) }}{% endif %}
     {%- if loop.index > 2 %}{% break %}{% endif %}

@@ -163,7 +163,7 @@ def _greedy(build: Build) -> str:
 def _distribution(build: Build, budget: Budget) -> str:
     sampler = build(_VOCAB, torch.device("cpu"))
     logits_V = np.random.default_rng(5).normal(0, 2, _VOCAB)
-    num_tried, smallest = 0, 1.0
+    num_tried, smallest, few = 0, 1.0, 0
     for params in _accepted(sampler):
         if params.has_penalties or params.logit_bias:
             continue
@@ -172,16 +172,27 @@ def _distribution(build: Build, budget: Budget) -> str:
             raise NotApplicable("the sampler states no distribution: give it `probabilities(logits_V, params)`")
         if probs_V.shape != (_VOCAB,) or abs(float(probs_V.sum()) - 1) > 1e-6 or probs_V.min() < 0:
             raise Violation(DISTRIBUTION, f"`probabilities` is no distribution over {_VOCAB} tokens; {_short(params)}")
-        logits_RV = torch.tensor(logits_V, dtype=torch.float32).repeat(budget.num_draws, 1)
-        tokens_R = _sample(sampler, logits_RV, [params] * budget.num_draws, [7] * budget.num_draws, one_request=True)
-        counts_V = np.bincount(tokens_R.numpy(), minlength=_VOCAB)
-        p_value = chi_square_p(counts_V, probs_V)
-        num_tried, smallest = num_tried + 1, min(smallest, p_value)
-        if p_value < MIN_P_VALUE:
-            worst = int(np.abs(counts_V / counts_V.sum() - probs_V).argmax())
-            share = f"token {worst} came in {counts_V[worst] / counts_V.sum():.4f} of {budget.num_draws} draws"
-            raise Violation(DISTRIBUTION, f"p={p_value:.1e}; {share}, stated {probs_V[worst]:.4f}; {_short(params)}")
-    return f"{num_tried} settings x {budget.num_draws:,} draws, smallest p-value {smallest:.3f}"
+        few = budget.num_draws // 4
+        for what, seeds in (
+            ("one request's positions", [7] * budget.num_draws),
+            ("one position of requests with seeds that follow each other", list(range(few))),
+        ):
+            logits_RV = torch.tensor(logits_V, dtype=torch.float32).repeat(len(seeds), 1)
+            tokens_R = _sample(sampler, logits_RV, [params] * len(seeds), seeds, one_request=seeds[0] == seeds[-1])
+            counts_V = np.bincount(tokens_R.numpy(), minlength=_VOCAB)
+            p_value = chi_square_p(counts_V, probs_V)
+            smallest = min(smallest, p_value)
+            if p_value < MIN_P_VALUE:
+                worst = int(np.abs(counts_V / counts_V.sum() - probs_V).argmax())
+                share = f"token {worst} came in {counts_V[worst] / counts_V.sum():.4f} of {len(seeds)} draws at {what}"
+                raise Violation(
+                    DISTRIBUTION, f"p={p_value:.1e}; {share}, stated {probs_V[worst]:.4f}; {_short(params)}"
+                )
+        num_tried += 1
+    return (
+        f"{num_tried} settings x {budget.num_draws:,} draws of one request and {few:,} of others, smallest p-value "
+        f"{smallest:.3f}"
+    )
 
 
 def chi_square_p(counts_V: np.ndarray, probs_V: np.ndarray) -> float:

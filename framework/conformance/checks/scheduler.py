@@ -12,7 +12,7 @@ from framework.conformance.kit.finding import Budget, Check, NotApplicable, Viol
 from framework.conformance.kit.model_run import same_tokens
 from framework.conformance.kit.search import search
 from framework.conformance.kit.serve import serve
-from framework.conformance.kit.starvation import describe_starvation
+from framework.conformance.kit.starvation import EQUAL_CLIENTS, describe_starvation, equal_clients
 from framework.conformance.kit.traces import Trace, simpler_traces, traces
 from framework.interfaces.scheduler import Scheduler
 from framework.registry import EVICTIONS
@@ -28,6 +28,7 @@ def checks(cfg: DictConfig, build: Callable[[], Scheduler], budget: Budget) -> l
     return [
         *(Check(rule, lambda rule=rule: searched.run(rule)) for rule in RULES),  # type: ignore[misc]
         Check(SAME_PLANS, lambda: _same_plans(build, budget)),
+        Check(EQUAL_CLIENTS, lambda: _equal_clients(build, searched)),
         Check("longest wait while others run", lambda: _longest_wait(build, searched)),
         Check("same tokens as chunked_prefill on a model", lambda: same_tokens("scheduler", cfg)),
     ]
@@ -92,6 +93,12 @@ def _same_plans(build: Callable[[], Scheduler], budget: Budget) -> str:
     if result.violation is not None:
         raise result.violation
     return f"{result.num_examples} random traces, each twice"
+
+
+def _equal_clients(build: Callable[[], Scheduler], searched: _Traces) -> str:
+    if searched.broken:
+        raise NotApplicable("not tried while a rule above does not hold")
+    return equal_clients(build)
 
 
 def _longest_wait(build: Callable[[], Scheduler], searched: _Traces) -> str:

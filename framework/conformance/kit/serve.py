@@ -58,7 +58,8 @@ def serve(trace: Trace, scheduler: Scheduler, eviction: EvictionPolicy, *, overl
         max_num_batched_tokens=trace.max_num_batched_tokens,
         overlap=overlap,
         prefix_caching=trace.prefix_caching,
-        eos_after={number: request.eos_after for number, request in enumerate(trace.requests)},
+        eos_after=trace.eos_after,
+        voices=trace.voices,
     )
     assert isinstance(engine.executor, ShadowExecutor)
     announce(engine, (RequestSpec(prompt_token_ids=request.prompt) for request in trace.requests))
@@ -131,7 +132,7 @@ def _check_tokens(trace: Trace, served: Served) -> None:
     for number, request in enumerate(trace.requests):
         num_prompt = len(request.prompt)
         limit = min(request.max_tokens, capacity - num_prompt)
-        expected = [token_at(number, num_prompt + k) for k in range(limit)]
+        expected = [token_at(trace.voices[number], num_prompt + k) for k in range(limit)]
         stops = request.eos_after <= limit
         if stops:
             expected[request.eos_after - 1 :] = [EOS]

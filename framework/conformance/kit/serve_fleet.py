@@ -24,7 +24,6 @@ def serve_fleet(trace: Trace, num_replicas: int, router: Router) -> list[int]:
     Raises:
         Violation: the first rule that breaks, with the fleet and the trace.
     """
-    eos_after = {number: request.eos_after for number, request in enumerate(trace.requests)}
     engines = [
         make_engine(
             SCHEDULERS.get("chunked_prefill")(),
@@ -34,7 +33,8 @@ def serve_fleet(trace: Trace, num_replicas: int, router: Router) -> list[int]:
             max_num_seqs=trace.max_num_seqs,
             max_num_batched_tokens=trace.max_num_batched_tokens,
             prefix_caching=trace.prefix_caching,
-            eos_after=eos_after,
+            eos_after=trace.eos_after,
+            voices=trace.voices,
         )
         for _ in range(num_replicas)
     ]

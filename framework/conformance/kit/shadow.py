@@ -6,6 +6,7 @@ Its "model" is a function of (request, position), so what a request should produ
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 
 from framework.engine.config import EngineConfig
 from framework.engine.engine import Engine
@@ -33,13 +34,16 @@ class ShadowExecutor(Executor):
     Args:
         num_slots: requests that can run at once.
         eos_after: request id -> the number of its output token that is EOS; others never sample it.
+        voices: request id -> the id that stands for it in `token_at`, where it is another one's repetition.
 
     Raises:
         AssertionError: in `submit` and `collect`, for a malformed step or a position read that holds a wrong prefix.
     """
 
-    def __init__(self, num_blocks: int, block_size: int, num_slots: int, eos_after: dict[int, int]) -> None:
-        self.num_blocks, self.eos_after = num_blocks, eos_after
+    def __init__(
+        self, num_blocks: int, block_size: int, num_slots: int, eos_after: dict[int, int], voices: dict[int, int]
+    ) -> None:
+        self.num_blocks, self.eos_after, self.voices = num_blocks, eos_after, voices
         self.clock = VirtualClock()
         self.memory = ShadowMemory(num_blocks, block_size, num_slots)
         self.owner: list[tuple[int, int]] = [(-1, 0)] * num_slots
@@ -69,13 +73,16 @@ class ShadowExecutor(Executor):
         sampled = [self._sample(slot, start + num) for slot, start, num, samples in rows if samples]
         return StepResult(step=batch.step, token_ids=sampled)
 
+    def discard(self) -> None:
+        self.pending.clear()
+
     def close(self) -> None:
         pass
 
     def _sample(self, slot: int, position: int) -> int:
         request_id, num_prompt = self.owner[slot]
         last = position + 1 - num_prompt >= self.eos_after.get(request_id, 1 << 30)
-        token = EOS if last else token_at(request_id, position)
+        token = EOS if last else token_at(self.voices.get(request_id, request_id), position)
         self.memory.sampled(slot, position, token)
         return token
 
@@ -91,9 +98,12 @@ def make_engine(
     overlap: int = 0,
     prefix_caching: bool = True,
     eos_after: dict[int, int] | None = None,
+    voices: dict[int, int] | None = None,
+    renew: Callable[[], tuple[Scheduler, EvictionPolicy]] | None = None,
+    make_executor: type[ShadowExecutor] = ShadowExecutor,
 ) -> Engine:
     """The real engine over a `ShadowExecutor`."""
-    executor = ShadowExecutor(num_blocks, block_size, max_num_seqs, eos_after or {})
+    executor = make_executor(num_blocks, block_size, max_num_seqs, eos_after or {}, voices or {})
     intake = Intake(vocab_size=VOCAB, max_model_len=num_blocks * block_size, eos_token_ids=(EOS,))
     return Engine(
         scheduler,
@@ -107,4 +117,5 @@ def make_engine(
             overlap=overlap,
             prefix_caching=prefix_caching,
         ),
+        renew=renew,
     )

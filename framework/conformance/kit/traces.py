@@ -35,6 +35,17 @@ class Trace:
     prefix_caching: bool
     requests: tuple[TraceRequest, ...]
 
+    @property
+    def eos_after(self) -> dict[int, int]:
+        """By request, the number of its output token that ends it."""
+        return {number: request.eos_after for number, request in enumerate(self.requests)}
+
+    @property
+    def voices(self) -> dict[int, int]:
+        """By request, the first one with the same prompt: both get the same tokens, as a greedy model would do."""
+        first: dict[tuple[int, ...], int] = {}
+        return {number: first.setdefault(request.prompt, number) for number, request in enumerate(self.requests)}
+
     def describe(self) -> str:
         """A line for the machine and a line a request."""
         lines = [
@@ -58,17 +69,20 @@ class Trace:
 
 @st.composite
 def traces(draw: st.DrawFn, max_requests: int = 16) -> Trace:
-    """Shared prefixes, bursts, long prompts and caches that cannot hold two of them. Requests follow a seed, which is
-    twenty times as fast as drawing each of their numbers; `simpler_traces` makes a failing one small."""
+    """Shared prefixes, repeated prompts, bursts, long prompts and caches that cannot hold two of them. Requests follow
+    a seed, which is twenty times as fast as drawing each of their numbers; `simpler_traces` makes a failing one small.
+    """
     block_size = draw(st.sampled_from([1, 4, 16]))
     num_blocks = draw(st.integers(8, 48))
     capacity = block_size * num_blocks
     rng = random.Random(draw(st.integers(0, 1 << 30)))
     shared = [tuple(rng.randrange(9) for _ in range(rng.randint(1, max(2, capacity // 3)))) for _ in range(3)]
-    requests = []
+    requests: list[TraceRequest] = []
     for _ in range(draw(st.integers(1, max_requests))):
         prompt = rng.choice(shared) if rng.random() < 0.7 else ()
         prompt += tuple(rng.randrange(9) for _ in range(rng.randint(1, max(1, capacity // 4))))
+        if requests and rng.random() < 0.3:
+            prompt = rng.choice(requests).prompt
         max_tokens = rng.randint(1, max(1, capacity // 4))
         arrival_s = round(rng.random() * 0.2, 3)
         requests.append(

@@ -111,6 +111,7 @@ class StepGraphs:
         if self.scope is GraphScope.STEP and (changed or not graphs.prepared_for):
             padded = [*params, *[_PADDING] * (key.num_rows - len(params))]
             if graphs.prepared_for != padded:
+                graphs.prepared_for = []  # if `prepare` raises, nothing is prepared
                 self.sampler.prepare(padded, graphs.prepared)
                 graphs.prepared_for = padded
         outputs: StepOutputs = graphs.replay()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 import weakref
 from concurrent.futures import Future
@@ -34,17 +35,24 @@ class ParallelExecutor(LocalExecutor):
         super().__init__(rank.runner, thread, num_blocks=rank.num_blocks)
         self._ranks = ranks
         self._encoder = PlanEncoder()
-        self._finalizer = weakref.finalize(self, ranks.end, now=True)  # an engine that nobody closed
+        self._broken: BaseException | None = None
+        """Why the ranks are no longer at the same step"""
+        self._finalizer = weakref.finalize(self, _end_workers, ranks, os.getpid())  # an engine that nobody closed
 
     def submit(self, batch: StepBatch) -> None:
         self._ranks.watch.check()
         assert self._ranks.plans is not None
+        self._broken = InterruptedError("an interrupt while a plan was sent")
         try:
             self._ranks.plans.send(self._encoder.encode(batch))
+            self._ranks.watch.working = True
+            super().submit(batch)
         except PeerError as error:
             raise self._ranks.watch.explain(error) from error
-        self._ranks.watch.working = True
-        super().submit(batch)
+        except BaseException as error:
+            self._broken = error
+            raise
+        self._broken = None
 
     def collect(self) -> StepResult:
         watch = self._ranks.watch
@@ -53,15 +61,27 @@ class ParallelExecutor(LocalExecutor):
             result = super().collect()
         except PeerError as error:
             raise watch.explain(error) from error
+        except Exception as error:
+            self._broken = error
+            raise
         watch.working = bool(self._pending)
         return result
+
+    def discard(self) -> None:
+        """Steps that an interrupt left are run to their end. After one that failed the other ranks cannot go on."""
+        while self._pending and self._broken is None:
+            self.collect()
+        if self._broken is not None:
+            cause = f"{type(self._broken).__name__}: {self._broken}".removesuffix(": ")
+            raise RankError(f"the ranks are not at the same step any more, after {cause}") from self._broken
+        super().discard()
 
     def judge(self) -> None:
         """From now on a rank that falls behind is at fault: everything is compiled and warm."""
         self._ranks.watch.judging = True
 
     def close(self) -> None:
-        idle = not self._pending and self._ranks.watch.failure is None
+        idle = not self._pending and self._ranks.watch.failure is None and self._broken is None
         self._finalizer.detach()
         try:
             self._ranks.end(now=not idle)  # first: a step in flight waits for them
@@ -111,3 +131,9 @@ class ParallelExecutor(LocalExecutor):
     def _launch(self, batch: StepBatch) -> PendingStep:
         self._ranks.progress.count += 1
         return super()._launch(batch)
+
+
+def _end_workers(ranks: Ranks, process_id: int) -> None:
+    """In the process that started them: one that was forked from it has them in its memory too."""
+    if os.getpid() == process_id:
+        ranks.end(now=True)

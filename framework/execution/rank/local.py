@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from concurrent.futures import Future
+from contextlib import suppress
 
 import torch
 
@@ -35,6 +36,16 @@ class LocalExecutor(Executor):
 
     def collect(self) -> StepResult:
         return self._pending.popleft().result()
+
+    def discard(self) -> None:
+        while self._pending:
+            with suppress(Exception):  # the engine knows of the first failure, of which others may follow
+                self._pending[0].result()
+            self._pending.popleft()
+        if self._thread is not None:
+            self._thread.run(int)  # an interrupt may have kept a step that runs from getting into the list
+        else:
+            torch.cuda.synchronize()
 
     def fill_cache(self) -> None:
         assert self._runner is not None, "fill_cache after close"

@@ -36,12 +36,13 @@ class DeviceState:
         if batch.admissions:
             self._admit(batch.admissions)
         if batch.new_blocks:
-            self._append_blocks(batch.new_blocks)
+            self._write_blocks(batch.new_blocks)
 
     def _admit(self, admissions: Sequence[Admission]) -> None:
         ids = [np.frombuffer(admission.token_ids, dtype=np.int32) for admission in admissions]
         slots = np.array([admission.slot for admission in admissions])
-        seeds = np.array([admission.seed for admission in admissions])
+        # The same bits with a sign. Without a dtype, one seed of 2^63 or more would turn all of them into floats.
+        seeds = np.array([admission.seed for admission in admissions], dtype=np.uint64).view(np.int64)
         num_prompt = np.array([admission.num_prompt for admission in admissions])
         lengths = np.array([len(one) for one in ids])
         before = np.cumsum(lengths) - lengths
@@ -54,7 +55,7 @@ class DeviceState:
         self.seed_S.index_copy_(0, slot_A, seed_A)
         self.num_prompt_S.index_copy_(0, slot_A, num_prompt_A)
 
-    def _append_blocks(self, new_blocks: Sequence[tuple[int, int, list[int]]]) -> None:
+    def _write_blocks(self, new_blocks: Sequence[tuple[int, int, list[int]]]) -> None:
         """One scatter for all rows: in steady decode, a few entries a step."""
         width = self.block_table_SB.shape[1]
         where = np.concatenate([np.arange(first, first + len(ids)) + slot * width for slot, first, ids in new_blocks])

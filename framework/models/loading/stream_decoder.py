@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import re
 from abc import ABC, abstractmethod
 from functools import cache
 
@@ -10,6 +11,7 @@ import tokenizers
 from tokenizers import decoders
 
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+_BYTE_TOKEN = re.compile("<0x[0-9A-Fa-f]{2}>")
 
 
 class StreamDecoder(ABC):
@@ -51,22 +53,27 @@ class _ByteLevelStream(StreamDecoder):
 
 
 class _WindowStream(StreamDecoder):
-    """Any other tokenizer: decodes the last few tokens with and without the new one and returns the difference."""
+    """Any other tokenizer: decodes the last few tokens with and without the new one and returns the difference.
 
-    _MAX_HELD_TOKENS = 4
-    """A character has four bytes at most, so text that is still broken after four tokens won't mend."""
+    A new token must not change the text of those before it, so text is held back while it could. Where a token can
+    stand for a byte (`<0xE2>`), that is as long as such tokens follow each other: their bytes are read together, and
+    unless all of them are UTF-8, each becomes a replacement character. Elsewhere it is while the text ends with one.
+    """
 
     def __init__(self, backend: tokenizers.Tokenizer, skipped: frozenset[int]) -> None:
         self._backend, self._skipped = backend, skipped
         self._context: list[int] = []  # tokens already returned that the next ones may depend on, e.g. for a space
         self._held: list[int] = []
+        self._has_byte_tokens = b'"ByteFallback"' in (backend.decoder.__getstate__() if backend.decoder else b"")
 
     def push(self, token_id: int) -> str:
-        if token_id in self._skipped:
-            return ""
+        if token_id in self._skipped or (token := self._backend.id_to_token(token_id)) is None:
+            return ""  # a model may have more ids than its tokenizer has tokens
         self._held.append(token_id)
+        if self._has_byte_tokens and _BYTE_TOKEN.fullmatch(token):
+            return ""
         text = self._new_text()
-        if text.endswith(_REPLACEMENT) and len(self._held) < self._MAX_HELD_TOKENS:
+        if text.endswith(_REPLACEMENT) and not self._has_byte_tokens:
             return ""
         self._context, self._held = self._held, []
         return text

@@ -23,6 +23,7 @@ class Tokenizer:
     Attributes:
         backend: the wrapped tokenizer.
         special_tokens: text of `bos_token`, `eos_token`, ..., those that exist.
+        special_texts: text of every token that output leaves out, by id.
     """
 
     def __init__(
@@ -37,7 +38,9 @@ class Tokenizer:
         self.backend = backend
         self.special_tokens = dict(special_tokens or {})
         self._chat_template_source = chat_template
-        self._special_ids = frozenset(i for i, token in backend.get_added_tokens_decoder().items() if token.special)
+        added = backend.get_added_tokens_decoder().items()
+        self.special_texts = {token_id: token.content for token_id, token in added if token.special}
+        self._special_ids = frozenset(self.special_texts)
 
     @classmethod
     def from_folder(cls, folder: Path) -> Tokenizer:
@@ -67,8 +70,23 @@ class Tokenizer:
         return () if token_id is None else (token_id,)
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
-        """Ids of `text`, special tokens in it included; `add_special_tokens` puts BOS first if the model wants it."""
-        return self.backend.encode(text, add_special_tokens=add_special_tokens).ids
+        """Ids of `text`, special tokens in it included; `add_special_tokens` puts BOS first if the model wants it.
+
+        Raises:
+            ValueError: `text` is not text, or holds half of a surrogate pair.
+        """
+        if not isinstance(text, str):
+            raise ValueError(f"a prompt of type {type(text).__name__} is not text; pass a string or token ids")
+        try:
+            return self.backend.encode(text, add_special_tokens=add_special_tokens).ids
+        except TypeError as error:
+            place = next((i for i, character in enumerate(text) if "\ud800" <= character <= "\udfff"), None)
+            if place is None:
+                raise
+            raise ValueError(
+                f"the text holds {text[place]!r} at character {place}, which is half of a surrogate pair and not a "
+                f"character; leave it out, or decode the text with errors='replace'"
+            ) from error
 
     def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         return self.backend.decode(list(token_ids), skip_special_tokens=skip_special_tokens)

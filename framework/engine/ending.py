@@ -1,0 +1,75 @@
+"""What a request leaves behind: its last output and its record."""
+
+from __future__ import annotations
+
+from framework.engine.output import RequestOutput
+from framework.engine.request import Request
+from framework.interfaces.records import RequestRecord
+
+FAILED = "failed"
+
+
+def last_output(
+    request: Request, reason: str, finish_s: float, *, new_token_ids: list[int], error: Exception | None = None
+) -> RequestOutput:
+    """Of a request that ends for `reason` at `finish_s`; `error` is why, if it failed. Its text is complete now."""
+    delta = text = ""
+    if request.text is not None:
+        request.text.finish()
+        delta, text = request.text.take_delta(), request.text.text
+    return RequestOutput(
+        request_id=request.id,
+        new_token_ids=new_token_ids,
+        new_logprobs=request.logprobs[-1:] if new_token_ids and request.params.logprobs is not None else None,
+        text_delta=delta if request.spec.streams else "",
+        finished=True,
+        finish_reason=reason,
+        token_ids=request.output_ids,
+        text=text,
+        logprobs=request.logprobs if request.params.logprobs is not None else None,
+        record=_record(request, reason, finish_s, error),
+        error=error,
+    )
+
+
+def failed_output(request: Request, error: Exception, finish_s: float) -> RequestOutput:
+    """Of a request that `error` ends, perhaps in the middle of a delivery: it keeps the tokens that came whole."""
+    num_output = min(request.num_output, len(request.token_times_s), len(request.output_ids))
+    request.num_known = request.num_prompt + num_output
+    del request.token_times_s[num_output:]
+    return RequestOutput(
+        request_id=request.id,
+        new_token_ids=[],
+        finished=True,
+        finish_reason=FAILED,
+        token_ids=request.output_ids[:num_output],
+        text=request.text.text if request.text is not None else "",
+        logprobs=request.logprobs[:num_output] if request.params.logprobs is not None else None,
+        record=_record(request, FAILED, finish_s, error),
+        error=error,
+    )
+
+
+def _record(request: Request, reason: str, finish_s: float, error: Exception | None) -> RequestRecord:
+    return RequestRecord(
+        request_id=request.id,
+        client=request.spec.client,
+        arrival_s=request.arrival_s,
+        scheduled_s=request.scheduled_s,
+        first_token_s=request.token_times_s[0] if request.token_times_s else None,
+        finish_s=finish_s,
+        num_prompt_tokens=request.num_prompt,
+        num_output_tokens=request.num_output,
+        num_cached_tokens=request.num_cached_tokens,
+        num_preemptions=request.num_preemptions,
+        finish_reason=reason,
+        error=_one_line(error) if error is not None else "",
+        category=request.spec.category,
+        deadline_s=request.spec.deadline_s,
+        token_times_s=request.token_times_s,
+    )
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text if isinstance(error, ValueError) else f"{type(error).__name__}: {text}"

@@ -1,0 +1,22 @@
+"""The policies of an engine, built from a configuration as often as they are needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from omegaconf import DictConfig
+
+from framework.interfaces.eviction import EvictionPolicy, NeedsFuture
+from framework.interfaces.scheduler import Scheduler
+from framework.registry import EVICTIONS, SCHEDULERS
+
+
+def build_policies(cfg: DictConfig) -> tuple[Scheduler, EvictionPolicy]:
+    """New ones, without a memory of anything."""
+    return SCHEDULERS.build(cfg.scheduler), EVICTIONS.build(cfg.eviction)
+
+
+def renewal(cfg: DictConfig) -> Callable[[], tuple[Scheduler, EvictionPolicy]] | None:
+    """What `Engine` takes as `renew`; None if the eviction policy knows the future, which cannot be told twice."""
+    return None if issubclass(EVICTIONS.get(cfg.eviction.name), NeedsFuture) else partial(build_policies, cfg)

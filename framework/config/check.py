@@ -57,7 +57,7 @@ def check(cfg: DictConfig) -> None:
     _require(replicas is None or replicas >= 1, "executor.replicas", replicas, "must be at least 1", "1 for one engine")
     events = cfg.record.timeline_max_events
     _require(events >= 1, "record.timeline_max_events", events, "must be at least 1", "record.timeline=false for none")
-    for key, remedy in (("heartbeat_s", "5"), ("startup_limit_s", "1800")):
+    for key, remedy in (("heartbeat_s", "5"), ("startup_limit_s", "600")):
         seconds = OmegaConf.select(cfg, f"executor.{key}")
         _require(seconds is None or seconds > 0, f"executor.{key}", seconds, "must be above 0", remedy)
     serving = cfg.serving

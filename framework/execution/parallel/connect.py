@@ -42,7 +42,9 @@ def connect(
         from torch.distributed import ProcessGroupNCCL
 
         options = ProcessGroupNCCL.Options()
-        options._timeout = limit
+        options._timeout = 2 * limit  # torch ends the process then; whoever watches the ranks knows more, and before
+        if local:
+            os.environ.setdefault("NCCL_SOCKET_IFNAME", "lo")
         talk = ProcessGroupNCCL(store, rank, size, options)
         talk.eager_connect_single_device(device)
         kind = ProcessGroup.BackendType.NCCL

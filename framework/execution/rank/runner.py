@@ -48,6 +48,11 @@ class Runner:
         self._prepared: Any = None
         self._readbacks: list[Readback] = []
 
+    def release_graphs(self) -> None:
+        """Destroy the captured graphs; no step may follow. Idempotent."""
+        if self.graphs is not None:
+            self.graphs.cache.clear()
+
     @torch.inference_mode()
     def launch(self, batch: StepBatch) -> PendingStep:
         """Enqueue `batch` behind all earlier steps, without waiting for any of them on a GPU."""

@@ -114,7 +114,7 @@ def _symmetric(
     try:
         num_elements = choices.spec.max_num_batched_tokens * choices.config.hidden_size
         symmetric = SymmetricSum(
-            store, group.process_group, name, choices.device, choices.dtype, num_elements
+            store, group.rank, group.size, name, choices.device, choices.dtype, num_elements
         )
     except RuntimeError as error:
         wrong = str(error).splitlines()[0]

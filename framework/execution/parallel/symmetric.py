@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributed import PrefixStore
+from torch.distributed import PrefixStore, ProcessGroup
 
 from framework.execution.parallel.counted_store import CountedStore
 
@@ -28,7 +28,7 @@ class SymmetricSum:
 
     Args:
         store: where the ranks meet.
-        process_group: gets registered under `name`, by which the kernels find it.
+        name: of this group, like no other's.
         num_elements: of the largest tensor that it will see; larger ones than `TWO_SHOT_BYTES` are left to NCCL.
 
     Raises:
@@ -38,7 +38,8 @@ class SymmetricSum:
     def __init__(
         self,
         store: Any,
-        process_group: Any,
+        rank: int,
+        size: int,
         name: str,
         device: torch.device,
         dtype: torch.dtype,
@@ -50,10 +51,10 @@ class SymmetricSum:
         from torch.distributed.distributed_c10d import GroupName
 
         self.name: GroupName | None = GroupName(name)
-        process_group._set_group_name(name)
-        c10d._register_process_group(self.name, process_group)
         self._store = CountedStore(PrefixStore("symmetric", store))  # kept: C++ calls it, and does not hold it
-        c10d._SymmetricMemory.set_group_info(name, process_group.rank(), process_group.size(), self._store)
+        self._group = ProcessGroup(self._store, rank, size)  # the kernels find the ranks' memory by its name
+        self._group._set_group_name(name)
+        c10d._register_process_group(self.name, self._group)
         self._unregister = c10d._unregister_process_group
         num_elements = min(num_elements, TWO_SHOT_BYTES // dtype.itemsize)
         num_elements += -num_elements % (_ALIGNMENT_BYTES // dtype.itemsize)

@@ -29,6 +29,7 @@ def check(cfg: DictConfig) -> None:
         if dataclasses.is_dataclass(schema):
             _check_keys(cfg[section], [f.name for f in dataclasses.fields(schema)], f"{section}.", section)
     _check_missing(cfg)
+    _check_numbers("", OmegaConf.to_container(cfg, resolve=False))
     found = cfg.model.path is not None or cfg.model.config is not None
     _require(found, "model.path", None, "there is no model to load", "model.path=FOLDER_OR_HUB_ID_OR_GGUF")
     for key, annotation in CHOICES.items():
@@ -59,7 +60,8 @@ def check(cfg: DictConfig) -> None:
     _require(events >= 1, "record.timeline_max_events", events, "must be at least 1", "record.timeline=false for none")
     for key, remedy in (("heartbeat_s", "5"), ("startup_limit_s", "600")):
         seconds = OmegaConf.select(cfg, f"executor.{key}")
-        _require(seconds is None or seconds > 0, f"executor.{key}", seconds, "must be above 0", remedy)
+        fits = seconds is None or 0 < seconds < float("inf")
+        _require(fits, f"executor.{key}", seconds, "must be above 0, and finite", remedy)
     serving = cfg.serving
     _require(0 <= serving.port < 65536, "serving.port", serving.port, "must be in [0, 65535]", "8000, or 0 for any")
     for key in ("max_waiting", "max_streams", "max_body_bytes"):
@@ -95,6 +97,20 @@ def _check_missing(cfg: DictConfig) -> None:
     missing = sorted(OmegaConf.missing_keys(cfg))
     if missing:
         raise ValueError(f"no value for {', '.join(missing)}: set {missing[0]}=...")
+
+
+def _check_numbers(path: str, value: Any) -> None:
+    """What no key takes: NaN, and integers beyond 64 bits, signed or unsigned."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _check_numbers(f"{path}.{key}" if path else str(key), item)
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            _check_numbers(f"{path}[{index}]", item)
+    elif isinstance(value, float):
+        _require(value == value, path, value, "must be a number", "")
+    elif isinstance(value, int):
+        _require(-(2**63) <= value < 2**64, path, value, "must have at most 64 bits", "a smaller number")
 
 
 def _check_plugin(cfg: DictConfig, kind: str, names: list[str]) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from framework.config.credentials import refuse_credentials
 from framework.config.explain import valid_keys
 from framework.config.schema import CHOICES, Config
 from framework.registry import REGISTRIES, discovery
@@ -29,7 +30,8 @@ def check(cfg: DictConfig) -> None:
         if dataclasses.is_dataclass(schema):
             _check_keys(cfg[section], [f.name for f in dataclasses.fields(schema)], f"{section}.", section)
     _check_missing(cfg)
-    _check_numbers("", OmegaConf.to_container(cfg, resolve=False))
+    check_credentials(cfg)
+    _check_numbers(cfg)
     found = cfg.model.path is not None or cfg.model.config is not None
     _require(found, "model.path", None, "there is no model to load", "model.path=FOLDER_OR_HUB_ID_OR_GGUF")
     for key, annotation in CHOICES.items():
@@ -73,6 +75,15 @@ def check(cfg: DictConfig) -> None:
         _require(limit_s is None or limit_s > 0, f"slo.{key}", limit_s, "must be above 0", "null for no objective")
 
 
+def check_credentials(cfg: DictConfig) -> None:
+    """Refuse passwords and tokens, before anything of `cfg` is written down.
+
+    Raises:
+        ValueError: naming the key and not the value.
+    """
+    refuse_credentials((key, value) for key, value in _leaves(cfg) if isinstance(value, str))
+
+
 def check_objective(names: Iterable[str]) -> None:
     """Refuse a search for what no run measures.
 
@@ -99,18 +110,31 @@ def _check_missing(cfg: DictConfig) -> None:
         raise ValueError(f"no value for {', '.join(missing)}: set {missing[0]}=...")
 
 
-def _check_numbers(path: str, value: Any) -> None:
+def _leaves(cfg: DictConfig) -> Iterator[tuple[str, Any]]:
+    """Every value that holds no others, resolved, with its full key."""
+
+    def walk(path: str, value: Any) -> Iterator[tuple[str, Any]]:
+        items: Iterable[tuple[Any, Any]]
+        if isinstance(value, dict):
+            items = ((f"{path}.{key}" if path else str(key), item) for key, item in value.items())
+        elif isinstance(value, list):
+            items = ((f"{path}[{index}]", item) for index, item in enumerate(value))
+        else:
+            yield path, value
+            return
+        for key, item in items:
+            yield from walk(key, item)
+
+    return walk("", OmegaConf.to_container(cfg, resolve=True))
+
+
+def _check_numbers(cfg: DictConfig) -> None:
     """What no key takes: NaN, and integers beyond 64 bits, signed or unsigned."""
-    if isinstance(value, dict):
-        for key, item in value.items():
-            _check_numbers(f"{path}.{key}" if path else str(key), item)
-    elif isinstance(value, list):
-        for index, item in enumerate(value):
-            _check_numbers(f"{path}[{index}]", item)
-    elif isinstance(value, float):
-        _require(value == value, path, value, "must be a number", "")
-    elif isinstance(value, int):
-        _require(-(2**63) <= value < 2**64, path, value, "must have at most 64 bits", "a smaller number")
+    for key, value in _leaves(cfg):
+        if isinstance(value, float):
+            _require(value == value, key, value, "must be a number", "")
+        elif isinstance(value, int):
+            _require(-(2**63) <= value < 2**64, key, value, "must have at most 64 bits", "a smaller number")
 
 
 def _check_plugin(cfg: DictConfig, kind: str, names: list[str]) -> None:

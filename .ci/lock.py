@@ -1,9 +1,10 @@
 """Writes the three lock files anew: `make lock`.
 
 constraints.txt says which version of each package; this adds the hashes of its files, for Python 3.11 to 3.13 and Linux
-on x86-64 and ARM. PyTorch comes in builds of one version, so it is apart: the build of PyPI with NVIDIA's libraries, which
-it needs, in requirements-cuda.lock, and the one for CPUs, which PyPI does not have, in requirements-cpu.lock. The hashes of
-CPU builds are in torch-cpu.sha256, as `sha256sum` prints them; a wheel that somebody may install is added there by hand.
+on x86-64 and ARM. PyTorch comes in builds of one version, so it is apart: the build of PyPI with NVIDIA's libraries,
+which it needs, in requirements-cuda.lock, and the one for CPUs, which PyPI does not have, in requirements-cpu.lock. The
+hashes of CPU builds are in torch-cpu.sha256, as `sha256sum` prints them; a wheel that somebody may install is added
+there by hand.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     nice -n 19 python experiments/reliability/soak.py --requests 1000000 --minutes 10
 
-Each round is one engine: a scheduler, an eviction policy, a graph strategy, an overlap depth and a cache of a few blocks,
-all combinations in a random order that `--seed` fixes. What is checked is in `serve_round`. One line of JSON per minute
+Each round is one engine: a scheduler, an eviction policy, a graph strategy, an overlap depth and a cache of a few
+blocks, all combinations in a random order that `--seed` fixes. What is checked is in `serve_round`. One line of JSON per minute
 and one at the end, which is appended to results.jsonl; the exit code is 1 if anything was violated.
 """
 
@@ -42,6 +42,7 @@ from framework.workloads.future import announce
 
 VOCAB = 50_000
 REQUESTS_PER_ROUND = 40
+KINDS = ("scheduler", "eviction", "graph", "overlap")
 
 
 class InjectedError(RuntimeError):
@@ -160,9 +161,7 @@ def build(choice: tuple[str, str, str, int], rng: random.Random) -> tuple[Engine
     num_blocks = rng.randint(8, 24)
     max_num_seqs, max_num_batched_tokens = rng.choice([1, 2, 8]), rng.choice([8, 32, 128])
     max_len = min(48, block_size * num_blocks)
-    limits = GraphLimits(
-        max_num_seqs=max_num_seqs, max_num_batched_tokens=max_num_batched_tokens, mixed_supported=True
-    )
+    limits = GraphLimits(max_num_seqs=max_num_seqs, max_num_batched_tokens=max_num_batched_tokens, mixed_supported=True)
     executor = FailingExecutor(
         EqualSteps(None),  # type: ignore[arg-type] (it looks at no deployment)
         GRAPHS.build({"name": graph}),
@@ -179,15 +178,21 @@ def build(choice: tuple[str, str, str, int], rng: random.Random) -> tuple[Engine
         prefix_caching=rng.random() < 0.8,
     )
     intake = Intake(vocab_size=VOCAB, max_model_len=max_len, eos_token_ids=())
-    engine = Engine(SCHEDULERS.build({"name": scheduler}), EVICTIONS.build({"name": eviction}), executor, intake, config)
+    engine = Engine(
+        SCHEDULERS.build({"name": scheduler}), EVICTIONS.build({"name": eviction}), executor, intake, config
+    )
     heads = [[rng.randrange(9) for _ in range(rng.randint(1, max_len // 2))] for _ in range(3)]
     specs = []
     for _ in range(REQUESTS_PER_ROUND):
-        prompt = (rng.choice(heads) if rng.random() < 0.7 else []) + [rng.randrange(9) for _ in range(rng.randint(1, 6))]
+        prompt = (rng.choice(heads) if rng.random() < 0.7 else []) + [
+            rng.randrange(9) for _ in range(rng.randint(1, 6))
+        ]
         params = SamplingParams(max_tokens=rng.randint(1, 8))
         specs.append(
             RequestSpec(
-                prompt_token_ids=tuple(prompt[: max_len - 1]), params=params, priority=rng.randrange(3),
+                prompt_token_ids=tuple(prompt[: max_len - 1]),
+                params=params,
+                priority=rng.randrange(3),
                 client=rng.choice("abc"),
             )
         )
@@ -213,7 +218,7 @@ def soak(num_requests: int, seconds: float, seed: int, report: Any = print, repo
         except Exception:  # noqa: BLE001 (counted, and shown with what repeats it)
             totals.violations.append(f"{choice}, round seed {round_seed}:\n{traceback.format_exc()}")
         totals.rounds += 1
-        totals.runs_of.update(f"{kind}={name}" for kind, name in zip(("scheduler", "eviction", "graph", "overlap"), choice))
+        totals.runs_of.update(f"{kind}={name}" for kind, name in zip(KINDS, choice, strict=True))
     report(json.dumps(about(totals, time.monotonic() - begin_s)))
     return totals
 

@@ -6,7 +6,9 @@ import os
 import re
 from collections.abc import Iterable
 
-_IN_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/\s:@]*:[^/\s@]+@|[?&](?:[a-z_]*token|api_?key|password|sig|secret)=\w", re.I)
+_IN_URL = re.compile(
+    r"[A-Za-z][A-Za-z0-9+.-]*://[^/\s:@]*:[^/\s@]+@|[?&](?:[a-z_]*token|api_?key|password|sig|secret)=\w", re.I
+)
 _SECRET_NAME = re.compile(r"(?:KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)(?:_ID)?$", re.I)
 _MIN_LENGTH = 8
 """Shorter values of such variables are words like `true`."""

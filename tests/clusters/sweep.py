@@ -90,7 +90,9 @@ def check(folder: Path, before: dict[str, float]) -> None:
     Raises:
         AssertionError: naming what is wrong.
     """
-    records: dict[str, dict[str, Any]] = {cell: json.loads(path.read_text()) for cell, path in summaries(folder).items()}
+    records: dict[str, dict[str, Any]] = {
+        cell: json.loads(path.read_text()) for cell, path in summaries(folder).items()
+    }
     assert len(records) == NUM_CELLS, f"{len(records)} records of {NUM_CELLS} cells"
     bad = {cell: record["reason"] for cell, record in records.items() if record["status"] != "completed"}
     assert not bad, bad

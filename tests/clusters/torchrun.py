@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.clusters.sweep import AXES, LOAD, PYTHON, ROOT, check, kill_one, need, skip, start, wait_for_cells, written
+from tests.clusters.sweep import AXES, LOAD, PYTHON, ROOT, check, need, skip, start, summaries, wait_for_cells, written
 
 ADDRESSES = ("10.77.43.1", "10.77.43.2")
 PORT = "29577"
-LIMIT_S = 400
+LIMIT_S = 1200
 
 
 @contextlib.contextmanager
@@ -38,7 +40,16 @@ def two_hosts() -> Iterator[list[str]]:
         yield names
     finally:
         for name in names:
+            for process in processes(name):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGKILL)
             subprocess.run(["ip", "netns", "delete", name], check=False, capture_output=True)
+
+
+def processes(host: str) -> list[int]:
+    """Those that run there."""
+    done = subprocess.run(["ip", "netns", "pids", host], check=False, capture_output=True, text=True)
+    return list(map(int, done.stdout.split()))
 
 
 def ip(*arguments: str) -> None:
@@ -56,21 +67,35 @@ def run(hosts: list[str], folder: Path, arguments: list[str]) -> list[subprocess
     return launched
 
 
+def wait_for_a_failed_cell(folder: Path) -> str:
+    """Its reason, which names the rank."""
+    until_s = time.monotonic() + 60
+    while time.monotonic() < until_s:
+        records = [json.loads(path.read_text()) for path in summaries(folder).values()]
+        if reasons := [record["reason"] for record in records if record["status"] == "failed"]:
+            assert "rank 1 (" in reasons[0], reasons
+            return str(reasons[0])
+        time.sleep(0.5)
+    raise AssertionError("no cell failed although its rank 1 was killed")
+
+
 def main() -> int:
     need("ip")
-    with tempfile.TemporaryDirectory() as temporary, two_hosts() as hosts:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary, two_hosts() as hosts:
         folder = Path(temporary) / "sweep"
         jobs: list[subprocess.Popen[bytes]] = []
         try:
             cells = [*LOAD, "executor.tp=2", "executor.device=cpu", *AXES]
             jobs = run(hosts, folder, [*cells, f"hydra.sweep.dir={folder}", "hydra.launcher.max_parallel=1"])
-            wait_for_cells(folder, 5, LIMIT_S, lambda: all(job.poll() is None for job in jobs))
-            inside = subprocess.run(["ip", "netns", "pids", hosts[1]], capture_output=True, text=True, check=True)
-            rank_1 = max(map(int, inside.stdout.split()))
+            wait_for_cells(folder, 4, LIMIT_S, lambda: all(job.poll() is None for job in jobs))
+            time.sleep(4)  # into the next cell
+            rank_1 = max(processes(hosts[1]))
             os.kill(rank_1, signal.SIGKILL)
-            codes = [job.wait(timeout=60) for job in jobs]
-            print(f"rank 1 (process {rank_1}) killed; torchrun ended with {codes}")
-            assert all(codes)
+            assert jobs[1].wait(timeout=60) != 0
+            reasons = wait_for_a_failed_cell(folder)
+            print(f"rank 1 (process {rank_1}) killed: {reasons}")
+            jobs[0].send_signal(signal.SIGINT)  # its torchrun does not learn of the other one's end
+            jobs[0].wait(timeout=60)
             before = written(folder)
             jobs = run(hosts, folder, [f"resume={folder}"])
             codes = [job.wait(timeout=LIMIT_S) for job in jobs]
@@ -80,10 +105,6 @@ def main() -> int:
             for log in sorted(Path(temporary).glob("*.log")):
                 print(f"--- {log.name}\n{log.read_text()[-4000:]}", file=sys.stderr)
             raise
-        finally:
-            for job in jobs:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(job.pid, signal.SIGKILL)
     return 0
 
 

@@ -104,7 +104,9 @@ def compiler(monkeypatch, tmp_path):
     monkeypatch.setenv("SERVELAB_CACHE", str(tmp_path))
 
 
-@pytest.mark.parametrize("damage", [truncate, flip, lambda data: b"", lambda data: b"garbage", lambda data: data + b"x"])
+@pytest.mark.parametrize(
+    "damage", [truncate, flip, lambda data: b"", lambda data: b"garbage", lambda data: data + b"x"]
+)
 def test_a_damaged_library_is_built_again(compiler, capsys, damage):
     cached = build_library()
     sound = cached.read_bytes()

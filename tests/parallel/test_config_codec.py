@@ -50,4 +50,6 @@ def test_ranks_exchange_no_pickle(monkeypatch: pytest.MonkeyPatch) -> None:
     start = json.loads(json.dumps(follow.start_message(cfg, name="n", rank=1, size=2, threads=1)))
     assert follow._config(start) == cfg
     folder = Path(follow.__file__).parent
-    assert not [path.name for path in folder.glob("*.py") if "pickle" in path.read_text().replace("unlike a pickle", "")]
+    assert not [
+        path.name for path in folder.glob("*.py") if "pickle" in path.read_text().replace("unlike a pickle", "")
+    ]

@@ -44,9 +44,7 @@ def start(**options: object) -> None:
 
 
 @pytest.mark.parametrize("phase", STARTING)
-def test_a_worker_that_hangs_in_its_start(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, phase: Phase
-) -> None:
+def test_a_worker_that_hangs_in_its_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, phase: Phase) -> None:
     shorten_in(monkeypatch, phase)
     if phase is Phase.START:  # before the worker's own first line
         (tmp_path / "sitecustomize.py").write_text("import time\nwhile True: time.sleep(0.01)\n")
@@ -77,9 +75,7 @@ def freed() -> Iterator[threading.Event]:
 
 
 @pytest.mark.parametrize("phase", [Phase.JOIN, Phase.LOAD])
-def test_rank_0_that_hangs_in_its_start(
-    monkeypatch: pytest.MonkeyPatch, freed: threading.Event, phase: Phase
-) -> None:
+def test_rank_0_that_hangs_in_its_start(monkeypatch: pytest.MonkeyPatch, freed: threading.Event, phase: Phase) -> None:
     shorten_in(monkeypatch, phase)
     enter = Progress.enter
 
@@ -141,7 +137,9 @@ def test_who_waits_is_not_at_fault_however_long() -> None:
     for phase in (Phase.IMPORT, Phase.CHOOSE, Phase.JOIN, Phase.LOAD):
         fleet.enter(phase, 1)
         assert fleet.failure(0.5) == ""
-    assert re.match(r"rank 1 \(process \d+ on .*\) stalled: no progress while loading weights for 1 s", fleet.failure(3))
+    assert re.match(
+        r"rank 1 \(process \d+ on .*\) stalled: no progress while loading weights for 1 s", fleet.failure(3)
+    )
 
 
 def test_the_clock_of_a_phase_starts_when_the_last_rank_gets_there() -> None:

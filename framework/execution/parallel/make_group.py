@@ -18,7 +18,6 @@ from framework.execution.rank.choices import Choices
 from framework.interfaces.errors import IncompatibleError
 from framework.models.layers.group import Phase, Progress, TensorParallelGroup
 
-
 _END_S = 5.0
 """For NCCL to end a communicator; it takes a moment unless something is wrong"""
 
@@ -55,13 +54,16 @@ class Joined:
         self._end_nccl(self.group.process_group.shutdown)
 
     def wait_closed(self) -> None:
-        """Until `abort` or `close` has ended, for 5 s at most: what NCCL holds back then is left to the process's end."""
+        """Until `abort` or `close` has ended, 5 s at most: what NCCL holds then is left to the process's end."""
         if self._ending is None:
             return
         self._ending.join(_END_S)
         if self._ending.is_alive():
-            print(f"servelab: NCCL did not end within {_END_S:g} s; its memory is free once this process ends",
-                  file=sys.stderr, flush=True)
+            print(
+                f"servelab: NCCL did not end within {_END_S:g} s; its memory is free once this process ends",
+                file=sys.stderr,
+                flush=True,
+            )
 
     def _end_nccl(self, end: Callable[[], None]) -> None:
         """On a thread of its own: NCCL's calls that end a communicator have no limit."""
@@ -105,17 +107,13 @@ def join(
     return joined
 
 
-def _symmetric(
-    choices: Choices, store: Any, group: TensorParallelGroup, name: str
-) -> tuple[SymmetricSum | None, str]:
+def _symmetric(choices: Choices, store: Any, group: TensorParallelGroup, name: str) -> tuple[SymmetricSum | None, str]:
     """The symmetric all-reduce if it works on every rank, else why it does not here."""
     symmetric: SymmetricSum | None = None
     wrong: str | None = None
     try:
         num_elements = choices.spec.max_num_batched_tokens * choices.config.hidden_size
-        symmetric = SymmetricSum(
-            store, group.rank, group.size, name, choices.device, choices.dtype, num_elements
-        )
+        symmetric = SymmetricSum(store, group.rank, group.size, name, choices.device, choices.dtype, num_elements)
     except RuntimeError as error:
         wrong = str(error).splitlines()[0]
     works = bool(group.min(int(wrong is None), choices.device))  # before any rank waits for the others' kernels

@@ -175,7 +175,9 @@ class LocalRanks(Ranks):
         self.watch = Watch(peers, self.progress, cfg.executor.heartbeat_s, self.limit_s)
 
     def join(self, cfg: DictConfig, choices: Choices) -> Joined:
-        return self._join(lambda: join(cfg, choices, self._store, self.name, 0, self.progress, local=True), choices.device)
+        return self._join(
+            lambda: join(cfg, choices, self._store, self.name, 0, self.progress, local=True), choices.device
+        )
 
     def _check(self) -> None:
         self.watch.check()

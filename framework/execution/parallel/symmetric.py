@@ -53,7 +53,7 @@ class SymmetricSum:
         self.name: GroupName | None = GroupName(name)
         self._store = CountedStore(PrefixStore("symmetric", store))  # kept: C++ calls it, and does not hold it
         self._group = ProcessGroup(self._store, rank, size)  # the kernels find the ranks' memory by its name
-        self._group._set_group_name(name)
+        self._group._set_group_name(self.name)
         c10d._register_process_group(self.name, self._group)
         self._unregister = c10d._unregister_process_group
         num_elements = min(num_elements, TWO_SHOT_BYTES // dtype.itemsize)

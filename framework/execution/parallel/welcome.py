@@ -50,7 +50,11 @@ def welcome(server: socket.socket, ranks: set[int], token: str, limit_s: float) 
             selector.unregister(guest)
             del guests[guest]
 
-        stack.callback(lambda: [guest.close() for guest in guests])
+        def part_with_all() -> None:
+            for guest in guests:
+                guest.close()
+
+        stack.callback(part_with_all)
         while missing := ranks - set(found):
             now_s = time.monotonic()
             if now_s > until_s:

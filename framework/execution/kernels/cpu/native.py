@@ -84,8 +84,8 @@ def _try_to_load() -> ctypes.CDLL | str:
         loaded = ctypes.CDLL(str(path))
     except OSError as error:  # GOMP_parallel is looked up in what torch has loaded
         return (
-            f"{path} can't be loaded ({error}); the kernels need a PyTorch built with OpenMP, and a cache folder (SERVELAB_CACHE) "
-            f"from which code may be run"
+            f"{path} can't be loaded ({error}); the kernels need a PyTorch built with OpenMP, and a cache folder "
+            f"(SERVELAB_CACHE) from which code may be run"
         )
     for name, arguments in _ARGUMENTS.items():
         function = getattr(loaded, name)

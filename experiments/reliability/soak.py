@@ -3,8 +3,8 @@
     nice -n 19 python experiments/reliability/soak.py --requests 1000000 --minutes 10
 
 Each round is one engine: a scheduler, an eviction policy, a graph strategy, an overlap depth and a cache of a few
-blocks, all combinations in a random order that `--seed` fixes. What is checked is in `serve_round`. One line of JSON per minute
-and one at the end, which is appended to results.jsonl; the exit code is 1 if anything was violated.
+blocks, all combinations in a random order that `--seed` fixes. What is checked is in `serve_round`. One line of JSON
+per minute and one at the end, which is appended to results.jsonl; the exit code is 1 if anything was violated.
 """
 
 from __future__ import annotations

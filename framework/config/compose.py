@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from framework.config.check import check
+from framework.config.credentials import refuse_credentials
 from framework.config.explain import explain
 from framework.config.quote import quote
 from framework.config.schema import store_schema
@@ -63,8 +64,10 @@ def prepare(overrides: Sequence[str]) -> list[str]:
     Returns `overrides` with full paths in `plugins=[...]`, since a process of another folder may read them.
 
     Raises:
-        ValueError: an entry of `plugins=[...]` among `overrides` does not exist or fails to import.
+        ValueError: an entry of `plugins=[...]` among `overrides` does not exist or fails to import; a password or token
+            in an override, which Hydra would write down.
     """
+    refuse_credentials((text.partition("=")[0].lstrip("+~"), text.partition("=")[2]) for text in overrides)
     OmegaConf.register_new_resolver("unique", lambda: secrets.token_hex(3), replace=True, use_cache=True)
     store_schema()
     overrides, plugins = list(overrides), list[str]()

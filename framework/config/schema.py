@@ -84,8 +84,9 @@ class ExecutorConfig:
     ranks share a GPU (slow, graph=eager only); auto: symm_mem where it works, else nccl. A CPU's ranks use gloo."""
     heartbeat_s: float = 5.0
     """A rank that others wait for, or that is silent, for this long ends the cell as failed."""
-    startup_limit_s: float = 1800.0
-    """For every rank to load and capture."""
+    startup_limit_s: float = 600.0
+    """For each phase of the start of several ranks, such as loading weights or capturing graphs: a rank that takes
+    longer ends the cell as failed."""
     threads: int | None = None
     """CPU threads of the model, of each rank; null: torch's default, with tp > 1 the cores shared among the ranks."""
 

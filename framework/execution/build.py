@@ -24,6 +24,7 @@ from framework.execution.rank.choices import Choices, choose
 from framework.execution.rank.compiled import compile_seconds
 from framework.execution.rank.local import LocalExecutor
 from framework.execution.rank.rank import OnDevice, Rank, build_rank, call_here
+from framework.interfaces.errors import RankError
 from framework.interfaces.eviction import EvictionPolicy, NeedsFuture
 from framework.interfaces.request import RequestSpec
 from framework.interfaces.sampling_params import SamplingParams
@@ -88,8 +89,14 @@ def _executor(cfg: DictConfig, choices: Choices, stack: ExitStack) -> tuple[Loca
         ranks = start_ranks(cfg, num_threads)
         stack.callback(ranks.end, now=True)
         try:
-            rank = build_rank(cfg, choices, ranks.join(cfg, choices).group, on_device)
-        except PeerError as error:
+            group = ranks.join(cfg, choices).group
+            rank = ranks.watched(partial(build_rank, cfg, choices, group, on_device), choices.device)
+        except (PeerError, RankError) as error:
+            if thread is not None:  # it may be what is stuck
+                ranks.abort()
+                thread.interrupt()
+            if isinstance(error, RankError):
+                raise
             raise ranks.watch.explain(error) from error
         ranks.wait_ready()
         executor = ParallelExecutor(rank, thread, ranks)

@@ -4,6 +4,8 @@ from framework.interfaces.scheduler import Queue, RequestView, Scheduler, StepPl
 from framework.registry import SCHEDULERS
 from framework.toolkit.schedulers.ranked import WaitingHeap
 
+MAX_LEVELS = 64
+
 
 @SCHEDULERS.register("mlfq")
 class MLFQ(Scheduler):
@@ -12,7 +14,7 @@ class MLFQ(Scheduler):
     tokens, slots and blocks from those below; FastServe swaps the loser's KV to the host, here it is computed again.
 
     Args:
-        num_levels: 0 is the top.
+        num_levels: 0 is the top; at most 64.
         quantum_steps: decode steps that a request may run at level 0; each level has twice those of the one above.
         tokens_per_step: prompt tokens that take as long as a decode step.
         starvation_s: seconds of waiting after which a request returns to level 0.
@@ -24,6 +26,8 @@ class MLFQ(Scheduler):
         if min(num_levels, quantum_steps, tokens_per_step) < 1 or not starvation_s > 0:
             given = f"{num_levels=}, {quantum_steps=}, {tokens_per_step=}, {starvation_s=}"
             raise ValueError(f"scheduler=mlfq: {given}: set the first three to at least 1, the last above 0")
+        if num_levels > MAX_LEVELS:
+            raise ValueError(f"scheduler=mlfq: {num_levels=} must be at most {MAX_LEVELS}: a quantum doubles per level")
         self.quanta_steps = [quantum_steps << level for level in range(num_levels)]
         self.tokens_per_step, self.starvation_s = tokens_per_step, starvation_s
         self._level: dict[int, int] = {}

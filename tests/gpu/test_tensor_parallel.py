@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
 from typing import Any
 
 import pytest
 import torch
 
 from framework.app.llm import LLM
+from framework.interfaces.errors import RankError
 from framework.interfaces.sampling_params import SamplingParams
+from tests.parallel.test_failures import children
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 two_gpus = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
@@ -42,6 +47,33 @@ def test_two_ranks_on_one_gpu(sampler: str, kernels: str, overlap: int) -> None:
 @pytest.mark.parametrize("graph", ["eager", "bucketed", "full", "lazy", "piecewise"])
 def test_a_gpu_each(graph: str, allreduce: str) -> None:
     assert tokens(tp=2, allreduce=allreduce, graph=graph) == tokens()
+
+
+@two_gpus
+@pytest.mark.parametrize("allreduce", ["nccl", "symm_mem"])
+def test_engines_one_after_the_other(allreduce: str) -> None:
+    """The second meets in the process of the first, and each ends although its graphs hold sums over the ranks."""
+    want = tokens()
+    for _ in range(3):
+        assert tokens(tp=2, allreduce=allreduce, graph="full") == want
+
+
+@two_gpus
+@pytest.mark.parametrize("allreduce", ["nccl", "symm_mem"])
+@pytest.mark.parametrize("how", ["close", "kill"])
+def test_an_end_in_the_middle_of_a_step(allreduce: str, how: str) -> None:
+    with LLM("tiny", tp=2, allreduce=allreduce, graph="full", sampler="gumbel", attention="triton") as llm:
+        stream = llm.stream([1, 2, 3], SamplingParams(max_tokens=200, ignore_eos=True))
+        for _ in range(5):
+            next(stream)
+        if how == "kill":
+            (worker,) = children()
+            os.kill(worker, signal.SIGKILL)
+            with pytest.raises(RankError, match="was killed by SIGKILL while running steps"):
+                list(stream)
+        closing_s = time.monotonic()
+    assert time.monotonic() - closing_s < 3
+    assert not children()
 
 
 def test_more_ranks_than_gpus_are_refused() -> None:

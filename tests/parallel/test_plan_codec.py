@@ -12,6 +12,17 @@ from framework.interfaces.executor import Admission, StepBatch
 from framework.interfaces.sampling_params import SamplingParams
 
 numbers = st.integers(0, 2**31 - 2)
+params = st.builds(
+    SamplingParams,
+    temperature=st.sampled_from([0, 0.7]),
+    top_p=st.sampled_from([0.1, 1.0]),
+    logit_bias=st.dictionaries(st.integers(0, 9), st.floats(-1, 1), max_size=2),
+    seed=st.none() | st.integers(0, 2**64 - 1),
+    stop=st.sampled_from([(), ("\n", "</s>")]),
+    stop_token_ids=st.sampled_from([(), (3, 4)]),
+    logprobs=st.none() | st.integers(0, 3),
+    ignore_eos=st.booleans(),
+)
 
 
 @st.composite
@@ -22,7 +33,7 @@ def batches(draw: Any) -> StepBatch:
     counts[:num_decode_rows] = [1] * num_decode_rows
     rows = len(counts)
     admissions = [
-        Admission(slot, request, array("i", tokens), len(tokens), SamplingParams(top_k=3), seed=request)
+        Admission(slot, request, array("i", tokens), len(tokens), draw(params), seed=request)
         for slot, request, tokens in draw(st.lists(st.tuples(numbers, numbers, st.lists(numbers, max_size=4))))
     ]
     return StepBatch(

@@ -79,5 +79,9 @@ class GraphCache:
         self.num_captured += 1
         return graph
 
+    def clear(self) -> None:
+        """Destroy every graph. NCCL ends a communicator only once no graph holds its sums."""
+        self._graphs.clear()
+
     def _free_bytes(self) -> int:
         return torch.cuda.mem_get_info(self._device)[0] if self._device.type == "cuda" else 0

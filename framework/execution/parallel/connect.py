@@ -33,8 +33,8 @@ def connect(
         from torch.distributed import ProcessGroupGloo
 
         options: Any = ProcessGroupGloo._Options()  # type: ignore[attr-defined]
-        make = ProcessGroupGloo.create_device
-        options._devices = [make(interface="lo") if local else ProcessGroupGloo.create_default_device()]
+        at = {"interface": "lo"} if local else _reachable()
+        options._devices = [ProcessGroupGloo.create_device(**at)]
         options._timeout = limit
         talk: Any = ProcessGroupGloo(store, rank, size, options)
         kind = ProcessGroup.BackendType.GLOO
@@ -42,7 +42,9 @@ def connect(
         from torch.distributed import ProcessGroupNCCL
 
         options = ProcessGroupNCCL.Options()
-        options._timeout = limit
+        options._timeout = 2 * limit  # torch ends the process then; whoever watches the ranks knows more, and before
+        if local:
+            os.environ.setdefault("NCCL_SOCKET_IFNAME", "lo")
         talk = ProcessGroupNCCL(store, rank, size, options)
         talk.eager_connect_single_device(device)
         kind = ProcessGroup.BackendType.NCCL
@@ -50,6 +52,17 @@ def connect(
     group._set_default_backend(kind)
     group._register_backend(device, kind, talk)
     return group
+
+
+def _reachable() -> dict[str, str]:
+    """Where gloo listens for other hosts: the interface that the user named, else the address from which this host
+    reaches torchrun's rank 0. Gloo's own choice, what the host's name resolves to, is often a loopback address."""
+    if interface := os.environ.get("GLOO_SOCKET_IFNAME", "").partition(",")[0]:
+        return {"interface": interface}
+    family, kind, _, _, address = socket.getaddrinfo(os.environ["MASTER_ADDR"], 9, type=socket.SOCK_DGRAM)[0]
+    with socket.socket(family, kind) as probe:
+        probe.connect(address)  # asks the routing table; nothing is sent
+        return {"hostname": probe.getsockname()[0]}
 
 
 def open_sockets() -> set[tuple[int, int]]:

@@ -21,12 +21,12 @@ def readable(connection: socket.socket, limit_s: float) -> bool:
 class Channel:
     """One end of a connected stream socket. Sending is safe from several threads, receiving from one."""
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, received: bytes = b"") -> None:
         self.socket = connection
         self.name = ""
         """Process and host at the other end, once it has said so"""
         self._lock = threading.Lock()
-        self._received = b""
+        self._received = received
 
     def send(self, **message: Any) -> None:
         """Send one message.
@@ -36,15 +36,6 @@ class Channel:
         """
         with self._lock:
             self.socket.sendall(json.dumps(message).encode() + b"\n")
-
-    def receive(self) -> Message | None:
-        """The next message, waiting for it; None when the other end is gone."""
-        while b"\n" not in self._received:
-            if not self._read():
-                return None
-        line, self._received = self._received.split(b"\n", 1)
-        message: Message = json.loads(line)
-        return message
 
     def receive_ready(self) -> tuple[list[Message], bool]:
         """What has arrived, once the socket is readable, and whether the other end is still there."""

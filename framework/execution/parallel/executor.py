@@ -40,18 +40,21 @@ class ParallelExecutor(LocalExecutor):
         self._finalizer = weakref.finalize(self, _end_workers, ranks, os.getpid())  # an engine that nobody closed
 
     def submit(self, batch: StepBatch) -> None:
-        self._ranks.watch.check()
+        watch = self._ranks.watch
+        watch.check()
         assert self._ranks.plans is not None
         self._broken = InterruptedError("an interrupt while a plan was sent")
+        watch.working = watch.submitting = True
         try:
             self._ranks.plans.send(self._encoder.encode(batch))
-            self._ranks.watch.working = True
             super().submit(batch)
         except PeerError as error:
-            raise self._ranks.watch.explain(error) from error
+            raise watch.explain(error) from error
         except BaseException as error:
             self._broken = error
             raise
+        finally:
+            watch.submitting = False
         self._broken = None
 
     def collect(self) -> StepResult:
@@ -83,8 +86,12 @@ class ParallelExecutor(LocalExecutor):
     def close(self) -> None:
         idle = not self._pending and self._ranks.watch.failure is None and self._broken is None
         self._finalizer.detach()
+        if not idle:
+            self._ranks.abort()  # before the graphs go: a step in flight may wait for a lost rank
+        if self._runner is not None:
+            self._runner.release_graphs()  # before the ranks' end, which waits for them
         try:
-            self._ranks.end(now=not idle)  # first: a step in flight waits for them
+            self._ranks.end(now=not idle)  # before this rank's own: a step in flight waits for them
         except (PeerError, RankError):
             self._ranks.end(now=True)
         if not idle:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import importlib
 import os
-import pickle
 from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from framework.execution.parallel.config_codec import decode_config, encode_config
 from framework.execution.parallel.control import Message
 from framework.execution.parallel.heartbeat import Heartbeat
 from framework.execution.parallel.plan_codec import PlanDecoder
@@ -28,7 +27,7 @@ def start_message(cfg: Any, *, name: str, rank: int, size: int, threads: int) ->
         "size": size,
         "threads": threads,
         "name": name,
-        "config": base64.b64encode(pickle.dumps(config)).decode(),
+        "config": encode_config(config),
         "plugins": discovery.extra(),
         "modules": registry.modules(),
         "fingerprint": registry.fingerprint(),
@@ -47,6 +46,7 @@ def follow(
     """
     try:
         rank = int(start["rank"])
+        progress = heartbeat.begin()
         _same_plugins(start)
         cfg = _config(start)
 
@@ -56,26 +56,32 @@ def follow(
         from framework.execution.parallel.make_group import join
         from framework.execution.rank.choices import choose
         from framework.execution.rank.rank import build_rank, call_here
+        from framework.models.layers.group import Phase
 
         torch.set_num_threads(start["threads"])
         if torch.cuda.is_available():
             local_rank = int(os.environ.get("LOCAL_RANK") or rank)
             torch.cuda.set_device(local_rank % torch.cuda.device_count())  # shared only with executor.allreduce=gloo
+        progress.enter(Phase.CHOOSE)
         choices = choose(cfg)
-        joined = join(cfg, choices, open_store(), start["name"], rank, heartbeat.progress, local=local)
+        joined = join(cfg, choices, open_store(), start["name"], rank, progress, local=local)
         built = build_rank(cfg, choices, joined.group, call_here, with_tokenizer=False)
+        progress.enter(Phase.RUN)
         heartbeat.ready(device=str(choices.device), threads=built.threads, allreduce=joined.allreduce)
         decoder = PlanDecoder()
         in_flight: deque[Any] = deque()
         with blaming():
             while message := receive():
-                heartbeat.progress.count += 1
+                progress.count += 1
                 in_flight.append(built.runner.launch(decoder.decode(message)))
                 if len(in_flight) == _MAX_IN_FLIGHT:
                     in_flight.popleft().wait()
             while in_flight:
                 in_flight.popleft().wait()
+        progress.enter(Phase.END_BEFORE)
+        built.runner.release_graphs()
         joined.close()
+        joined.wait_closed()
     except Exception as error:  # noqa: BLE001 (whatever it is, rank 0 has to know)
         heartbeat.fail(error)
 
@@ -86,7 +92,7 @@ def _config(start: Message) -> Any:
     from framework.config.schema import store_schema
 
     store_schema()
-    return OmegaConf.create(pickle.loads(base64.b64decode(start["config"])))
+    return OmegaConf.create(decode_config(start["config"]))
 
 
 def _same_plugins(start: Message) -> None:

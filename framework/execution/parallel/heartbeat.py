@@ -13,7 +13,7 @@ from functools import partial
 from typing import NoReturn
 
 from framework.execution.parallel.control import Channel, Message, readable
-from framework.models.layers.group import PeerError, Progress
+from framework.models.layers.group import PeerError, Phase, Progress
 
 INTERVAL_S = 0.25
 
@@ -37,6 +37,11 @@ class Heartbeat:
         """What rank 0 wants an engine to be, waiting for it."""
         return self._starts.get()
 
+    def begin(self) -> Progress:
+        """The progress of a new engine, from its first phase on."""
+        self.progress = Progress(phase=Phase.IMPORT)
+        return self.progress
+
     def ready(self, **found: object) -> None:
         """This rank is built, with what was found out."""
         self._send(ready=found)
@@ -52,7 +57,7 @@ class Heartbeat:
     def _run(self) -> None:
         while True:
             if not readable(self._channel.socket, INTERVAL_S):
-                self._send(beat=self.progress.count)
+                self._send(beat=self.progress.count, phase=self.progress.phase)
                 continue
             messages, alive = self._channel.receive_ready()
             if not alive:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import sys
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +16,10 @@ from framework.execution.parallel.connect import connect, open_sockets, shut_dow
 from framework.execution.parallel.symmetric import SymmetricSum
 from framework.execution.rank.choices import Choices
 from framework.interfaces.errors import IncompatibleError
-from framework.models.layers.group import Progress, TensorParallelGroup
+from framework.models.layers.group import Phase, Progress, TensorParallelGroup
+
+_END_S = 5.0
+"""For NCCL to end a communicator; it takes a moment unless something is wrong"""
 
 
 @dataclass(slots=True)
@@ -27,23 +33,44 @@ class Joined:
     """Why `auto` did not take a faster one"""
     sockets: set[tuple[int, int]]
     """Of gloo: descriptors and inodes"""
-    _ended: bool = False
+    _ending: threading.Thread | None = None
 
     def abort(self) -> None:
-        """Give up what is in flight, from any thread, so that whoever waits for a lost peer is freed. Idempotent."""
+        """Give up what is in flight, from any thread, so that whoever waits for a lost peer is freed. Idempotent.
+
+        Does not wait: NCCL frees its waiters first, and ends once the graphs that hold its sums are gone.
+        """
         shut_down(self.sockets)
         self.sockets = set()
-        if self.allreduce in ("nccl", "symm_mem") and not self._ended:
-            self._ended = True
-            self.group.process_group.abort()
+        self._end_nccl(self.group.process_group.abort)
 
     def close(self) -> None:
-        """After everything in flight has ended on every rank. Idempotent."""
+        """Begin the end, after everything in flight has ended here and the graphs are gone. Idempotent.
+
+        Every rank has to: each waits for the others in `wait_closed`.
+        """
         if isinstance(self.group.sum_small, SymmetricSum):
             self.group.sum_small.close()
-        if self.allreduce in ("nccl", "symm_mem") and not self._ended:
-            self._ended = True
-            self.group.process_group.shutdown()
+        self._end_nccl(self.group.process_group.shutdown)
+
+    def wait_closed(self) -> None:
+        """Until `abort` or `close` has ended, 5 s at most: what NCCL holds then is left to the process's end."""
+        if self._ending is None:
+            return
+        self._ending.join(_END_S)
+        if self._ending.is_alive():
+            print(
+                f"servelab: NCCL did not end within {_END_S:g} s; its memory is free once this process ends",
+                file=sys.stderr,
+                flush=True,
+            )
+
+    def _end_nccl(self, end: Callable[[], None]) -> None:
+        """On a thread of its own: NCCL's calls that end a communicator have no limit."""
+        if self.allreduce == "gloo" or self._ending is not None:
+            return
+        self._ending = threading.Thread(target=end, name="servelab-end", daemon=True)
+        self._ending.start()
 
 
 def join(
@@ -57,6 +84,7 @@ def join(
     Raises:
         IncompatibleError: executor.allreduce=symm_mem, and these GPUs cannot.
     """
+    progress.enter(Phase.JOIN)
     size, wanted = cfg.executor.tp, cfg.executor.allreduce
     backend = "gloo" if choices.device.type == "cpu" or wanted == "gloo" else "nccl"
     if backend == "nccl":
@@ -68,7 +96,7 @@ def join(
     group = TensorParallelGroup(rank, size, process_group, progress=progress)
     joined = Joined(group, backend, {}, open_sockets() - before if backend == "gloo" else set())
     if backend == "nccl" and wanted in ("auto", "symm_mem"):
-        symmetric, reason = _symmetric(choices, group, name)
+        symmetric, reason = _symmetric(choices, store, group, name)
         if symmetric is not None:
             joined.group = dataclasses.replace(group, sum_small=symmetric)
             joined.allreduce = "symm_mem"
@@ -79,13 +107,13 @@ def join(
     return joined
 
 
-def _symmetric(choices: Choices, group: TensorParallelGroup, name: str) -> tuple[SymmetricSum | None, str]:
+def _symmetric(choices: Choices, store: Any, group: TensorParallelGroup, name: str) -> tuple[SymmetricSum | None, str]:
     """The symmetric all-reduce if it works on every rank, else why it does not here."""
     symmetric: SymmetricSum | None = None
     wrong: str | None = None
     try:
         num_elements = choices.spec.max_num_batched_tokens * choices.config.hidden_size
-        symmetric = SymmetricSum(group.process_group, name, choices.device, choices.dtype, num_elements)
+        symmetric = SymmetricSum(store, group.rank, group.size, name, choices.device, choices.dtype, num_elements)
     except RuntimeError as error:
         wrong = str(error).splitlines()[0]
     works = bool(group.min(int(wrong is None), choices.device))  # before any rank waits for the others' kernels

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-import pickle
+import dataclasses
+import json
 import struct
 from array import array
+from typing import Any
 
-from framework.interfaces.executor import StepBatch
+from framework.interfaces.executor import Admission, StepBatch
+from framework.interfaces.sampling_params import SamplingParams
 
 _HEADER = struct.Struct("<BqII")
 """What follows (flags), step, rows, decode rows."""
-_ROWS, _NEWS, _EAGER = 1, 2, 4
+_LENGTH = struct.Struct("<I")
+_ROWS, _BLOCKS, _ADMISSIONS, _EAGER = 1, 2, 4, 8
+_DEFAULT = SamplingParams()
+_FIELDS = tuple(one.name for one in dataclasses.fields(SamplingParams))
 
 
 class PlanEncoder:
@@ -28,13 +34,15 @@ class PlanEncoder:
             and batch.num_tokens == batch.num_decode_rows == len(batch.slots)
             and all(batch.samples)
         )
-        flags = (0 if goes_on else _ROWS) | (_NEWS if batch.admissions or batch.new_blocks else 0)
-        flags |= _EAGER if batch.eager else 0
+        flags = (0 if goes_on else _ROWS) | (_EAGER if batch.eager else 0)
+        flags |= (_BLOCKS if batch.new_blocks else 0) | (_ADMISSIONS if batch.admissions else 0)
         parts = [_HEADER.pack(flags, batch.step, len(batch.slots), batch.num_decode_rows)]
         if not goes_on:
             parts.append(array("i", [*batch.row_tokens, *batch.slots, *batch.starts, *batch.samples]).tobytes())
-        if flags & _NEWS:
-            parts.append(pickle.dumps((batch.admissions, batch.new_blocks), pickle.HIGHEST_PROTOCOL))
+        if batch.new_blocks:
+            parts.extend(_encode_blocks(batch.new_blocks))
+        if batch.admissions:
+            parts.extend(_encode_admissions(batch.admissions))
         self._slots = batch.slots
         self._next_starts = [start + count for start, count in zip(batch.starts, batch.row_tokens, strict=True)]
         return b"".join(parts)
@@ -48,20 +56,19 @@ class PlanDecoder:
         self._next_starts: list[int] = []
 
     def decode(self, data: bytes) -> StepBatch:
-        """The batch that was encoded. Bytes must come from this program's own rank 0: they hold a pickle."""
+        """The batch that was encoded. Nothing in it is run."""
         flags, step, num_rows, num_decode_rows = _HEADER.unpack_from(data)
         end = _HEADER.size
         if flags & _ROWS:
-            numbers = array("i")
-            end += 4 * num_rows * numbers.itemsize
-            numbers.frombytes(data[_HEADER.size : end])
+            numbers, end = _numbers(data, end, 4 * num_rows)
             row_tokens, slots, starts, samples = (
                 numbers[part * num_rows : (part + 1) * num_rows].tolist() for part in range(4)
             )
         else:
             row_tokens, slots, starts = [1] * num_rows, self._slots.copy(), self._next_starts
             samples = row_tokens
-        admissions, new_blocks = pickle.loads(data[end:]) if flags & _NEWS else ([], [])
+        new_blocks, end = _decode_blocks(data, end) if flags & _BLOCKS else ([], end)
+        admissions = _decode_admissions(data, end) if flags & _ADMISSIONS else []
         self._slots = slots
         self._next_starts = [start + count for start, count in zip(starts, row_tokens, strict=True)]
         return StepBatch(
@@ -76,3 +83,55 @@ class PlanDecoder:
             new_blocks=new_blocks,
             eager=bool(flags & _EAGER),
         )
+
+
+def _encode_blocks(new_blocks: list[tuple[int, int, list[int]]]) -> list[bytes]:
+    """Entries, slots, firsts, counts, ids; all 32-bit but for the first."""
+    slots, firsts, ids = zip(*new_blocks, strict=True)
+    flat = [block_id for some in ids for block_id in some]
+    return [_LENGTH.pack(len(slots)), array("i", [*slots, *firsts, *map(len, ids), *flat]).tobytes()]
+
+
+def _decode_blocks(data: bytes, end: int) -> tuple[list[tuple[int, int, list[int]]], int]:
+    (num,) = _LENGTH.unpack_from(data, end)
+    numbers, end = _numbers(data, end + _LENGTH.size, 3 * num)
+    slots, firsts, counts = (numbers[part * num : (part + 1) * num].tolist() for part in range(3))
+    flat, end = _numbers(data, end, sum(counts))
+    found, start = [], 0
+    for slot, first, count in zip(slots, firsts, counts, strict=True):
+        found.append((slot, first, flat[start : start + count].tolist()))
+        start += count
+    return found, end
+
+
+def _encode_admissions(admissions: list[Admission]) -> list[bytes]:
+    """The length of a JSON text, the text, and the tokens of all. Of the parameters only what is not the default."""
+    about: list[list[Any]] = []
+    for one in admissions:
+        assert one.keys is None, "ranks run tokens, not keys that stand for them"
+        params = {name: value for name in _FIELDS if (value := getattr(one.params, name)) != getattr(_DEFAULT, name)}
+        if "logit_bias" in params:
+            params["logit_bias"] = list(params["logit_bias"].items())  # keys of JSON are text
+        about.append([one.slot, one.request_id, one.num_prompt, one.seed, len(one.token_ids), params])
+    text = json.dumps(about).encode()
+    return [_LENGTH.pack(len(text)), text, *(one.token_ids.tobytes() for one in admissions)]
+
+
+def _decode_admissions(data: bytes, end: int) -> list[Admission]:
+    (num_bytes,) = _LENGTH.unpack_from(data, end)
+    start, end = end + _LENGTH.size, end + _LENGTH.size + num_bytes
+    found = []
+    for slot, request_id, num_prompt, seed, num_tokens, given in json.loads(data[start:end]):
+        if "logit_bias" in given:
+            given["logit_bias"] = dict(given["logit_bias"])
+        token_ids, end = _numbers(data, end, num_tokens)
+        found.append(Admission(slot, request_id, token_ids, num_prompt, SamplingParams(**given), seed))
+    return found
+
+
+def _numbers(data: bytes, start: int, count: int) -> tuple[array[int], int]:
+    """`count` 32-bit numbers from `start`, and where they end."""
+    numbers = array("i")
+    end = start + count * numbers.itemsize
+    numbers.frombytes(data[start:end])
+    return numbers, end

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import secrets
+import socket
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Protocol
+from datetime import timedelta
+from typing import Protocol, TypeVar
 
+import torch
 from omegaconf import DictConfig
 
 from framework.execution.parallel.follow import start_message
@@ -18,7 +22,12 @@ from framework.execution.parallel.ring import RingWriter
 from framework.execution.parallel.watch import Peer, Watch
 from framework.execution.parallel.world import world_rank
 from framework.execution.rank.choices import Choices
-from framework.models.layers.group import Progress
+from framework.models.layers.group import PeerError, Phase, Progress
+
+T = TypeVar("T")
+
+_END_S = 5.0
+"""For the workers to take the message that this is the end"""
 
 
 class PlanWriter(Protocol):
@@ -55,55 +64,75 @@ class Ranks(ABC):
         """What the workers found out while they were built, in rank order, once all of them are.
 
         Raises:
-            RankError: one of them failed, or they took longer than executor.startup_limit_s.
+            RankError: one of them failed, or took longer than executor.startup_limit_s over a phase of its start.
         """
-        self.watch.wait_for(
-            lambda: all(peer.ready is not None for peer in self.watch.peers), self.limit_s, "not every rank was ready"
-        )
+        self.progress.enter(Phase.RUN)
+        self.watch.wait_for(lambda: all(peer.ready is not None for peer in self.watch.peers))
         return [peer.ready or {} for peer in self.watch.peers]
 
-    def end(self, *, now: bool) -> None:
-        """End the workers' part in this engine: `now`, or after the plans that they have. Idempotent.
+    def watched(self, make: Callable[[], T], device: torch.device) -> T:
+        """`make()`, a part of this rank's start on `device`, on a thread of its own, so that it can be given up.
 
         Raises:
-            PeerError: not `now`, and a worker is gone.
+            RankError: a rank failed, this one included; the thread may be stuck then, and is left to itself.
+            Exception: whatever `make` raised.
         """
-        if self._ended:
-            return
-        self.watch.close()
-        self._end(now)
-        self._ended = True
-        if self.joined is not None:
-            if now:
-                self.joined.abort()
-            self.joined.close()
-        if self.plans is not None:
-            self.plans.close()
-
-    @abstractmethod
-    def _end(self, now: bool) -> None:
-        """End the processes, or their part."""
-
-    def _join(self, make: Callable[[], Joined]) -> Joined:
-        """`make()` on a thread of its own, so that a worker's failure does not leave this one waiting for it."""
-        result: list[Joined] = []
+        result: list[T] = []
         errors: list[Exception] = []
         finished = threading.Event()
 
         def run() -> None:
             try:
+                if device.type == "cuda":
+                    torch.cuda.set_device(device)  # each thread has its own
                 result.append(make())
             except Exception as error:  # noqa: BLE001 (raised below)
                 errors.append(error)
             finished.set()
 
-        threading.Thread(target=run, name="servelab-join", daemon=True).start()
+        threading.Thread(target=run, name="servelab-start", daemon=True).start()
         while not finished.wait(0.02):
             self.watch.check()
         if errors:
             self.watch.check()
             raise errors[0]
-        self.joined = joined = result[0]
+        return result[0]
+
+    def abort(self) -> None:
+        """Give up this rank's sums in flight. Does not wait. Idempotent."""
+        if self.joined is not None:
+            self.joined.abort()
+
+    def end(self, *, now: bool) -> None:
+        """End the workers' part in this engine: `now`, or after the plans that they have. Idempotent.
+
+        Raises:
+            PeerError: not `now`, and a worker is gone or takes no more plans.
+        """
+        if self._ended:
+            return
+        self.watch.close()
+        self._tell_end(now)
+        self._ended = True
+        if self.joined is not None:
+            if now:
+                self.joined.abort()
+            self.joined.close()  # while the workers do: each rank waits for the others
+        self._wait_ended(now)
+        if self.joined is not None:
+            self.joined.wait_closed()
+        if self.plans is not None:
+            self.plans.close()
+
+    @abstractmethod
+    def _tell_end(self, now: bool) -> None:
+        """End the processes, or their part; does not wait for it."""
+
+    def _wait_ended(self, now: bool) -> None:
+        """Until what `_tell_end` began is done, for a limited time."""
+
+    def _join(self, make: Callable[[], Joined], device: torch.device) -> Joined:
+        self.joined = joined = self.watched(make, device)
         self.watch.abort = joined.abort
         return joined
 
@@ -117,9 +146,18 @@ class LocalRanks(Ranks):
         from torch.distributed import TCPStore
 
         super().__init__(cfg)
-        self._store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # a port that is free
+        listener = socket.create_server(("127.0.0.1", 0))  # a port that is free; torch itself would take all interfaces
+        self._store = TCPStore(
+            "127.0.0.1",
+            listener.getsockname()[1],
+            is_master=True,
+            wait_for_workers=False,
+            timeout=timedelta(seconds=self.limit_s),
+            master_listen_fd=listener.detach(),
+        )
         self._workers: list[WorkerProcess] = []
-        ring = self.plans = self._ring = RingWriter(self.size - 1, lambda: self.watch.check())
+        self._end_by_s: float | None = None
+        ring = self.plans = self._ring = RingWriter(self.size - 1, self._check)
         try:
             for rank in range(1, self.size):
                 self._workers.append(start_worker(rank, ring, num_threads))
@@ -134,17 +172,27 @@ class LocalRanks(Ranks):
             ring.close()
             raise
         peers = [Peer(one.rank, one.channel, one.describe_end, one.kill) for one in self._workers]
-        self.watch = Watch(peers, self.progress, cfg.executor.heartbeat_s)
+        self.watch = Watch(peers, self.progress, cfg.executor.heartbeat_s, self.limit_s)
 
     def join(self, cfg: DictConfig, choices: Choices) -> Joined:
-        return self._join(lambda: join(cfg, choices, self._store, self.name, 0, self.progress, local=True))
+        return self._join(
+            lambda: join(cfg, choices, self._store, self.name, 0, self.progress, local=True), choices.device
+        )
 
-    def _end(self, now: bool) -> None:
+    def _check(self) -> None:
+        self.watch.check()
+        if self._end_by_s is not None and time.monotonic() > self._end_by_s:
+            raise PeerError(f"a worker takes no more plans: none for {_END_S:g} s while the engine ends")
+
+    def _tell_end(self, now: bool) -> None:
         if now:
             for worker in self._workers:
                 worker.kill()
         else:
+            self._end_by_s = time.monotonic() + _END_S
             self._ring.send(b"")
+
+    def _wait_ended(self, now: bool) -> None:
         for worker in self._workers:
             worker.end(now=now)
 

@@ -12,6 +12,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed import PrefixStore, ProcessGroup
+
+from framework.execution.parallel.counted_store import CountedStore
 
 ONE_SHOT_BYTES = 512 << 10
 """Up to here one shot; above it the bytes read, (ranks - 1) times the message, cost more than a second barrier."""
@@ -24,7 +27,8 @@ class SymmetricSum:
     """Sums tensors over the ranks of a process group. Every rank has to make the same calls in the same order.
 
     Args:
-        process_group: gets registered under `name`, by which the kernels find it.
+        store: where the ranks meet.
+        name: of this group, like no other's.
         num_elements: of the largest tensor that it will see; larger ones than `TWO_SHOT_BYTES` are left to NCCL.
 
     Raises:
@@ -32,7 +36,14 @@ class SymmetricSum:
     """
 
     def __init__(
-        self, process_group: Any, name: str, device: torch.device, dtype: torch.dtype, num_elements: int
+        self,
+        store: Any,
+        rank: int,
+        size: int,
+        name: str,
+        device: torch.device,
+        dtype: torch.dtype,
+        num_elements: int,
     ) -> None:
         os.environ.setdefault("TORCH_SYMM_MEM_DISABLE_MULTICAST", "1")
         import torch.distributed._symmetric_memory as symmetric_memory
@@ -40,8 +51,10 @@ class SymmetricSum:
         from torch.distributed.distributed_c10d import GroupName
 
         self.name: GroupName | None = GroupName(name)
-        process_group._set_group_name(name)
-        c10d._register_process_group(self.name, process_group)
+        self._store = CountedStore(PrefixStore("symmetric", store))  # kept: C++ calls it, and does not hold it
+        self._group = ProcessGroup(self._store, rank, size)  # the kernels find the ranks' memory by its name
+        self._group._set_group_name(self.name)
+        c10d._register_process_group(self.name, self._group)
         self._unregister = c10d._unregister_process_group
         num_elements = min(num_elements, TWO_SHOT_BYTES // dtype.itemsize)
         num_elements += -num_elements % (_ALIGNMENT_BYTES // dtype.itemsize)

@@ -30,12 +30,14 @@ from framework.execution.parallel.heartbeat import Heartbeat
 from framework.execution.parallel.make_group import Joined, join
 from framework.execution.parallel.ranks import Ranks
 from framework.execution.parallel.watch import Peer, Watch
+from framework.execution.parallel.welcome import hello, welcome
 from framework.execution.rank.choices import Choices
 from framework.interfaces.errors import IncompatibleError, RankError
 
 _COUNT, _ADDRESS, _DONE = "servelab/count", "servelab/rank0/", "servelab/done"
 _NUMBER = "SERVELAB_WORLD"
 """Environment variable of a rank above 0: which process it follows, counted from 1"""
+_CONNECT_S = 60.0
 
 
 def serve() -> int:
@@ -48,11 +50,12 @@ def serve() -> int:
         time.sleep(0.1)
     port, token = store.get(f"{_ADDRESS}{number}").decode().split()
     try:
-        channel = Channel(socket.create_connection((os.environ["MASTER_ADDR"], int(port))))
-        channel.send(token=token, rank=int(os.environ["RANK"]))
+        connection = socket.create_connection((os.environ["MASTER_ADDR"], int(port)), timeout=_CONNECT_S)
+        connection.settimeout(None)
+        connection.sendall(hello(token, int(os.environ["RANK"])))
     except OSError:  # it is gone already
         _start_afresh()
-    heartbeat = Heartbeat(channel, when_gone=_start_afresh)
+    heartbeat = Heartbeat(Channel(connection), when_gone=_start_afresh)
     while True:
         start = heartbeat.next_start()
         name, rank, size = start["name"], start["rank"], start["size"]
@@ -85,7 +88,7 @@ class TorchrunRanks(Ranks):
             start = start_message(cfg, name=self.name, rank=rank, size=self.size, threads=num_threads)
             channel.send(start=start | {"limit_s": self.limit_s})
         peers = [Peer(rank, channel, lambda: ("is gone", ""), channel.close) for rank, channel in self._world.items()]
-        self.watch = Watch(peers, self.progress, cfg.executor.heartbeat_s)
+        self.watch = Watch(peers, self.progress, cfg.executor.heartbeat_s, self.limit_s)
 
     def join(self, cfg: DictConfig, choices: Choices) -> Joined:
         def make() -> Joined:
@@ -93,9 +96,9 @@ class TorchrunRanks(Ranks):
             self.plans = GroupWriter(connect_plans(store, 0, self.size, self.limit_s))
             return join(cfg, choices, store, self.name, 0, self.progress, local=False)
 
-        return self._join(make)
+        return self._join(make, choices.device)
 
-    def _end(self, now: bool) -> None:
+    def _tell_end(self, now: bool) -> None:
         if now:  # they may be stuck: they start afresh, and so does the next engine
             for channel in self._world.values():
                 channel.close()
@@ -122,26 +125,30 @@ def connect_plans(store: Any, rank: int, size: int, limit_s: float) -> Any:
 @functools.cache
 def _world(limit_s: float) -> dict[int, Channel]:
     """Rank 0's channels to the others by rank; made at the first engine, kept until this process or a cell fails."""
-    size, token, store = int(os.environ["WORLD_SIZE"]), secrets.token_hex(16), _store()
-    channels: dict[int, Channel] = {}
-    until_s = time.monotonic() + limit_s
-    with socket.create_server(("", 0), backlog=size) as server:
+    size, token, store, host = int(os.environ["WORLD_SIZE"]), secrets.token_hex(16), _store(), os.environ["MASTER_ADDR"]
+    with _listen(host) as server:
         store.set(f"{_ADDRESS}{store.add(_COUNT, 1)}", f"{server.getsockname()[1]} {token}")
-        while len(channels) < size - 1:
-            server.settimeout(max(0.1, until_s - time.monotonic()))
-            try:
-                connection = server.accept()[0]
-            except TimeoutError:
-                missing = sorted(set(range(1, size)) - set(channels))
-                raise RankError(f"ranks {missing} did not connect within {limit_s:g} s") from None
-            connection.settimeout(None)
-            channel = Channel(connection)
-            hello = channel.receive() or {}
-            if secrets.compare_digest(str(hello.get("token")), token):
-                channels[int(hello["rank"])] = channel
-            else:
-                channel.close()
+        try:
+            channels = welcome(server, set(range(1, size)), token, limit_s)
+        except TimeoutError as error:
+            raise RankError(f"{error}; raise executor.startup_limit_s if they need longer") from None
     return dict(sorted(channels.items()))
+
+
+def _listen(host: str) -> socket.socket:
+    """At a free port of the one address by which the other ranks know this host.
+
+    Raises:
+        RankError: `host` is not an address of this host.
+    """
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(address[:2], family=family, backlog=128)
+    except OSError as error:
+        raise RankError(
+            f"MASTER_ADDR={host} is no address of this host, on which rank 0 runs ({error}); give torchrun's "
+            f"--master-addr or --rdzv-endpoint of the host of rank 0"
+        ) from None
 
 
 def dismiss() -> None:

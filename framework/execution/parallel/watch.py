@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import selectors
 import sys
 import threading
@@ -13,12 +14,16 @@ from dataclasses import dataclass, field
 
 from framework.execution.parallel.control import Channel, Message, readable
 from framework.interfaces.errors import RankError
-from framework.models.layers.group import PeerError, Progress
+from framework.models.layers.group import PeerError, Phase, Progress
 
 _GRACE_S = 1.0
 """How long the rank at fault may take to be found after another one complained of it."""
 _ALL_STUCK = 12
 """Heartbeats without any progress of any rank, while a step runs, after which the step is given up."""
+_LOST = 2
+"""Heartbeats that rank 0's main thread has, after a failure, to come back from a step"""
+EXIT_LOST = 70
+"""Exit code of a process whose main thread did not"""
 
 
 @dataclass(slots=True)
@@ -34,6 +39,7 @@ class Peer:
     """Of `Progress`, at its last heartbeat"""
     heard_s: float = field(default_factory=time.monotonic)
     moved_s: float = field(default_factory=time.monotonic)
+    phase: Phase = Phase.START
     ready: Message | None = None
     """What it reported when it was built"""
     complaint: str = ""
@@ -43,8 +49,13 @@ class Peer:
 
     @property
     def name(self) -> str:
-        """Process and host, for messages"""
-        return self.channel.name if self.rank else "this process"
+        """Rank, process and host, for messages"""
+        return f"rank {self.rank} ({self.channel.name if self.rank else 'this process'})"
+
+    def move(self, count: int, phase: Phase, now_s: float) -> None:
+        """Note how far the rank is."""
+        if (count, phase) != (self.count, self.phase):
+            self.count, self.phase, self.moved_s = count, phase, now_s
 
 
 class Watch:
@@ -52,18 +63,26 @@ class Watch:
 
     Args:
         progress: rank 0's own.
-        abort: gives up rank 0's own collectives in flight; called once, on failure.
+        limit_s: for each phase of the start, and for each step of the warm-up.
+        abort: gives up rank 0's own collectives in flight, without waiting; called once, on failure.
     """
 
     def __init__(
-        self, peers: list[Peer], progress: Progress, heartbeat_s: float, abort: Callable[[], None] = lambda: None
+        self,
+        peers: list[Peer],
+        progress: Progress,
+        heartbeat_s: float,
+        limit_s: float,
+        abort: Callable[[], None] = lambda: None,
     ) -> None:
-        self.peers, self.heartbeat_s, self.abort = peers, heartbeat_s, abort
+        self.peers, self.heartbeat_s, self.limit_s, self.abort = peers, heartbeat_s, limit_s, abort
         self.failure: RankError | None = None
         self.judging = False
         """Whether ranks that fall behind are stalled: not before all of them are warm"""
         self.working = False
         """Whether a step is in flight"""
+        self.submitting = False
+        """Whether rank 0's main thread is on its way into a step"""
         self._progress = progress
         self._own = Peer(0, peers[0].channel, lambda: ("", ""), lambda: None)
         self._changed = threading.Condition()
@@ -81,17 +100,15 @@ class Watch:
         if self.failure is not None:
             raise self.failure
 
-    def wait_for(self, condition: Callable[[], bool], limit_s: float, what: str) -> None:
+    def wait_for(self, condition: Callable[[], bool]) -> None:
         """Until `condition()`, which a message of a worker makes true.
 
         Raises:
-            RankError: a rank failed, or `limit_s` passed.
+            RankError: a rank failed.
         """
         with self._changed:
-            done = self._changed.wait_for(lambda: condition() or self.failure is not None, limit_s)
+            self._changed.wait_for(lambda: condition() or self.failure is not None)
         self.check()
-        if not done:
-            raise RankError(f"{what} within {limit_s:g} s; raise executor.startup_limit_s if it needs longer")
 
     def explain(self, error: PeerError) -> RankError:
         """Which rank is behind `error`, once that is known."""
@@ -105,6 +122,12 @@ class Watch:
         self._thread.join(timeout=2 * _GRACE_S)
 
     def _run(self) -> None:
+        try:
+            self._watch()
+        except Exception as error:  # noqa: BLE001 (nobody would end what waits)
+            self._fail(f"the watch over the ranks ended: {error!r}")
+
+    def _watch(self) -> None:
         interval_s = min(0.25, self.heartbeat_s / 8)
         with selectors.DefaultSelector() as selector:
             for peer in self.peers:
@@ -114,15 +137,17 @@ class Watch:
                     self._hear(key.data)
                     if key.data.gone:
                         selector.unregister(key.fileobj)
-                self._judge(time.monotonic())
+                if self.failure is None:
+                    self._judge(time.monotonic())
+        if self.failure is not None:
+            self._end_if_lost(self.failure)
 
     def _hear(self, peer: Peer) -> None:
         messages, alive = peer.channel.receive_ready()
         peer.heard_s = time.monotonic()
         for message in messages:
             if "beat" in message:
-                if message["beat"] != peer.count:
-                    peer.count, peer.moved_s = message["beat"], peer.heard_s
+                peer.move(message["beat"], Phase(message["phase"]), peer.heard_s)
             elif "name" in message:
                 peer.channel.name = message["name"]
             elif "ready" in message:
@@ -135,37 +160,56 @@ class Watch:
                 peer.complaint = message["traceback"]
                 self._complained_s = self._complained_s or peer.heard_s
             elif "failed" in message:
-                self._fail(f"rank {peer.rank} ({peer.name}) raised {message['failed']}", peer, message["traceback"])
+                self._fail(f"{peer.name} raised {message['failed']}", peer, trace=message["traceback"])
         if not alive:
             peer.gone = True
             if not self._closing and not peer.complaint:
                 how, trace = peer.describe_end()
-                self._fail(f"rank {peer.rank} ({peer.name}) {how}", peer, trace)
+                self._fail(f"{peer.name} {how} while {self._doing(peer)}", peer, trace=trace)
 
     def _judge(self, now_s: float) -> None:
         if self._complained_s is not None and now_s - self._complained_s > _GRACE_S:
             peer = next(peer for peer in self.peers if peer.complaint)
-            self._fail(f"rank {peer.rank} ({peer.name}) lost its peers", peer, peer.complaint)
-        if not self.judging or self.failure is not None:
-            return
-        own = self._own
-        if own.count != self._progress.count:
-            own.count, own.moved_s = self._progress.count, now_s
-        ranks = [own, *self.peers]
+            self._fail(f"{peer.name} lost its peers while {self._doing(peer)}", peer, trace=peer.complaint)
+        self._own.move(self._progress.count, self._progress.phase, now_s)
+        ranks = [self._own, *self.peers]
+        if self.judging:
+            self._judge_steps(ranks, now_s)
+        else:
+            self._judge_start(ranks, now_s)
+
+    def _judge_start(self, ranks: list[Peer], now_s: float) -> None:
+        """Those furthest behind are at fault, from the moment on that the last of them got there."""
+        behind = min((peer.phase, peer.count) for peer in ranks)
+        late = [peer for peer in ranks if (peer.phase, peer.count) == behind]
+        if behind[0] is Phase.RUN and not self.working and all(peer.ready is not None for peer in self.peers):
+            return  # between two steps of the warm-up
+        if now_s - max(peer.moved_s for peer in late) > self.limit_s:
+            limit = f"for {self.limit_s:g} s (executor.startup_limit_s; raise it if this needs longer)"
+            text = f"no progress while {self._doing(late[-1])} {limit}"
+            self._fail(f"{' and '.join(peer.name for peer in late)} stalled: {text}", *late)
+
+    def _judge_steps(self, ranks: list[Peer], now_s: float) -> None:
         top = max(peer.count for peer in ranks)
         if top != self._top[0]:
             self._top = (top, now_s)
+        limit = f"for {self.heartbeat_s:g} s (executor.heartbeat_s)"
         for peer in self.peers:
             if now_s - peer.heard_s > self.heartbeat_s:
-                limit = f"for {self.heartbeat_s:g} s (executor.heartbeat_s): it is stopped, or stuck in native code"
-                self._fail(f"rank {peer.rank} ({peer.name}) did not answer {limit}", peer)
+                why = "it is stopped, or stuck in native code"
+                self._fail(f"{peer.name} did not answer {limit} while {self._doing(peer)}: {why}")
         for peer in ranks:
             if peer.count < top and now_s - max(peer.moved_s, self._top[1]) > self.heartbeat_s:
-                waited = f"for {self.heartbeat_s:g} s (executor.heartbeat_s) while other ranks waited for it"
-                self._fail(f"rank {peer.rank} ({peer.name}) stalled: no progress {waited}", peer, self._stack_of(peer))
+                why = f"no progress {limit} while {self._doing(peer)}, and other ranks waited for it"
+                self._fail(f"{peer.name} stalled: {why}", peer)
         limit_s = _ALL_STUCK * self.heartbeat_s
         if self.working and all(now_s - peer.moved_s > limit_s for peer in ranks):
-            self._fail(f"no rank made progress for {limit_s:g} s (12 executor.heartbeat_s)", own, self._stack_of(own))
+            why = f"for {limit_s:g} s ({_ALL_STUCK} executor.heartbeat_s) while {self._doing(self._own)}"
+            self._fail(f"no rank made progress {why}", *ranks)
+
+    def _doing(self, peer: Peer) -> str:
+        """The phase that `peer` is in, for messages."""
+        return "warming up" if peer.phase is Phase.RUN and not self.judging else peer.phase.label
 
     def _stack_of(self, peer: Peer) -> str:
         """Where its threads are; empty if it does not say."""
@@ -179,18 +223,32 @@ class Watch:
                 self._hear(peer)
         return peer.stack
 
-    def _fail(self, message: str, peer: Peer, trace: str = "") -> None:
+    def _fail(self, message: str, *peers: Peer, trace: str = "") -> None:
+        """End everything. The traces of `peers` are asked for unless there is one."""
         if self.failure is not None:
             return
         error = RankError(message)
-        if trace:
-            error.add_note(f"traceback of rank {peer.rank}:\n{trace.rstrip()}")
+        for peer in peers:
+            if stack := trace or self._stack_of(peer):
+                error.add_note(f"traceback of rank {peer.rank}:\n{stack.rstrip()}")
+        if self.failure is not None:  # one of them said what is wrong when it was asked for its stack
+            return
         with self._changed:
             self.failure = error
             self._changed.notify_all()
         for one in self.peers:
             one.kill()
         self.abort()
+
+    def _end_if_lost(self, failure: RankError) -> None:
+        """A main thread that is stuck on its way into a step, in what cannot be given up, takes the process with it."""
+        until_s = time.monotonic() + _LOST * self.heartbeat_s
+        while self.submitting:
+            if time.monotonic() > until_s:
+                notes = "\n".join(getattr(failure, "__notes__", []))
+                print(f"servelab: {failure}; rank 0 can't be freed and ends\n{notes}", file=sys.stderr, flush=True)
+                os._exit(EXIT_LOST)
+            time.sleep(0.05)
 
 
 def all_stacks(*, except_thread: int) -> str:

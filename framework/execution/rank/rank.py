@@ -22,7 +22,7 @@ from framework.execution.rank.runner import Runner
 from framework.execution.step.device_state import DeviceState
 from framework.execution.step.network import FusedNetwork, ModuleNetwork, Network
 from framework.interfaces.attention import AttentionBackend
-from framework.models.layers.group import TensorParallelGroup
+from framework.models.layers.group import Phase, TensorParallelGroup
 from framework.models.loading.load import LoadedModel, load_model
 
 P = ParamSpec("P")
@@ -73,9 +73,11 @@ def build_rank(
         ValueError: memory runs out, or files do not hold what they should.
     """
     device, spec, attention = choices.device, choices.spec, choices.attention
+    group.progress.enter(Phase.LOAD)
     (loaded, kernels), weights_reused = _load(cfg, choices, group, on_device, with_tokenizer)
     head = loaded.model.lm_head
     head.split = head.can_split and choices.sampler.can_shard
+    group.progress.enter(Phase.SIZE)
     network = _network(loaded, attention, choices.kernels, 1)
     reserved = activation_bytes(
         network, num_tokens=spec.max_num_batched_tokens, num_rows=spec.max_num_seqs, device=device
@@ -93,6 +95,7 @@ def build_rank(
         network = _network(loaded, attention, choices.kernels, num_blocks)
     narrowed = choices.kv_dtype != choices.dtype
     error = on_device(kv_error, loaded.model, attention, network.kv_caches) if narrowed else None
+    group.progress.enter(Phase.CAPTURE)
     graphs = build_graphs(choices.strategy, network, attention, choices.sampler, state, spec)
     return Rank(
         runner=Runner(network, attention, choices.sampler, state, graphs, choices.strategy),

@@ -54,6 +54,11 @@ class Runner:
         self._prepared: Any = None
         self._readbacks: list[Readback] = []
 
+    def release_graphs(self) -> None:
+        """Destroy the captured graphs; no step may follow. Idempotent."""
+        if self.graphs is not None:
+            self.graphs.cache.clear()
+
     def close(self) -> None:
         """Let go of the graphs. They and their cache refer to each other, and the memory must not wait for a garbage
         collection."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,11 +16,48 @@ class PeerError(RuntimeError):
     """Another rank did not take part: it ended, or the connection to it did. The cause lies there."""
 
 
+class Phase(enum.IntEnum):
+    """What a rank is doing, in the order in which every rank of an engine does it."""
+
+    END_BEFORE = 0
+    START = 1
+    IMPORT = 2
+    CHOOSE = 3
+    JOIN = 4
+    LOAD = 5
+    SIZE = 6
+    CAPTURE = 7
+    RUN = 8
+
+    @property
+    def label(self) -> str:
+        """For messages: "did not finish LABEL"."""
+        return _LABELS[self]
+
+
+_LABELS = {
+    Phase.END_BEFORE: "ending the engine before this one",
+    Phase.START: "starting its process",
+    Phase.IMPORT: "importing plugins and libraries",
+    Phase.CHOOSE: "building its plugins",
+    Phase.JOIN: "meeting the other ranks",
+    Phase.LOAD: "loading weights",
+    Phase.SIZE: "sizing the KV cache",
+    Phase.CAPTURE: "capturing graphs",
+    Phase.RUN: "running steps",
+}
+
+
 @dataclass(slots=True)
 class Progress:
     """How far a rank is: collectives it entered and steps it began. Equal work gives equal counts on every rank."""
 
     count: int = 0
+    phase: Phase = Phase.START
+
+    def enter(self, phase: Phase) -> None:
+        """Begin `phase`; the heartbeat tells rank 0."""
+        self.phase = phase
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,8 @@
-"""Compiles the C++ sources into one shared library, once per machine and source text."""
+"""Compiles the C++ sources into one shared library, once per machine and source text.
+
+A library's name ends with the hash of its content, which is compared before each use: one that a crash cut short or a
+disk changed would end the process by a signal, or compute something else.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -23,27 +28,48 @@ class BuildError(RuntimeError):
 def build_library() -> Path:
     """The compiled library, from the cache when the same sources met the same compiler, flags and CPU before.
 
-    Two processes may build at once: each compiles into a file of its own and the last rename wins, with equal content.
+    A damaged one is built again, with a line on stderr. Two processes may build at once: each compiles into a file of
+    its own, which is on the disk before it gets its name.
 
     Raises:
         BuildError: if there is no compiler, it fails, or the cache folder can't be written.
     """
     compiler = _find_compiler()
     sources = sorted(SOURCE_DIR.glob("*.cpp"))
-    target = _cache_dir() / f"cpu-{_fingerprint(compiler)}.so"
-    if target.exists():
-        return target
+    folder, stem = _cache_dir(), f"cpu-{_fingerprint(compiler)}"
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{target.stem}.", dir=target.parent) as folder:
-            built = Path(folder) / target.name
+        for found in sorted(folder.glob(f"{stem}-*.so")):
+            if found.name == _named(stem, found):
+                return found
+            print(f"warning: {found} is damaged: the CPU kernels are compiled again", file=sys.stderr)
+            found.unlink(missing_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{stem}.", dir=folder) as temporary:
+            built = Path(temporary) / "built.so"
             _run([compiler, *FLAGS, "-o", str(built), *map(str, sources)])
+            _to_disk(built)
+            target = folder / _named(stem, built)
             built.replace(target)
+        _to_disk(folder)
     except OSError as error:
         raise BuildError(
-            f"{target.parent} can't be written ({error.strerror}); set SERVELAB_CACHE to another folder"
+            f"{error.filename or folder} can't be read or written ({error.strerror}); set SERVELAB_CACHE to another "
+            f"folder"
         ) from error
     return target
+
+
+def _named(stem: str, library: Path) -> str:
+    """The name that a library of this content has."""
+    return f"{stem}-{hashlib.sha256(library.read_bytes()).hexdigest()[:32]}.so"
+
+
+def _to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _find_compiler() -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import sys
 import threading
 from pathlib import Path
 
@@ -75,6 +76,13 @@ def _load() -> ctypes.CDLL | str:
 
 @functools.cache
 def _load_once() -> ctypes.CDLL | str:
+    loaded = _try_to_load()
+    if isinstance(loaded, str):
+        print(f"warning: slow CPU kernels: {loaded}", file=sys.stderr)
+    return loaded
+
+
+def _try_to_load() -> ctypes.CDLL | str:
     try:
         path = build_library()
     except BuildError as error:
@@ -82,7 +90,10 @@ def _load_once() -> ctypes.CDLL | str:
     try:
         loaded = ctypes.CDLL(str(path))
     except OSError as error:  # GOMP_parallel is looked up in what torch has loaded
-        return f"{path} can't be loaded ({error}); the kernels need a PyTorch built with OpenMP"
+        return (
+            f"{path} can't be loaded ({error}); the kernels need a PyTorch built with OpenMP, and a cache folder "
+            f"(SERVELAB_CACHE) from which code may be run"
+        )
     for name, arguments in _ARGUMENTS.items():
         function = getattr(loaded, name)
         function.argtypes = arguments

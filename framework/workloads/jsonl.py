@@ -9,6 +9,7 @@ from pathlib import Path
 from framework.interfaces.sampling_params import SamplingParams
 from framework.interfaces.workload import TimedRequest, Workload, WorkloadContext
 from framework.registry import WORKLOADS
+from framework.toolkit.read_file import refuse_devices
 from framework.workloads.jsonl_line import request_from_line
 
 
@@ -55,6 +56,7 @@ class Jsonl(Workload):
 
     def requests(self, context: WorkloadContext) -> Iterator[TimedRequest]:
         try:
+            refuse_devices(self.path)
             text = self.path.read_text(encoding="utf-8")
         except OSError as error:
             raise ValueError(f"workload.path={self.path} cannot be read: {error.strerror}; pass a file") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -51,6 +52,11 @@ def _check_follow_up(request: TimedRequest, earlier: list[TimedRequest]) -> None
         raise ValueError(f"request {place} follows request {after}: the prompts of both must have prompt_token_ids")
 
 
+def _text_of(message: Mapping[str, Any]) -> str:
+    content = message.get("content") or ""
+    return content if isinstance(content, str) else " ".join(str(part.get("text", "")) for part in content)
+
+
 def _tokenized(request: TimedRequest, tokenizer: Any) -> dict[str, Any]:
     """The fields of `request` that change when its text becomes token ids."""
     given = [name for name in PROMPTS if getattr(request, name) is not None]
@@ -71,7 +77,7 @@ def _tokenized(request: TimedRequest, tokenizer: Any) -> dict[str, Any]:
         raise ValueError("messages need a chat template and the model's tokenizer has none; pass prompt instead")
     if not request.messages:
         return {"error": "messages=[] must hold at least 1 message; pass one with role user"}
-    changed: dict[str, Any] = {"label": request.label or request.messages[-1]["content"], "messages": None}
+    changed: dict[str, Any] = {"label": request.label or _text_of(request.messages[-1]), "messages": None}
     try:
         return {**changed, "prompt_token_ids": tokenizer.apply_chat_template(request.messages)}
     except ValueError as error:  # the template refuses these messages: other requests may be fine

@@ -59,7 +59,7 @@ def test_answers_a_question(loaded):
 
 def test_logits_equal_transformers(loaded, preset):
     tokens = loaded.tokenizer.encode("The Eiffel Tower was built in 1889. It is 330 metres tall, and" * 3)
-    reference = reference_model(Path(loaded.source), LlamaConfig(**preset.config))
+    reference = reference_model(Path(loaded.source), LlamaConfig(**OmegaConf.to_container(preset.config)))
     with torch.inference_mode():
         expected = reference(torch.tensor([tokens])).logits[0]
     result = logits(loaded.model, tokens)

@@ -11,7 +11,7 @@ from transformers import LlamaConfig
 
 from framework.app.llm import LLM, GenerationOutput
 from framework.interfaces.sampling_params import SamplingParams
-from tests.loading.gguf_reference import reference_model
+from tests.loading.gguf_reference import model_of_our_tensors
 from tests.parity.families import greedy_after
 
 PROMPTS = [
@@ -34,12 +34,13 @@ def _installed() -> None:
 def test_greedy_tokens_equal_transformers() -> None:
     """Chunked, cached and preempted."""
     preset = OmegaConf.load(Path(__file__).parents[2] / "conf" / "model" / "smollm2.yaml")
+    config = LlamaConfig(**OmegaConf.to_container(preset.config))
     expected: list[list[int]] = []
     for scheduler in ("chunked_prefill", "prefill_first"):
         outputs, ids, file = answers(scheduler)
         tokens = [output.outputs[0].token_ids for output in outputs]
         assert [len(one) for one in tokens] == [24] * len(PROMPTS)
-        expected = expected or greedy_after(reference_model(Path(file), LlamaConfig(**preset.config)), ids, tokens)
+        expected = expected or greedy_after(model_of_our_tensors(Path(file), config), ids, tokens)
         assert tokens == expected
         assert sum(output.record.num_preemptions for output in outputs if output.record) > 0
 

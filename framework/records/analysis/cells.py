@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from framework.records.record import REQUESTS, STEPS, SUMMARY, SUPERSEDED
+from framework.toolkit.read_file import read_json
 
 Value = str | int | float | bool | None
 _TRACES_OF_A_CELL = {SUMMARY, REQUESTS, STEPS, ".hydra"}
@@ -87,10 +88,10 @@ def read_cell(folder: Path) -> Cell:
         ValueError: when a part is missing or damaged, saying which.
     """
     try:
-        summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+        summary = read_json(folder / SUMMARY)
     except FileNotFoundError:
         raise ValueError(f"no {SUMMARY}: the cell never finished, or runs still") from None
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise ValueError(f"{SUMMARY} cannot be read: {error}") from error
     if not isinstance(summary, dict) or not isinstance(summary.get("status"), str):
         raise ValueError(f"{SUMMARY} has no status: it is not a record")
@@ -106,6 +107,8 @@ def read_cell(folder: Path) -> Cell:
                 pq.read_metadata(folder / name)
             except FileNotFoundError:
                 raise ValueError(f"{name} is missing") from None
+            except MemoryError:  # pyarrow's is an ArrowException too, but the file is not damaged
+                raise
             except (OSError, pa.ArrowException) as error:
                 raise ValueError(f"{name} is damaged: {str(error).splitlines()[0]}") from error
     keys = dict(_flatten(parts["requested"]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -20,6 +19,7 @@ from framework.records.analysis.figures.inline import drawn
 from framework.records.analysis.grouping import differing_keys
 from framework.records.analysis.metric_names import default_metrics
 from framework.records.analysis.report_comparison import summarized
+from framework.toolkit.read_file import read_json
 
 _PAGE = Path(__file__).parent / "page"
 
@@ -77,10 +77,10 @@ def _sweep_file(folder: Path) -> dict[str, Any]:
     """`sweep.json`, which a launcher leaves; empty when there is none."""
     path = folder / "sweep.json"
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = read_json(path)
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise ValueError(f"{path} cannot be read: {error}; move it away to do without it") from error
     return values if isinstance(values, dict) else {}
 

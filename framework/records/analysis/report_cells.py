@@ -7,12 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from framework.records.analysis.cells import Cell, Damaged, natural
 from framework.records.analysis.grouping import show
 from framework.records.analysis.metric_names import show_number
 from framework.records.record import ERROR
+from framework.toolkit.read_file import read_yaml
 
 Notes = Mapping[str, Mapping[str, Any]]
 """What `sweep.json` says of each cell, by its folder."""
@@ -66,8 +65,8 @@ def describe(cell: Cell, folder: Path, keys: Sequence[str], metrics: Sequence[st
 
 def _overrides(folder: Path) -> list[str]:
     try:
-        found = yaml.safe_load((folder / ".hydra" / "overrides.yaml").read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError):  # only a convenience: the configuration itself is in the record
+        found = read_yaml(folder / ".hydra" / "overrides.yaml")
+    except (OSError, ValueError):  # only a convenience: the configuration itself is in the record
         return []
     return [str(item) for item in found] if isinstance(found, list) else []
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from framework.models.families import Family, family_of
+from framework.models.layers.config_values import flag, integer, number
 from framework.models.layers.rope_config import RopeConfig
 
 if TYPE_CHECKING:
@@ -20,6 +21,9 @@ _REQUIRED = (
     "num_attention_heads",
     "max_position_embeddings",
 )
+_DEFAULT_WINDOW = 4096
+"""What `transformers` takes where the key is absent; null says that there is no window."""
+_ACTIVATIONS = ("silu", "swish")  # two names of one function
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,41 +62,43 @@ class ModelConfig:
         """From a `config.json` as a mapping, or from a `transformers` config object.
 
         Raises:
-            ValueError: for an unsupported architecture, activation or RoPE type, a missing setting, a `max_model_len`
-                above what the model can do, or a sliding window shorter than it.
+            ValueError: for an unsupported architecture, activation or RoPE type, a setting that is missing, of a wrong
+                type or out of range, a `max_model_len` above what the model can do, or a shorter sliding window.
         """
         values: Mapping[str, Any] = config if isinstance(config, Mapping) else config.to_dict()
         family = family_of(values)
         if missing := [key for key in _REQUIRED if values.get(key) is None]:
             raise ValueError(f"the config of {family.architecture} lacks {', '.join(missing)}")
-        if (activation := values.get("hidden_act", "silu")) != "silu":
+        if (activation := values.get("hidden_act", "silu")) not in _ACTIVATIONS:
             raise ValueError(f"hidden_act={activation!r} is not supported; only 'silu' is")
-        if quantization := values.get("quantization_config"):
-            method = quantization.get("quant_method", "unknown")
-            raise ValueError(f"weights quantised with {method!r} are not supported; use the unquantised checkpoint")
-        num_heads = values["num_attention_heads"]
+        _check_not_quantised(values)
+        counts = {key: integer(values, key) for key in _REQUIRED}
+        num_heads = counts["num_attention_heads"]
+        num_kv_heads = _num_kv_heads(values, family, num_heads)
         model = cls(
             architecture=family.architecture,
-            num_layers=values["num_hidden_layers"],
-            hidden_size=values["hidden_size"],
+            num_layers=counts["num_hidden_layers"],
+            hidden_size=counts["hidden_size"],
             num_heads=num_heads,
-            num_kv_heads=values.get("num_key_value_heads") or family.num_kv_heads or num_heads,
-            head_size=values.get("head_dim") or family.head_size or values["hidden_size"] // num_heads,
-            intermediate_size=values["intermediate_size"],
-            vocab_size=values["vocab_size"],
-            max_position=values["max_position_embeddings"],
+            num_kv_heads=num_kv_heads,
+            head_size=_head_size(values, family, counts["hidden_size"], num_heads),
+            intermediate_size=counts["intermediate_size"],
+            vocab_size=counts["vocab_size"],
+            max_position=counts["max_position_embeddings"],
             rope=RopeConfig.from_hf(values),
-            rms_eps=values.get("rms_norm_eps", 1e-6),
-            tie_embeddings=bool(values.get("tie_word_embeddings", False)),
+            rms_eps=number(values, "rms_norm_eps", 1e-6, at_least=0),
+            tie_embeddings=flag(values, "tie_word_embeddings"),
             qkv_bias=_flag(family.qkv_bias, values),
             output_bias=_flag(family.output_bias, values),
             mlp_bias=_flag(family.mlp_bias, values),
             qk_norm=family.qk_norm,
             sliding_window=_sliding_window(values, family),
             dtype=_dtype_name(values),
-            initializer_range=values.get("initializer_range", 0.02),
-            bos_token_id=values.get("bos_token_id"),
-            eos_token_ids=token_ids(values.get("eos_token_id")),
+            initializer_range=number(values, "initializer_range", 0.02, at_least=0),
+            bos_token_id=integer(values, "bos_token_id", at_least=0)
+            if values.get("bos_token_id") is not None
+            else None,
+            eos_token_ids=token_ids(values, "eos_token_id"),
         )
         model.check_length(max_model_len)
         return model
@@ -156,15 +162,54 @@ class ModelConfig:
         return self.hidden_size * (attention + 3 * self.intermediate_size)
 
 
-def token_ids(value: int | list[int] | None) -> tuple[int, ...]:
-    """A config's `eos_token_id`, which may be one id, several or none."""
+def token_ids(values: Mapping[str, Any], key: str) -> tuple[int, ...]:
+    """A config's `eos_token_id`, which may be one id, several or none.
+
+    Raises:
+        ValueError: naming the key and its value.
+    """
+    value = values.get(key)
     if value is None:
         return ()
-    return (value,) if isinstance(value, int) else tuple(value)
+    items = value if isinstance(value, list | tuple) else [value]
+    if any(isinstance(item, bool) or not isinstance(item, int) or item < 0 for item in items):
+        raise ValueError(f"{key}={value!r} must be a token id (an integer of at least 0), a list of them, or null")
+    return tuple(items)
+
+
+def _check_not_quantised(values: Mapping[str, Any]) -> None:
+    # "quantization" is MLX's key; a text in either one names the method.
+    for key in ("quantization_config", "quantization"):
+        if settings := values.get(key):
+            method = settings.get("quant_method", "unknown") if isinstance(settings, Mapping) else settings
+            method = "mlx" if key == "quantization" and method == "unknown" else method
+            raise ValueError(f"weights quantised with {method!r} are not supported; use the unquantised checkpoint")
+
+
+def _num_kv_heads(values: Mapping[str, Any], family: Family, num_heads: int) -> int:
+    """As `transformers`: an absent key has the default of the family, null means as many as query heads."""
+    default = family.num_kv_heads or num_heads
+    if "num_key_value_heads" in values:
+        default = num_heads
+    num_kv_heads = integer(values, "num_key_value_heads", default)
+    if num_heads % num_kv_heads:
+        raise ValueError(
+            f"num_attention_heads={num_heads} must be a multiple of num_key_value_heads={num_kv_heads}; "
+            f"correct the config"
+        )
+    return num_kv_heads
+
+
+def _head_size(values: Mapping[str, Any], family: Family, hidden_size: int, num_heads: int) -> int:
+    default = family.head_size if family.head_size and "head_dim" not in values else max(1, hidden_size // num_heads)
+    head_size = integer(values, "head_dim", default)
+    if head_size % 2:
+        raise ValueError(f"head_dim={head_size} must be even, since rotary positions turn pairs; correct the config")
+    return head_size
 
 
 def _flag(setting: bool | str, values: Mapping[str, Any]) -> bool:
-    return bool(values.get(setting, False)) if isinstance(setting, str) else setting
+    return flag(values, setting) if isinstance(setting, str) else setting
 
 
 def _dtype_name(values: Mapping[str, Any]) -> str | None:
@@ -173,13 +218,15 @@ def _dtype_name(values: Mapping[str, Any]) -> str | None:
 
 
 def _sliding_window(values: Mapping[str, Any], family: Family) -> int | None:
-    window = values.get("sliding_window")
-    if window is None or family.windowed == "never":
+    if family.windowed == "never" or (family.windowed == "flag" and not flag(values, "use_sliding_window")):
         return None
-    if family.windowed == "flag" and not values.get("use_sliding_window", False):
+    if values.get("sliding_window", _DEFAULT_WINDOW) is None:
         return None
+    window = integer(values, "sliding_window", _DEFAULT_WINDOW)
     layer_types = values.get("layer_types")
     if layer_types is not None:
+        if not isinstance(layer_types, list | tuple):
+            raise ValueError(f"layer_types={layer_types!r} must be a list with a name for each layer, or null")
         return window if "sliding_attention" in layer_types else None
-    first_windowed = values.get("max_window_layers", 28) if family.windowed == "flag" else 0
+    first_windowed = integer(values, "max_window_layers", 28, at_least=0) if family.windowed == "flag" else 0
     return window if first_windowed < values["num_hidden_layers"] else None

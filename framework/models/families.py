@@ -42,10 +42,15 @@ def family_of(config: Mapping[str, Any]) -> Family:
     """
     by_architecture = {family.architecture: family for family in _FAMILIES.values()}
     architectures = config.get("architectures") or []
+    if not isinstance(architectures, list | tuple) or not all(isinstance(name, str) for name in architectures):
+        raise ValueError(f"architectures={architectures!r} must be a list of names; correct the config")
     for architecture in architectures:
-        if architecture in by_architecture:
-            return by_architecture[architecture]
-    if not architectures and config.get("model_type") in _FAMILIES:
-        return _FAMILIES[config["model_type"]]
-    found = ", ".join(architectures) or f"model_type={config.get('model_type')!r}"
+        # A base model, e.g. LlamaModel, is the same network saved without its LM head.
+        causal = f"{architecture.removesuffix('Model')}ForCausalLM" if architecture.endswith("Model") else architecture
+        if causal in by_architecture:
+            return by_architecture[causal]
+    model_type = config.get("model_type")
+    if not architectures and isinstance(model_type, str) and model_type in _FAMILIES:
+        return _FAMILIES[model_type]
+    found = ", ".join(architectures) or f"model_type={model_type!r}"
     raise ValueError(f"{found} is not a supported architecture; supported are {', '.join(by_architecture)}")

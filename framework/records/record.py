@@ -18,11 +18,13 @@ from framework.records.metrics.summary import Metrics
 from framework.records.plain import plain
 from framework.records.tables import read_rows, write_rows
 from framework.records.timeline import write_timeline
+from framework.toolkit.read_file import parse_json, read_json, read_text
 
 Status = Literal["completed", "failed", "skipped", "interrupted"]
 SUMMARY, REQUESTS, STEPS = "summary.json", "requests.parquet", "steps.parquet"
 SUPERSEDED = "superseded.json"
 """A summary that a sweep has put aside, since other code made it: what lies beside it is no record any more."""
+_MAX_OUTPUT_BYTES = 4 << 30
 OUTPUTS, ERROR, TIMELINE = "outputs.jsonl", "error.txt", "timeline.json"
 _IN_SUMMARY = (
     "status",
@@ -150,19 +152,21 @@ def read_record(folder: str | Path) -> Record:
     folder = Path(folder)
     path = folder / SUMMARY
     try:
-        summary = json.loads(path.read_text(encoding="utf-8"))
+        summary = read_json(path)
         outputs = None
         if (folder / OUTPUTS).exists():
-            lines = (folder / OUTPUTS).read_text(encoding="utf-8").split("\n")  # a text may hold U+2028
-            outputs = [OutputRecord(**json.loads(line)) for line in lines if line]
+            lines = read_text(folder / OUTPUTS, max_bytes=_MAX_OUTPUT_BYTES).split("\n")  # a text may hold U+2028
+            outputs = [OutputRecord(**parse_json(line, f"{folder / OUTPUTS}")) for line in lines if line]
         return Record(
             **{name: summary[name] for name in _IN_SUMMARY},
             requests=read_rows(folder / REQUESTS, RequestRecord),
             steps=read_rows(folder / STEPS, StepRecord),
             outputs=outputs,
-            traceback=(folder / ERROR).read_text(encoding="utf-8") if (folder / ERROR).exists() else "",
+            traceback=read_text(folder / ERROR) if (folder / ERROR).exists() else "",
         )
     except FileNotFoundError as error:
         raise ValueError(f"{error.filename} does not exist: {folder} holds no finished record") from error
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except ValueError as error:
+        raise ValueError(f"the record in {folder} cannot be read: {error}") from error
+    except (KeyError, TypeError) as error:
         raise ValueError(f"the record in {folder} cannot be read: {error!r}; another version wrote it?") from error

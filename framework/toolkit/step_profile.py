@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from framework.interfaces.cost_model import Deployment, ModelShape, StepCost, StepShape
+from framework.toolkit.read_file import read_json
 
 FORMAT = 1
 
@@ -249,7 +250,7 @@ class StepProfile:
         ValueError: the file is missing or is no profile of this version, naming it.
         """
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
+            values = read_json(path)
             if values.pop("format") != FORMAT:
                 raise ValueError(f"{path} is a profile of another version; calibrate again")
             optional = (("decode", DecodeTable), ("pieces", LinearTerms), ("mixed", LinearTerms))
@@ -262,7 +263,7 @@ class StepProfile:
             return cls(**values)
         except FileNotFoundError as error:
             raise ValueError(f"cost_model.path={path}: no such file") from error
-        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{path} is no step profile: {error!r}") from error
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+MAX_SECONDS = 1e9
+"""Of times and delays that a file gives: 30 years, and still exact to a microsecond."""
+
 
 def random_arrivals_s(
     rng: np.random.Generator, num_requests: int, *, rate_per_s: float, burstiness_cv: float

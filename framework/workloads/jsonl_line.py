@@ -10,6 +10,7 @@ from typing import Any
 
 from framework.interfaces.sampling_params import SamplingParams
 from framework.interfaces.workload import TimedRequest
+from framework.workloads.arrivals import MAX_SECONDS
 
 PROMPT_KEYS = ("prompt", "messages", "prompt_token_ids")
 REQUEST_KEYS = ("arrival_s", "priority", "client", "category", "deadline_s")
@@ -47,8 +48,8 @@ def request_from_line(line: str, where: str, defaults: Mapping[str, object]) -> 
     broken = next((text for text in _strings(row) if not _is_unicode(text)), None)
     row = row if broken is None else json.loads(json.dumps(row, ensure_ascii=False).encode("utf-8", "replace"))
     fields: dict[str, Any] = {key: row[key] for key in (*PROMPT_KEYS, *REQUEST_KEYS) if key in row}
-    if fields.get("arrival_s", 0) < 0:
-        raise ValueError(f"{where}: arrival_s={fields['arrival_s']} must be at least 0")
+    if not 0 <= (arrival_s := fields.get("arrival_s", 0)) <= MAX_SECONDS:
+        raise ValueError(f"{where}: arrival_s={arrival_s} must be at least 0 and at most {MAX_SECONDS:g} s")
     if len(given) > 1:
         fields["error"] = f"{where}: takes exactly one of {', '.join(PROMPT_KEYS)}; it has {' and '.join(given)}"
     if broken is not None:
@@ -65,7 +66,7 @@ def request_from_line(line: str, where: str, defaults: Mapping[str, object]) -> 
 
 _EXPECTED = {
     "prompt": "a string",
-    "messages": 'a list of {"role": string, "content": string}',
+    "messages": 'a list of {"role": string, "content": string, list of objects or null}',
     "prompt_token_ids": "a list of integers",
     **dict.fromkeys(("client", "category"), "a string"),
     "priority": "an integer",
@@ -86,7 +87,14 @@ def _has_type(key: str, value: object) -> bool:
     if expected == "a list of integers":
         return isinstance(value, list) and all(map(_is_int, value))
     return isinstance(value, list) and all(
-        isinstance(m, dict) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str) for m in value
+        isinstance(m, dict) and isinstance(m.get("role"), str) and _is_content(m.get("content")) for m in value
+    )
+
+
+def _is_content(value: object) -> bool:
+    """A text, nothing (where a message calls tools), or a list of parts: what chat templates take."""
+    return (
+        isinstance(value, str) or value is None or (isinstance(value, list) and all(isinstance(p, dict) for p in value))
     )
 
 

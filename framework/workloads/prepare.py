@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -54,6 +54,11 @@ def _check_follow_up(request: TimedRequest, earlier: list[TimedRequest]) -> None
         raise ValueError(f"request {place} follows request {after}: the prompts of both must have prompt_token_ids")
 
 
+def _text_of(message: Mapping[str, Any]) -> str:
+    content = message.get("content") or ""
+    return content if isinstance(content, str) else " ".join(str(part.get("text", "")) for part in content)
+
+
 def _tokenized(request: TimedRequest, tokenizer: Any) -> dict[str, Any]:
     """The fields of `request` that change when its text becomes token ids."""
     given = [name for name in PROMPTS if getattr(request, name) is not None]
@@ -75,7 +80,7 @@ def _tokenized(request: TimedRequest, tokenizer: Any) -> dict[str, Any]:
             raise ValueError("messages need a chat template and the model's tokenizer has none; pass prompt instead")
         if not request.messages:
             return {"error": "messages=[] must hold at least 1 message; pass one with role user"}
-        changed = {"label": request.label or request.messages[-1]["content"], "messages": None}
+        changed = {"label": request.label or _text_of(request.messages[-1]), "messages": None}
         encode = partial(tokenizer.apply_chat_template, request.messages)
     try:
         return {**changed, "prompt_token_ids": list(encode())}

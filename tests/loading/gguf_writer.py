@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +38,16 @@ def write_gguf(
     tokenizer_model: str = "gpt2",
     extra_tensor: str | None = None,
     skip_tensor: str | None = None,
+    biases: dict[str, int] | None = None,
+    vocab_size: int = len(TOKENS),
+    rope_divisors: np.ndarray | None = None,
+    metadata: Callable[[GGUFWriter], None] = lambda writer: None,
+    tokenizer: Callable[[GGUFWriter], None] | None = None,
 ) -> dict[str, Any]:
-    """Write the file; returns the weights, unquantised and in Hugging Face's row order, under their GGUF names."""
+    """Write the file; returns the weights, unquantised and in Hugging Face's row order, under their GGUF names.
+
+    `metadata` adds keys, and `tokenizer` writes another one than that of `TOKENS` (of as many tokens).
+    """
     writer = GGUFWriter(path, architecture)
     writer.add_block_count(LAYERS)
     writer.add_context_length(128)
@@ -48,19 +57,23 @@ def write_gguf(
     writer.add_head_count_kv(KV_HEADS)
     writer.add_rope_freq_base(10000.0)
     writer.add_layer_norm_rms_eps(1e-5)
-    writer.add_vocab_size(len(TOKENS))
-    writer.add_tokenizer_model(tokenizer_model)
-    writer.add_tokenizer_pre(pre_tokenizer)
-    writer.add_token_list(TOKENS)
-    writer.add_token_types([3] * len(SPECIAL) + [1] * (len(TOKENS) - len(SPECIAL)))
-    writer.add_token_merges(MERGES)
-    writer.add_bos_token_id(1)
-    writer.add_eos_token_id(2)
-    writer.add_chat_template(CHAT_TEMPLATE)
+    writer.add_vocab_size(vocab_size)
+    if tokenizer is not None:
+        tokenizer(writer)
+    else:
+        writer.add_tokenizer_model(tokenizer_model)
+        writer.add_tokenizer_pre(pre_tokenizer)
+        writer.add_token_list(TOKENS)
+        writer.add_token_types([3] * len(SPECIAL) + [1] * (len(TOKENS) - len(SPECIAL)))
+        writer.add_token_merges(MERGES)
+        writer.add_bos_token_id(1)
+        writer.add_eos_token_id(2)
+        writer.add_chat_template(CHAT_TEMPLATE)
+    metadata(writer)
 
     generator = np.random.default_rng(0)
     kv_size = HIDDEN // HEADS * KV_HEADS
-    shapes: dict[str, tuple[int, ...]] = {"token_embd.weight": (len(TOKENS), HIDDEN)}
+    shapes: dict[str, tuple[int, ...]] = {"token_embd.weight": (vocab_size, HIDDEN)}
     for layer in range(LAYERS):
         shapes |= {
             f"blk.{layer}.{name}.weight": shape
@@ -76,9 +89,10 @@ def write_gguf(
                 "ffn_down": (HIDDEN, FEED_FORWARD),
             }.items()
         }
+        shapes |= {f"blk.{layer}.{name}.bias": (size,) for name, size in (biases or {}).items()}
     shapes["output_norm.weight"] = (HIDDEN,)
     if not tied:
-        shapes["output.weight"] = (len(TOKENS), HIDDEN)
+        shapes["output.weight"] = (vocab_size, HIDDEN)
     if extra_tensor is not None:
         shapes[extra_tensor] = (HIDDEN,)
     shapes.pop(skip_tensor or "", None)
@@ -92,6 +106,8 @@ def write_gguf(
             weight = permute(weight, KV_HEADS)
         kind = quantisation if len(shape) == 2 else GGMLQuantizationType.F32
         writer.add_tensor(name, quantize(weight, kind), raw_dtype=kind)
+    if rope_divisors is not None:
+        writer.add_tensor("rope_freqs.weight", rope_divisors.astype(np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -82,8 +82,69 @@ def test_missing_shard(folder):
     names = load_file(folder / "model.safetensors").keys()
     index = {"weight_map": dict.fromkeys(names, "model-00002-of-00002.safetensors")}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00002.safetensors")
     with pytest.raises(ValueError, match=r"model-00002-of-00002.safetensors is missing"):
         load(folder)
+
+
+def test_an_index_that_names_the_wrong_shard(folder):
+    names = load_file(folder / "model.safetensors").keys()
+    (folder / "model.safetensors").rename(folder / "one.safetensors")
+    save_file({"other": torch.zeros(1)}, folder / "two.safetensors")
+    index = {"weight_map": dict.fromkeys(names, "one.safetensors") | {NAME: "two.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(ValueError, match=rf"two.safetensors: tensor {NAME} is missing, though model.safe.* names"):
+        load(folder)
+
+
+@pytest.mark.parametrize("weight_map", [None, [], {"a": 1}, {"a": "../x.safetensors"}, {"a": "/etc/passwd"}])
+def test_a_broken_index(folder, weight_map):
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    with pytest.raises(
+        ValueError, match=r"model.safetensors.index.json (has no weight_map|names '.*not a file of the)"
+    ):
+        load(folder)
+
+
+def test_quantised_checkpoints_are_called_so(folder):
+    for name, method in (("quantize_config.json", "GPTQ"), ("hf_quant_config.json", "ModelOpt")):
+        (folder / name).write_text("{}")
+        with pytest.raises(ValueError, match=rf"{name}: weights quantised with {method}.*use the unquantised"):
+            load(folder)
+        (folder / name).unlink()
+    rewrite(folder, lambda t: t.update({NAME: torch.zeros(16, 6, dtype=torch.int32)}))
+    with pytest.raises(ValueError, match=rf"tensor {NAME} has dtype I32, as quantised weights have.*unquantised"):
+        load(folder)
+    for part in ("qweight", "scales", "weight_scale_inv", "weight_packed"):
+        name = f"model.layers.0.mlp.down_proj.{part}"
+        rewrite(folder, lambda t, name=name: t.update({name: torch.zeros(2)}))
+        with pytest.raises(ValueError, match=rf"tensor {name} belongs to quantised weights"):
+            load(folder)
+        rewrite(folder, lambda t, name=name: t.pop(name))
+
+
+def test_weights_in_bin_files_name_the_remedy(folder):
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ValueError, match=r"only pytorch_model.bin, which is not read\); convert it .*save_pretrained"):
+        load(folder)
+
+
+@pytest.mark.parametrize(("value", "what"), [(float("nan"), "NaN"), (float("inf"), "an infinity")])
+@pytest.mark.parametrize("name", [NAME, "model.norm.weight", "model.layers.0.self_attn.k_proj.bias"])
+def test_weights_that_are_not_finite_are_named(folder, name, value, what):
+    rewrite(folder, lambda t: t[name].view(-1)[-1:].fill_(value))
+    with pytest.raises(ValueError, match=rf"tensor {name} holds {what}; the checkpoint is damaged"):
+        load(folder)
+
+
+def test_weights_that_overflow_the_dtype_are_named_and_large_sums_are_fine(folder):
+    rewrite(folder, lambda t: t[NAME].fill_(1e5))
+    with pytest.raises(ValueError, match=rf"{NAME} holds numbers up to 1e\+05, which float16 has no room.*bfloat16"):
+        load_model({"path": str(folder)}, device=torch.device("cpu"), dtype=torch.float16)
+    rewrite(folder, lambda t: t[NAME].fill_(3e38))
+    load(folder)
 
 
 def test_missing_or_broken_files(folder, tmp_path):

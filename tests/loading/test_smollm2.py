@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 from omegaconf import OmegaConf
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import LlamaConfig
 
 from framework.models.loading.load import load_config, load_model
+from tests.loading.gguf_reference import reference_model, reference_tokenizer
 from tests.models.dense_forward import greedy, logits
 
 
@@ -32,7 +33,7 @@ def preset():
 
 @pytest.fixture(scope="module")
 def loaded(preset):
-    return load_model(preset, device=torch.device("cpu"), dtype=torch.float32)  # converts, if this machine never did
+    return load_model(preset, device=torch.device("cpu"), dtype=torch.float32)
 
 
 def cpu_time_of_load_s(preset) -> float:
@@ -56,9 +57,9 @@ def test_answers_a_question(loaded):
     assert output[-1] in loaded.eos_token_ids
 
 
-def test_logits_equal_transformers(loaded):
+def test_logits_equal_transformers(loaded, preset):
     tokens = loaded.tokenizer.encode("The Eiffel Tower was built in 1889. It is 330 metres tall, and" * 3)
-    reference = AutoModelForCausalLM.from_pretrained(loaded.source, dtype=torch.float32)
+    reference = reference_model(Path(loaded.source), LlamaConfig(**OmegaConf.to_container(preset.config)))
     with torch.inference_mode():
         expected = reference(torch.tensor([tokens])).logits[0]
     result = logits(loaded.model, tokens)
@@ -73,7 +74,7 @@ def test_tokenizer(loaded):
     pieces = [tokenizer.backend.id_to_token(i) for i in tokenizer.encode("In 2024,")]
     assert pieces == ["In", "Ġ", "2", "0", "2", "4", ","]
     assert tokenizer.encode("<|im_start|>user<|im_end|>") == [1, *tokenizer.encode("user"), 2]
-    reference = AutoTokenizer.from_pretrained(loaded.source)
+    reference = reference_tokenizer(Path(loaded.source))
     messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": text}]
     expected = reference.apply_chat_template(messages, add_generation_prompt=True)["input_ids"]
     assert tokenizer.apply_chat_template(messages) == expected

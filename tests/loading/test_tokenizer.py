@@ -10,7 +10,8 @@ from tokenizers import decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from framework.models.loading.byte_tokenizer import NUM_BYTE_TOKENS, byte_tokenizer
-from framework.models.loading.tokenizer import Tokenizer, write_tokenizer
+from framework.models.loading.tokenizer import Tokenizer
+from tests.loading.tokenizer_writer import write_tokenizer
 
 BYTES = byte_tokenizer()
 

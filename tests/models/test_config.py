@@ -1,5 +1,6 @@
 """Reading configs: families, lengths, counts, and what is refused."""
 
+import copy
 import math
 from pathlib import Path
 
@@ -27,7 +28,7 @@ LLAMA = {
 def test_defaults_are_those_of_the_transformers_classes():
     for config_class in (LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config):
         full = config_class(sliding_window=None).to_dict()
-        sparse = {key: full[key] for key in (*list(LLAMA)[1:], "model_type")}
+        sparse = {key: full[key] for key in (*list(LLAMA)[1:], "model_type")} | {"sliding_window": None}
         if "sliding_window" not in config_class().to_dict():
             full.pop("sliding_window", None)
         read, expected = ModelConfig.from_hf(sparse), ModelConfig.from_hf(full)
@@ -51,6 +52,28 @@ def test_defaults_are_those_of_the_transformers_classes():
         ({"hidden_size": None}, "LlamaForCausalLM lacks hidden_size"),
         ({"rope_scaling": {"type": "su", "factor": 2.0}}, "rope_type='su' is not supported; supported are default"),
         ({"quantization_config": {"quant_method": "fp8"}}, "quantised with 'fp8' are not supported"),
+        ({"quantization_config": "fp8"}, "quantised with 'fp8' are not supported"),
+        ({"quantization": {"group_size": 64, "bits": 4}}, "quantised with 'mlx' are not supported"),
+        ({"architectures": "LlamaForCausalLM"}, "architectures='LlamaForCausalLM' must be a list of names"),
+        ({"vocab_size": "96"}, "vocab_size='96' must be an integer of at least 1"),
+        ({"num_attention_heads": 0}, "num_attention_heads=0 must be an integer of at least 1"),
+        ({"num_key_value_heads": 0}, "num_key_value_heads=0 must be an integer of at least 1"),
+        ({"num_key_value_heads": 3}, "num_attention_heads=4 must be a multiple of num_key_value_heads=3"),
+        ({"head_dim": 7}, "head_dim=7 must be even"),
+        ({"head_dim": True}, "head_dim=True must be an integer"),
+        ({"rms_norm_eps": "1e-5"}, "rms_norm_eps='1e-5' must be a finite number of at least 0"),
+        ({"rms_norm_eps": math.nan}, "rms_norm_eps=nan must be a finite number"),
+        ({"tie_word_embeddings": "false"}, "tie_word_embeddings='false' must be true or false"),
+        ({"attention_bias": 1}, "attention_bias=1 must be true or false"),
+        ({"max_position_embeddings": 1.5}, "max_position_embeddings=1.5 must be an integer"),
+        ({"rope_theta": 0}, "rope_theta=0 must be a finite number of at least 1e-09"),
+        ({"rope_scaling": "yarn"}, "rope_scaling='yarn' must be an object"),
+        ({"rope_scaling": {"type": "linear", "factor": "2"}}, "factor='2' must be a finite number"),
+        ({"rope_scaling": {"type": "linear", "factor": 0}}, "factor=0 must be a finite number of at least"),
+        ({"rope_scaling": {"type": ["yarn"]}}, r"rope_type=\['yarn'\] is not supported"),
+        ({"eos_token_id": ["2"]}, r"eos_token_id=\['2'\] must be a token id"),
+        ({"eos_token_id": -1}, "eos_token_id=-1 must be a token id"),
+        ({"bos_token_id": [1]}, r"bos_token_id=\[1\] must be an integer"),
     ],
 )
 def test_unsupported_settings_are_named(changes, message):
@@ -58,8 +81,53 @@ def test_unsupported_settings_are_named(changes, message):
         ModelConfig.from_hf({**LLAMA, **changes})
 
 
+def test_an_absent_key_and_null_differ_as_in_transformers():
+    for config_class, family in ((Qwen3Config, "Qwen3"), (LlamaConfig, "Llama")):
+        for changes in ({}, {"num_key_value_heads": None}):
+            given = {**LLAMA, "num_attention_heads": 32, "hidden_size": 64, **changes}
+            expected = config_class(**{key: value for key, value in given.items() if key != "architectures"})
+            given |= {"architectures": [f"{family}ForCausalLM"], "sliding_window": None}
+            assert ModelConfig.from_hf(given).num_kv_heads == expected.num_key_value_heads, (family, changes)
+
+
+def test_swish_is_another_name_of_silu():
+    assert ModelConfig.from_hf({**LLAMA, "hidden_act": "swish"}).num_layers == 2
+
+
+YARN = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0}, "rope_scaling": YARN},
+        {"rope_parameters": {"rope_type": "linear", "factor": 2.0}, "rope_scaling": YARN, "rope_theta": 5e5},
+        {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 5e5}, "rope_scaling": None},
+        {"rope_parameters": {"rope_type": "default", "rope_theta": 5e5}, "rope_scaling": {**YARN, "rope_theta": 7e5}},
+        {"rope_parameters": {"rope_type": "default", "rope_theta": 5e5}, "rope_scaling": YARN},
+    ],
+)
+@pytest.mark.filterwarnings("ignore:rope_scaling replaces")
+def test_rope_scaling_stands_in_the_place_of_rope_parameters_as_in_transformers(changes):
+    values = {**LLAMA, "max_position_embeddings": 256, **changes}
+    expected = LlamaConfig.from_dict(copy.deepcopy(values)).rope_parameters
+    read = ModelConfig.from_hf(values).rope
+    assert (read.rope_type, read.rope_theta) == (expected["rope_type"], expected["rope_theta"])
+    assert read.factor == expected.get("factor", 1.0)
+    if read.rope_type == "yarn":
+        assert read.original_max_position == expected["original_max_position_embeddings"]
+
+
+def test_a_theta_that_rope_scaling_drops_is_named():
+    values = {**LLAMA, "rope_parameters": {"rope_theta": 1e6}, "rope_scaling": YARN}
+    with pytest.warns(UserWarning, match=r"rope_theta=1000000.0: 10000 is used; write rope_theta into rope_scaling"):
+        ModelConfig.from_hf(values)
+
+
 def test_only_a_window_that_matters_is_refused():
-    mistral = {**LLAMA, "architectures": ["MistralForCausalLM"], "sliding_window": 64}
+    mistral = {**LLAMA, "architectures": ["MistralForCausalLM"], "num_key_value_heads": 2}
+    assert ModelConfig.from_hf(mistral).sliding_window == MistralConfig().sliding_window  # an absent key is not null
+    mistral["sliding_window"] = 64
     with pytest.raises(ValueError, match=r"sliding window of 64 tokens.*max_model_len=64 or less"):
         ModelConfig.from_hf(mistral)
     assert ModelConfig.from_hf(mistral, max_model_len=64).sliding_window == 64

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -66,17 +68,17 @@ def test_a_rank_reads_its_own_slices_only(folder: Path, monkeypatch: pytest.Monk
         def __init__(self, file: Any) -> None:
             self._file, self.keys = file, file.keys
 
-        def __enter__(self) -> File:
-            return self
-
-        def __exit__(self, *error: object) -> None:
-            self._file.__exit__(*error)
-
         def get_slice(self, name: str) -> Slice:
             return Slice(self._file.get_slice(name))
 
-    opened = checkpoint._open
-    monkeypatch.setattr(checkpoint, "_open", lambda path: File(opened(path)))
+    opened = checkpoint.open_tensors
+
+    @contextmanager
+    def watched(path: Path) -> Iterator[File]:
+        with opened(path) as file:
+            yield File(file)
+
+    monkeypatch.setattr(checkpoint, "open_tensors", watched)
     model = load(folder, Alone(1, 2))
     config = FAMILIES["qwen2"]
     norms = (2 * config.num_hidden_layers + 1) * config.hidden_size

@@ -69,12 +69,15 @@ def greedy_tokens(folder: Path | str, prompts: list[list[int]], max_tokens: int)
     return outputs
 
 
-def greedy_after(folder: Path | str, prompts: list[list[int]], answers: list[list[int]]) -> list[list[int]]:
-    """What `transformers` finds most likely after each prompt and each beginning of its answer, in one pass a prompt.
+def greedy_after(model: Any, prompts: list[list[int]], answers: list[list[int]]) -> list[list[int]]:
+    """What `transformers` finds most likely after each prompt and each beginning of its answer, in one pass per prompt.
+
+    `model` is one of its models, or the folder of one.
 
     It equals `answers` if and only if those are the greedy tokens, which `greedy_tokens` takes a pass each for.
     """
-    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    if isinstance(model, Path | str):
+        model = transformers.AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
     outputs = []
     with torch.inference_mode():
         for prompt, answer in zip(prompts, answers, strict=True):

@@ -193,7 +193,7 @@ def test_jsonl_reads_every_kind_of_prompt_in_arrival_order(tmp_path: Path) -> No
         ('{"prompt": "a", "max_token": 3}', "unknown key 'max_token'; expected some of .*max_tokens"),
         ('{"prompt": 3}', "prompt=3 has the wrong type; expected a string"),
         ('{"prompt_token_ids": [1, true]}', "expected a list of integers"),
-        ('{"messages": [{"role": "user"}]}', "expected a list of"),
+        ('{"messages": [{"content": "no role"}]}', "expected a list of"),
         ('{"prompt": "a", "arrival_s": -1}', "arrival_s=-1 must be at least 0"),
     ],
 )

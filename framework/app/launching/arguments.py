@@ -10,7 +10,6 @@ from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import QuotedString
-from omegaconf import OmegaConf
 
 from framework.app.launching.axes import NULL
 from framework.app.launching.inputs import NAMES_OF_PATHS
@@ -18,6 +17,7 @@ from framework.app.launching.sweep_file import here, read_sweep
 from framework.config.quote import quote
 from framework.registry import REGISTRIES
 from framework.registry.discovery import ROOT
+from framework.toolkit.read_file import read_text, read_yaml
 
 _KEY_OF_A_PLUGIN = re.compile(rf"({'|'.join((*REGISTRIES, 'executor'))})\.[\w.]+=")
 _HYDRAS_OWN = re.compile(r"[+~]*hydra[./]")
@@ -119,7 +119,7 @@ def _is_search(rest: Sequence[str]) -> bool:
     if "hydra/sweeper" in chosen:
         return chosen["hydra/sweeper"] != "grid"
     path = EXPERIMENTS / f"{chosen.get('experiment')}.yaml"
-    return path.is_file() and "override /hydra/sweeper:" in path.read_text(encoding="utf-8")
+    return path.is_file() and "override /hydra/sweeper:" in read_text(path)
 
 
 def _key(override: str) -> str:
@@ -143,7 +143,8 @@ def smoke_overrides(experiment: str) -> list[str]:
     if not path.is_file():
         names = ", ".join(sorted(file.stem for file in EXPERIMENTS.glob("*.yaml")))
         raise ValueError(f"experiment={experiment} does not exist; choose from {names}")
-    smoke = OmegaConf.select(OmegaConf.load(path), "study.smoke")
-    if not smoke:
+    study = values.get("study") if isinstance(values := read_yaml(path), dict) else None
+    smoke = study.get("smoke") if isinstance(study, dict) else None
+    if not isinstance(smoke, list) or not smoke:
         raise ValueError(f"smoke=true: {path} lists no overrides under study.smoke")
     return [str(text) for text in smoke]

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from framework.records.record import SUMMARY, Record, RecordWriter, Status, cell_id
+from framework.toolkit.read_file import read_json
 
 
 def read_summary(folder: Path) -> dict[str, Any] | None:
     """`summary.json` of `folder`; None where there is none, or half of one."""
     try:
-        summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
+        summary = read_json(folder / SUMMARY)
+    except (FileNotFoundError, ValueError):
         return None
     return summary if isinstance(summary, dict) and "status" in summary else None
 

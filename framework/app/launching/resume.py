@@ -6,20 +6,28 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from framework.app.launching.ending import read_summary
 from framework.app.launching.resume_key import config_key, resume_key
 from framework.app.launching.sweep_file import Cell, read_sweep
 from framework.records.analysis.cells import read_cell
 from framework.records.record import SUMMARY, SUPERSEDED
 from framework.records.tracking.offline_runs import set_aside_offline_runs
+from framework.toolkit.read_file import read_yaml
 
 
 def own_overrides(folder: Path) -> list[str]:
-    """The overrides that Hydra noted for the cell in `folder`."""
+    """The overrides that Hydra noted for the cell in `folder`.
+
+    Raises:
+        ValueError: naming a file that cannot be read.
+    """
     path = folder / ".hydra" / "overrides.yaml"
-    return [str(item) for item in OmegaConf.load(path)] if path.exists() else []
+    if not path.exists():
+        return []
+    found = read_yaml(path)
+    if not isinstance(found, list):
+        raise ValueError(f"{path} must hold a list of overrides, not {type(found).__name__}; move {folder} away")
+    return [str(item) for item in found]
 
 
 class Earlier:

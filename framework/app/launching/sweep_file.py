@@ -13,6 +13,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from framework.toolkit.read_file import read_json
+
 SWEEP = "sweep.json"
 WRITE_INTERVAL_S = 1.0
 
@@ -104,14 +106,17 @@ def read_sweep(folder: Path) -> Sweep | None:
     """
     path = folder / SWEEP
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = read_json(path)
+        _check_types(values)
         cells = [Cell(**cell) for cell in values["cells"]]
-        _check_inside(folder, cells)
-        return Sweep(folder=folder, cells=cells, **{name: values[name] for name in _IN_FILE if name in values})
+        sweep = Sweep(folder=folder, cells=cells, **{name: values[name] for name in _IN_FILE if name in values})
     except FileNotFoundError:
         return None
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} cannot be read: {error!r}; move it away to do without it") from error
+    except (ValueError, KeyError, TypeError) as error:
+        why = str(error) if isinstance(error, ValueError) else repr(error)
+        raise ValueError(f"{path} cannot be read: {why}; move it away to do without it") from error
+    _check_inside(folder, cells)
+    return sweep
 
 
 def _check_inside(folder: Path, cells: Sequence[Cell]) -> None:
@@ -123,3 +128,30 @@ def _check_inside(folder: Path, cells: Sequence[Cell]) -> None:
             raise ValueError(
                 f"{folder / SWEEP} names the folder {cell.folder!r}, which is not below {folder}; nothing was written"
             )
+
+
+def _check_types(values: Any) -> None:
+    """Raises ValueError for values of other types than `Sweep.write` writes."""
+    texts, lists = ("study", "launcher", "started", "ended"), ("arguments", "cells")
+    wrong: list[Any] = [values] if not isinstance(values, dict) else []
+    if not wrong:
+        wrong += [name for name in texts if not isinstance(values.get(name, ""), str)]
+        wrong += [name for name in lists if not isinstance(values.get(name, []), list)]
+    if not wrong:
+        wrong += [cell for cell in values.get("cells", []) if not _is_cell(cell)]
+    if wrong:
+        raise ValueError(f"{str(wrong[0])[:60]!r} is not what a sweep writes")
+
+
+def _is_cell(cell: Any) -> bool:
+    if not isinstance(cell, dict):
+        return False
+    texts, lists = ("folder", "status", "reason"), ("overrides", "gpus")
+    wall_s = cell.get("wall_s")
+    return (
+        all(isinstance(cell.get(name, ""), str) for name in texts)
+        and all(isinstance(cell.get(name, []), list) for name in lists)
+        and all(isinstance(text, str) for name in lists for text in cell.get(name, []))
+        and (wall_s is None or (isinstance(wall_s, int | float) and not isinstance(wall_s, bool)))
+        and isinstance(cell.get("reused", False), bool)
+    )

@@ -39,13 +39,22 @@ def check_blocks(engine: DictConfig, block_bytes: int, available_bytes: int, dev
     return int(engine.num_blocks)
 
 
+_SHORTEST_REQUEST = 2
+"""Tokens: one of the prompt and one of the answer."""
+
+
 def fit_length(engine: DictConfig, num_blocks: int, max_model_len: int) -> int:
     """A request must fit into the cache alone, or it could never end.
 
     Raises:
-        ValueError: `engine.max_model_len` asks for more than the cache holds.
+        ValueError: `engine.max_model_len` asks for more than the cache holds, or it has no room for any request.
     """
     capacity_tokens = num_blocks * engine.block_size
+    if capacity_tokens < _SHORTEST_REQUEST:
+        raise ValueError(
+            f"a KV cache of engine.num_blocks={num_blocks} blocks of engine.block_size={engine.block_size} tokens "
+            f"holds no request, which has at least {_SHORTEST_REQUEST} tokens (a prompt and an answer); raise either"
+        )
     if capacity_tokens >= max_model_len:
         return max_model_len
     if engine.max_model_len is not None:

@@ -22,12 +22,14 @@ def inverse_frequencies(rope: RopeConfig, head_size: int) -> Tensor:
         return _llama3(rope, base)
     if rope.rope_type == "yarn":
         return _yarn(rope, head_size)
+    if rope.divisors is not None:
+        return _divided(rope, head_size)
     return base
 
 
 def attention_scaling(rope: RopeConfig) -> float:
     """What cosine and sine are multiplied by: YaRN's temperature (arXiv 2309.00071, section 3.4), else 1."""
-    if rope.rope_type != "yarn":
+    if rope.rope_type not in ("yarn", "longrope"):
         return 1.0
     if rope.attention_factor is not None:
         return rope.attention_factor
@@ -64,6 +66,14 @@ def _llama3(rope: RopeConfig, base: Tensor) -> Tensor:
     blend = (original / wavelength - rope.low_freq_factor) / (rope.high_freq_factor - rope.low_freq_factor)
     blended = (1 - blend) * scaled / rope.factor + blend * scaled
     return torch.where((wavelength >= shortest) & (wavelength <= longest), blended, scaled)
+
+
+def _divided(rope: RopeConfig, head_size: int) -> Tensor:
+    """LongRoPE (arXiv 2402.13753) with one list of divisors."""
+    divisors = torch.tensor(rope.divisors, dtype=torch.float32, device="cpu")
+    if len(divisors) != head_size // 2:
+        raise ValueError(f"long_factor has {len(divisors)} numbers, but half a head has {head_size // 2}")
+    return 1.0 / (divisors * rope.rope_theta ** _exponents(head_size))
 
 
 def _yarn(rope: RopeConfig, head_size: int) -> Tensor:

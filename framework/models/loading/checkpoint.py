@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-
 from framework.models.decoder import DecoderLM
 from framework.models.layers.weight_slot import WeightSlot
-from framework.models.loading.json_file import read_json
+from framework.models.loading.finite import check_finite
+from framework.models.loading.tensor_files import EMBEDDING, HEAD, INDEX, StoredTensor, open_tensors, tensor_files
 from framework.models.weight_slots import weight_slots
 
 _DTYPES = ("F64", "F32", "F16", "BF16")
-_INDEX = "model.safetensors.index.json"
+_QUANTISED_FILES = {"quantize_config.json": "GPTQ", "quant_config.json": "AWQ", "hf_quant_config.json": "ModelOpt"}
+_QUANTISED_NAMES = (
+    *("qweight", "qzeros", "scales", "g_idx", "biases", "weight_scale", "weight_scale_inv", "weight_scale_2"),
+    *("input_scale", "weight_packed", "weight_shape", "weight_zero_point", "absmax", "SCB"),
+)
 
 
 def fill_from_folder(model: DecoderLM, folder: Path) -> None:
@@ -22,79 +25,84 @@ def fill_from_folder(model: DecoderLM, folder: Path) -> None:
 
     Raises:
         ValueError: naming file and tensor, for a file that is missing or truncated, a tensor that is missing,
-            unexpected or of the wrong shape, or a dtype that isn't floating point.
+            unexpected, of the wrong shape or not finite, or a dtype that isn't floating point.
     """
+    _check_not_quantised(folder)
     slots = weight_slots(model)
     split = model.embed_tokens.group.size > 1
-    file_of = _tensor_files(folder)
-    _check_names(folder, file_of, slots, tied=model.config.tie_embeddings)
+    files = tensor_files(folder)
+    if model.config.tie_embeddings and EMBEDDING not in files and HEAD in files:
+        files[EMBEDDING] = files[HEAD]  # saved under its other name
+    _check_names(folder, files, slots, tied=model.config.tie_embeddings)
     names_of: dict[Path, list[str]] = {}
     for name in slots:
-        names_of.setdefault(file_of[name], []).append(name)
+        names_of.setdefault(files[name].path, []).append(name)
     for path, names in names_of.items():
-        with _open(path) as file:
+        with open_tensors(path) as file:
+            held = set(file.keys())
             for name in names:
-                _fill(path, file, name, slots[name], split=split)
+                if files[name].name not in held:
+                    raise ValueError(
+                        f"{path}: tensor {files[name].name} is missing, though {INDEX} names the file for it; "
+                        f"download or save the model again"
+                    )
+                _fill(path, file, files[name], slots[name], split=split)
+    check_finite(model, slots, lambda name: _read(files[name]), str(folder))
 
 
-def _fill(path: Path, file: Any, name: str, slot: WeightSlot, *, split: bool) -> None:
-    source = file.get_slice(name)
+def _read(place: StoredTensor) -> Any:
+    with open_tensors(place.path) as file:
+        return file.get_tensor(place.name)
+
+
+def _fill(path: Path, file: Any, place: StoredTensor, slot: WeightSlot, *, split: bool) -> None:
+    source = file.get_slice(place.name)
+    if (dtype := source.get_dtype()) not in _DTYPES:
+        raise ValueError(
+            f"{path}: tensor {place.name} has dtype {dtype}, as quantised weights have; supported are "
+            f"{', '.join(_DTYPES)}: use the unquantised checkpoint"
+        )
     shape = tuple(source.get_shape())
     if shape != slot.full_shape:
         raise ValueError(
-            f"{path}: tensor {name} has shape {list(shape)}, but the config asks for {list(slot.full_shape)}"
+            f"{path}: tensor {place.name} has shape {list(shape)}, but the config asks for {list(slot.full_shape)}"
         )
-    if (dtype := source.get_dtype()) not in _DTYPES:
-        raise ValueError(f"{path}: tensor {name} has dtype {dtype}; supported are {', '.join(_DTYPES)}")
     # A whole tensor is a view of the mapped file; a slice is read into memory first, but only what it covers.
-    slot.load(source if split else file.get_tensor(name))
+    slot.load(source if split else file.get_tensor(place.name))
 
 
-def _tensor_files(folder: Path) -> dict[str, Path]:
-    index = folder / _INDEX
-    if index.exists():
-        weight_map = read_json(index).get("weight_map")
-        if not isinstance(weight_map, dict):
-            raise ValueError(f"{index} has no weight_map")
-        return {name: folder / file for name, file in weight_map.items()}
-    path = folder / "model.safetensors"
-    if not path.exists():
+def _check_not_quantised(folder: Path) -> None:
+    for name, method in _QUANTISED_FILES.items():
+        if (folder / name).exists():
+            raise ValueError(
+                f"{folder / name}: weights quantised with {method} are not supported; use the unquantised checkpoint"
+            )
+
+
+def _check_names(folder: Path, files: dict[str, StoredTensor], slots: Iterable[str], *, tied: bool) -> None:
+    if quantised := [name for name in files if name.rpartition(".")[2] in _QUANTISED_NAMES]:
         raise ValueError(
-            f"{folder} holds neither model.safetensors nor {_INDEX}; "
-            f"point model.path at a folder with safetensors weights, or set model.weights=random"
+            f"{files[quantised[0]].path}: tensor {files[quantised[0]].name} belongs to quantised weights, "
+            f"which are not supported; use the unquantised checkpoint"
         )
-    with _open(path) as file:
-        return dict.fromkeys(file.keys(), path)
-
-
-def _open(path: Path) -> Any:
-    try:
-        return safe_open(path, framework="pt", device="cpu")
-    except FileNotFoundError:
-        raise ValueError(f"{path} is missing, though {_INDEX} names it") from None
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} is truncated or not a safetensors file: {error}") from error
-
-
-def _check_names(folder: Path, file_of: dict[str, Path], slots: dict[str, WeightSlot], *, tied: bool) -> None:
-    if missing := [name for name in slots if name not in file_of]:
+    missing = [name for name in slots if name not in files]
+    if missing == [HEAD]:
+        raise ValueError(
+            f"{folder}: tensor {HEAD} is missing, and tie_word_embeddings is false: this is a base model, saved "
+            f"without its LM head; use the checkpoint of the causal language model (...ForCausalLM)"
+        )
+    if missing:
         raise ValueError(f"{folder}: tensor {missing[0]} is missing{_and_more(missing)}")
-    unexpected = [name for name in file_of if name not in slots and not _is_derived(name, tied)]
-    if unexpected:
-        file = file_of[unexpected[0]]
-        raise ValueError(f"{file}: tensor {unexpected[0]} doesn't belong to this model{_and_more(unexpected)}")
+    expected = set(slots)
+    if unexpected := [name for name in files if name not in expected and not _is_derived(name, tied)]:
+        place = files[unexpected[0]]
+        raise ValueError(f"{place.path}: tensor {place.name} doesn't belong to this model{_and_more(unexpected)}")
 
 
 def _is_derived(name: str, tied: bool) -> bool:
     """Whether a tensor repeats what the model has anyway: older checkpoints hold such copies."""
-    return name.endswith("rotary_emb.inv_freq") or (tied and name == "lm_head.weight")
+    return name.endswith("rotary_emb.inv_freq") or (tied and name == HEAD)
 
 
 def _and_more(names: list[str]) -> str:
     return f" (and {len(names) - 1} more)" if len(names) > 1 else ""
-
-
-def write_index(folder: Path, file_of: dict[str, str], total_bytes: int) -> None:
-    """The index of a sharded checkpoint: tensor name -> file name."""
-    index = {"metadata": {"total_size": total_bytes}, "weight_map": file_of}
-    (folder / _INDEX).write_text(json.dumps(index, indent=1), encoding="utf-8")

@@ -1,17 +1,20 @@
-"""A GGUF file as a Hugging Face checkpoint: config values, and tensors under their Hugging Face names."""
+"""A GGUF file: metadata with its types checked, and tensors under their Hugging Face names."""
 
 from __future__ import annotations
 
+import math
+import os
 import re
-from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gguf import GGUFReader
-from gguf.quants import dequantize
 
-_ARCHITECTURES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
+from framework.models.loading.gguf_header import BrokenGGUFError, TensorEntry, read_header
+
+ARCHITECTURES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
 
 _TOP_NAMES = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
 _LAYER_NAMES = {
@@ -29,10 +32,36 @@ _LAYER_NAMES = {
 }
 _LAYER_PATTERN = re.compile(r"blk\.(\d+)\.(\w+)\.(weight|bias)")
 _TOP_PATTERN = re.compile(r"(\w+)\.(weight|bias)")
+ROPE_DIVISORS = "rope_freqs.weight"
+"""Llama 3.1's scaling of positions: what each inverse frequency is divided by. No weight of a layer."""
+_CHUNK = 1 << 18
+"""Numbers that are dequantised at once: as many as stay in a core's cache."""
+
+
+def open_gguf(path: Path) -> GGUFFile:
+    """The header of `path`, parsed once for config, tokenizer and weights.
+
+    Raises:
+        ValueError: see `GGUFFile`.
+    """
+    try:
+        about = path.stat()
+    except OSError as error:
+        raise ValueError(f"{path} can't be read: {error.strerror}; pass a file") from error
+    return _parsed(path, about.st_mtime_ns, about.st_size)
+
+
+@lru_cache(maxsize=1)
+def _parsed(path: Path, mtime_ns: int, size: int) -> GGUFFile:
+    return GGUFFile(path)
 
 
 class GGUFFile:
-    """An open file.
+    """The header of a file; tensors are read when asked for.
+
+    Attributes:
+        metadata: by key.
+        tensors: by their name in the file.
 
     Raises:
         ValueError: naming the file, if it is missing, truncated, not GGUF or of an unsupported architecture.
@@ -41,112 +70,147 @@ class GGUFFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self._reader = GGUFReader(path)
+            self.metadata, entries = read_header(path)
         except FileNotFoundError:
             raise ValueError(f"{path} is missing") from None
-        except (ValueError, IndexError, KeyError, OverflowError) as error:  # all that its parser meets in broken bytes
-            raise ValueError(f"{path} is truncated or not a GGUF file: {error}") from error
-        self.architecture = self.get("general.architecture")
-        if self.architecture not in _ARCHITECTURES:
+        except OSError as error:
+            raise ValueError(f"{path} can't be read: {error.strerror}") from error
+        except BrokenGGUFError as error:
+            raise ValueError(f"{path} is truncated or not a GGUF file: {error}; download it again") from error
+        self.tensors = {entry.name: entry for entry in entries}
+        if len(self.tensors) < len(entries):
+            raise ValueError(f"{path} is not a whole GGUF file: it has two tensors of one name; download it again")
+        self.architecture = self.text("general.architecture")
+        if self.architecture not in ARCHITECTURES:
             raise ValueError(
                 f"{path}: GGUF architecture {self.architecture!r} is not supported; "
-                f"supported are {', '.join(_ARCHITECTURES)}"
+                f"supported are {', '.join(ARCHITECTURES)}"
             )
 
-    def get(self, key: str, default: Any = None) -> Any:
-        """A metadata value; `{arch}` in the key stands for the file's architecture."""
-        name = key.replace("{arch}", self.architecture) if "{arch}" in key else key
-        field = self._reader.get_field(name)
-        return default if field is None else field.contents()
+    def name(self, key: str) -> str:
+        """`key` with the file's architecture in the place of `{arch}`."""
+        return key.replace("{arch}", self.architecture) if "{arch}" in key else key
 
-    def require(self, key: str) -> Any:
-        value = self.get(key)
-        if value is None:
-            raise ValueError(f"{self.path}: the metadata lacks {key.replace('{arch}', str(self.architecture))}")
-        return value
-
-    def config(self) -> dict[str, Any]:
-        """The values of a Hugging Face `config.json`."""
-        num_heads = self._count("{arch}.attention.head_count")
-        hidden_size = self._count("{arch}.embedding_length")
-        tensor_names = {tensor.name for tensor in self._reader.tensors}
-        is_bfloat16 = any(tensor.tensor_type.name == "BF16" for tensor in self._reader.tensors)
-        config = {
-            "architectures": [_ARCHITECTURES[self.architecture]],
-            "model_type": self.architecture,
-            "hidden_act": "silu",
-            "dtype": "bfloat16" if is_bfloat16 else "float32",
-            "vocab_size": self.get("{arch}.vocab_size") or len(self.require("tokenizer.ggml.tokens")),
-            "hidden_size": hidden_size,
-            "intermediate_size": self._count("{arch}.feed_forward_length"),
-            "num_hidden_layers": self._count("{arch}.block_count"),
-            "num_attention_heads": num_heads,
-            "num_key_value_heads": self.get("{arch}.attention.head_count_kv", num_heads),
-            "head_dim": self.get("{arch}.attention.key_length", hidden_size // num_heads),
-            "max_position_embeddings": self._count("{arch}.context_length"),
-            "rms_norm_eps": _shortest(self.require("{arch}.attention.layer_norm_rms_epsilon")),
-            "tie_word_embeddings": "output.weight" not in tensor_names,
-            "rope_parameters": self._rope(),
-            "bos_token_id": self.get("tokenizer.ggml.bos_token_id"),
-            "eos_token_id": self.get("tokenizer.ggml.eos_token_id"),
-        }
-        if self.architecture != "qwen2":
-            config["attention_bias"] = "blk.0.attn_q.bias" in tensor_names
-        if window := self.get("{arch}.attention.sliding_window"):
-            if self.architecture == "llama":  # llama.cpp has no architecture of its own for Mistral
-                config |= {"architectures": ["MistralForCausalLM"], "model_type": "mistral"}
-            config |= {"sliding_window": window, "use_sliding_window": True, "max_window_layers": 0}
-        return config
-
-    def tensors(self) -> Iterator[tuple[str, np.ndarray]]:
-        """Hugging Face name and float array of every tensor, dequantised exactly as `gguf.quants.dequantize` does.
+    def integer(self, key: str, default: int | None = None) -> int:
+        """A metadata value; `{arch}` in the key stands for the file's architecture.
 
         Raises:
-            ValueError: naming file and tensor, for an unknown name or a type that can't be dequantised.
+            ValueError: naming file and key, if it is of another type, or absent without a default.
         """
-        num_heads = self._count("{arch}.attention.head_count")
-        num_kv_heads = self.get("{arch}.attention.head_count_kv", num_heads)
-        for tensor in self._reader.tensors:
-            name = self._hf_name(tensor.name)
-            try:
-                values = dequantize(tensor.data, tensor.tensor_type)
-            except NotImplementedError:
-                raise ValueError(
-                    f"{self.path}: tensor {tensor.name} has type {tensor.tensor_type.name}, which the gguf package "
-                    f"can't dequantise; use another quantisation of the model"
-                ) from None
-            if self.architecture == "llama" and "attn_q." in tensor.name:
-                values = _unpermute(values, num_heads)
-            elif self.architecture == "llama" and "attn_k." in tensor.name:
-                values = _unpermute(values, num_kv_heads)
-            yield name, values
+        value = self._get(key, default, "an integer")
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise self._wrong(key, value, "an integer")
+        return value
+
+    def number(self, key: str, default: float | None = None) -> float:
+        """As `integer`, for a finite number, as its author wrote it: 1e-05 for the float32 9.999999747378752e-06."""
+        value = self._get(key, default, "a number")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 3.4e38:
+            raise self._wrong(key, value, "a finite number")
+        return float(str(np.float32(value)))
+
+    def text(self, key: str, default: str | None = None) -> str:
+        """As `integer`, for a text."""
+        value = self._get(key, default, "a text")
+        if not isinstance(value, str):
+            raise self._wrong(key, value, "a text")
+        return value
+
+    def flag(self, key: str, default: bool) -> bool:
+        """As `integer`, for true or false."""
+        value = self._get(key, default, "true or false")
+        if not isinstance(value, bool):
+            raise self._wrong(key, value, "true or false")
+        return value
+
+    def items(self, key: str, kind: type, default: list[Any] | None = None) -> list[Any]:
+        """As `integer`, for a list of `kind`."""
+        expected = f"a list of {kind.__name__}"
+        value = self._get(key, default, expected)
+        if not isinstance(value, list) or not all(type(item) is kind for item in value):
+            raise self._wrong(key, value, expected)
+        return value
+
+    def has(self, key: str) -> bool:
+        return self.name(key) in self.metadata
+
+    def _get(self, key: str, default: Any, expected: str) -> Any:
+        value = self.metadata.get(self.name(key), default)
+        if value is None:
+            raise ValueError(f"{self.path}: the metadata lacks {self.name(key)}, {expected}")
+        return value
+
+    def _wrong(self, key: str, value: Any, expected: str) -> ValueError:
+        shown = f"a list of {len(value)}" if isinstance(value, list) else repr(value)[:60]
+        return ValueError(f"{self.path}: {self.name(key)} is {shown}, not {expected}; use another file of the model")
+
+    def hf_names(self) -> dict[str, str]:
+        """Hugging Face name of each weight -> its name in the file.
+
+        Raises:
+            ValueError: naming file and tensor, for a name that no layer has.
+        """
+        return {self._hf_name(name): name for name in self.tensors if name != ROPE_DIVISORS}
 
     def _hf_name(self, name: str) -> str:
         if (match := _LAYER_PATTERN.fullmatch(name)) and match[2] in _LAYER_NAMES:
             return f"model.layers.{match[1]}.{_LAYER_NAMES[match[2]]}.{match[3]}"
         if (match := _TOP_PATTERN.fullmatch(name)) and match[1] in _TOP_NAMES:
             return f"{_TOP_NAMES[match[1]]}.{match[2]}"
-        # Among these is rope_freqs, Llama 3.1's scaling, whose parameters the file doesn't tell.
         raise ValueError(
             f"{self.path}: tensor {name} is not supported; use the model's safetensors folder or hub id instead"
         )
 
-    def _rope(self) -> dict[str, Any]:
-        rope = {"rope_type": "default", "rope_theta": _shortest(self.get("{arch}.rope.freq_base", 10_000.0))}
-        scaling = self.get("{arch}.rope.scaling.type", "none")
-        if scaling != "none":
-            rope |= {"rope_type": scaling, "factor": _shortest(self.require("{arch}.rope.scaling.factor"))}
-            if original := self.get("{arch}.rope.scaling.original_context_length"):
-                rope["original_max_position_embeddings"] = original
-        return rope
+    def read(self, name: str) -> np.ndarray:
+        """The tensor `name` of the file as float32, dequantised exactly as `gguf.quants.dequantize` does, rows in
+        Hugging Face's order.
 
-    def _count(self, key: str) -> int:
-        return int(self.require(key))
+        Raises:
+            ValueError: naming file and tensor, if it reaches beyond the file or has a type that can't be dequantised.
+        """
+        values = self._dequantised(self.tensors[name])
+        if self.architecture == "llama" and ".attn_q." in name:
+            return _unpermute(values, self.integer("{arch}.attention.head_count"))
+        if self.architecture == "llama" and ".attn_k." in name:
+            num_heads = self.integer("{arch}.attention.head_count")
+            return _unpermute(values, self.integer("{arch}.attention.head_count_kv", num_heads))
+        return values
 
+    def _dequantised(self, entry: TensorEntry) -> np.ndarray:
+        from gguf import GGML_QUANT_SIZES, GGMLQuantizationType  # slow to import, and not needed for the header
+        from gguf.quants import dequantize
 
-def _shortest(value: float) -> float:
-    """1e-05 for the fp32 number 9.999999747378752e-06, as the model's authors wrote it."""
-    return float(str(np.float32(value)))
+        if entry.kind not in GGMLQuantizationType.__members__.values():
+            raise ValueError(f"{self.path}: tensor {entry.name} has the unknown type {entry.kind}; download it again")
+        kind = GGMLQuantizationType(entry.kind)
+        per_block, block_bytes = GGML_QUANT_SIZES[kind]
+        columns = entry.shape[-1] if entry.shape else 1
+        rows = math.prod(entry.shape[:-1])
+        row_bytes = columns // per_block * block_bytes
+        if columns % per_block or entry.start + rows * row_bytes > self.path.stat().st_size:
+            raise ValueError(
+                f"{self.path} is truncated or not a GGUF file: tensor {entry.name} of {rows} x {columns} {kind.name} "
+                f"reaches beyond its end; download it again"
+            )
+        values = np.empty((rows, columns), dtype=np.float32)
+        if values.size == 0:
+            return values.reshape(entry.shape)
+        raw = np.memmap(self.path, np.uint8, "r", entry.start, (rows, row_bytes))
+        chunk = max(1, _CHUNK // columns)
+
+        def fill(start: int) -> None:
+            values[start : start + chunk] = dequantize(raw[start : start + chunk], kind)
+
+        try:
+            # Threads of its own each time: a pool that is kept would be dead in a forked process.
+            with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
+                list(threads.map(fill, range(0, rows, chunk)))
+        except NotImplementedError:
+            raise ValueError(
+                f"{self.path}: tensor {entry.name} has type {kind.name}, which the gguf package "
+                f"can't dequantise; use another quantisation of the model"
+            ) from None
+        return values.reshape(entry.shape)
 
 
 def _unpermute(values: np.ndarray, num_heads: int) -> np.ndarray:

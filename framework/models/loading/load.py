@@ -15,8 +15,10 @@ from framework.models.decoder import DecoderLM
 from framework.models.layers.group import TensorParallelGroup
 from framework.models.loading.byte_tokenizer import NUM_BYTE_TOKENS, byte_tokenizer
 from framework.models.loading.checkpoint import fill_from_folder
+from framework.models.loading.gguf_weights import fill_from_gguf
 from framework.models.loading.random_weights import fill_random
 from framework.models.loading.read_config import (
+    GGUF,
     config_folder,
     load_config,
     model_path,
@@ -39,7 +41,7 @@ class LoadedModel:
     tokenizer: Tokenizer | None
     """None if the checkpoint has none: token ids in, token ids out."""
     eos_token_ids: tuple[int, ...]
-    """Those of `config.json` and all of `generation_config.json`."""
+    """Those of `config.json` and `generation_config.json`, and the tokenizer's own."""
     source: str
     """Where the weights came from, for the record."""
     load_s: float
@@ -80,14 +82,14 @@ def load_model(
             fill_random(model, int(cfg.get("seed") or 0))
         else:
             assert folder is not None
-            fill_from_folder(model, folder)
+            (fill_from_gguf if folder.suffix == GGUF else fill_from_folder)(model, folder)
     model.finalize()
     model.eval()
     return LoadedModel(
         model=model,
         config=config,
         tokenizer=tokenizer,
-        eos_token_ids=eos_token_ids,
+        eos_token_ids=_end_tokens(eos_token_ids, tokenizer, config),
         source=f"random(seed={int(cfg.get('seed') or 0)})" if random else str(folder),
         load_s=time.perf_counter() - start,
     )
@@ -101,15 +103,15 @@ def load_tokenizer(cfg: Mapping[str, Any]) -> Tokenizer | None:
 
 
 def _checkpoint_folder(cfg: Mapping[str, Any]) -> Path:
-    return resolve_checkpoint(model_path(cfg), cfg.get("revision"), own_tokenizer=not cfg.get("tokenizer"))
+    return resolve_checkpoint(model_path(cfg), cfg.get("revision"))
 
 
 def _tokenizer(cfg: Mapping[str, Any], folder: Path | None, config: ModelConfig) -> Tokenizer | None:
     asked = cfg.get("tokenizer")
     if asked and asked != "byte":
-        return Tokenizer.from_folder(resolve_tokenizer(str(asked), None))
-    if not asked and folder is not None and has_tokenizer(folder):
-        return Tokenizer.from_folder(folder)
+        return _read_tokenizer(resolve_tokenizer(str(asked), None))
+    if not asked and folder is not None and (folder.suffix == GGUF or has_tokenizer(folder)):
+        return _read_tokenizer(folder)
     if asked == "byte" and config.vocab_size < NUM_BYTE_TOKENS:
         raise ValueError(
             f"model.tokenizer=byte needs a vocabulary of {NUM_BYTE_TOKENS} tokens, this model has {config.vocab_size}; "
@@ -117,3 +119,17 @@ def _tokenizer(cfg: Mapping[str, Any], folder: Path | None, config: ModelConfig)
         )
     bytes_fit = weights_are_random(cfg) and config.vocab_size >= NUM_BYTE_TOKENS
     return byte_tokenizer() if asked == "byte" or bytes_fit else None
+
+
+def _read_tokenizer(path: Path) -> Tokenizer:
+    if path.suffix != GGUF:
+        return Tokenizer.from_folder(path)
+    from framework.models.loading.gguf_tokenizer import gguf_tokenizer
+
+    return gguf_tokenizer(path)
+
+
+def _end_tokens(named: tuple[int, ...], tokenizer: Tokenizer | None, config: ModelConfig) -> tuple[int, ...]:
+    """With the tokenizer's EOS: a chat model ends its turn with it, whether or not its configs name it."""
+    own = () if tokenizer is None else tokenizer.eos_token_ids
+    return tuple(dict.fromkeys(named + tuple(token_id for token_id in own if token_id < config.vocab_size)))

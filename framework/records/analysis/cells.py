@@ -110,6 +110,8 @@ def read_cell(folder: Path) -> Cell:
                 pq.read_metadata(folder / name)
             except FileNotFoundError:
                 raise ValueError(f"{name} is missing") from None
+            except MemoryError:  # pyarrow's is an ArrowException too, but the file is not damaged
+                raise
             except (OSError, pa.ArrowException) as error:
                 raise ValueError(f"{name} is damaged: {first_line(error)}") from error
     keys = dict(_flatten(parts["requested"]))

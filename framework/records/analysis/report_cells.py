@@ -7,13 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from framework.records.analysis.cells import Cell, Damaged, first_line, natural
 from framework.records.analysis.escape import printable
 from framework.records.analysis.grouping import show
 from framework.records.analysis.metric_names import show_number
 from framework.records.record import ERROR
+from framework.toolkit.read_file import read_yaml
 
 Notes = Mapping[str, Mapping[str, Any]]
 """What `sweep.json` says of each cell, by its folder."""
@@ -81,10 +80,10 @@ def describe(cell: Cell, folder: Path, keys: Sequence[str], metrics: Sequence[st
 def _overrides(folder: Path) -> list[str]:
     """What the command line changed: only a convenience, the configuration itself is in the record."""
     try:
-        found = yaml.safe_load((folder / ".hydra" / "overrides.yaml").read_text(encoding="utf-8"))
+        found = read_yaml(folder / ".hydra" / "overrides.yaml")
     except FileNotFoundError:
         return []
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+    except (OSError, ValueError) as error:
         return [f"(.hydra/overrides.yaml cannot be read: {first_line(error)})"]
     return [printable(str(item)) for item in found] if isinstance(found, list) else []
 

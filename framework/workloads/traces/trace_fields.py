@@ -9,6 +9,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from framework.workloads.arrivals import MAX_SECONDS
+
 
 def json_object(line: str, required: Sequence[str], optional: Sequence[str] = ()) -> dict[str, Any]:
     """The object on `line`, which has every `required` key and no key beyond those and `optional`.
@@ -87,8 +89,8 @@ def seconds(name: str, value: object) -> float:
     """`value`, a finite number of at least 0."""
     if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) <= sys.float_info.max:
         raise ValueError(f"{name}={short(value)} must be a finite number")
-    if value < 0:
-        raise ValueError(f"{name}={value} must be at least 0")
+    if not 0 <= value <= MAX_SECONDS:
+        raise ValueError(f"{name}={value} must be at least 0 and at most {MAX_SECONDS:g} s")
     return float(value)
 
 

@@ -79,6 +79,8 @@ def kind_of(cfg: DictConfig, key: str) -> str:
     parent, _, name = key.rpartition(".")
     node = (OmegaConf.select(cfg, parent) if parent else cfg)._get_node(name)
     kind = node._metadata.ref_type
+    if kind is Any:  # a leaf of the root, which composition leaves untyped once its value is checked
+        return type(node._value()).__name__
     inner = [one for one in get_args(kind) if one is not type(None)]
     kind = inner[0] if inner and get_origin(kind) not in (list, dict) else kind
     return (get_origin(kind) or kind).__name__
@@ -88,6 +90,8 @@ def refusal(group: str, choice: str, key: str, value: Any) -> str:
     """What is said of `value`, by composition or by the constructor of the plugin; empty if nothing is."""
     cfg = composed(group, choice).copy()
     try:
+        if cfg._get_node(key) is not None and cfg._get_node(key)._metadata.ref_type is Any:
+            compose([f"{key}={value}"])
         OmegaConf.update(cfg, key, value)
         check(cfg)
         _construct(cfg, group)

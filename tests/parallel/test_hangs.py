@@ -43,6 +43,10 @@ def start(**options: object) -> None:
         pass
 
 
+def threads_of_a_start() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name == "servelab-start"]
+
+
 @pytest.mark.parametrize("phase", STARTING)
 def test_a_worker_that_hangs_in_its_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, phase: Phase) -> None:
     shorten_in(monkeypatch, phase)
@@ -55,6 +59,10 @@ def test_a_worker_that_hangs_in_its_start(monkeypatch: pytest.MonkeyPatch, tmp_p
     with pytest.raises(RankError, match=rf"rank 1 \(process .*\) stalled: no progress while {label} for") as caught:
         start(plugins=[HANGING])
     assert time.monotonic() - started_s < LIMIT_S
+    until_s = time.monotonic() + 5
+    while threads_of_a_start():
+        assert time.monotonic() < until_s, "rank 0 goes on waiting for a rank that is gone"
+        time.sleep(0.05)
     if phase > Phase.IMPORT:  # which takes longer than the limit as it is
         assert "_hang_here" in "".join(caught.value.__notes__)
 

@@ -15,6 +15,7 @@ from typing import Protocol, TypeVar
 import torch
 from omegaconf import DictConfig
 
+from framework.execution.parallel.connect import open_sockets, shut_down
 from framework.execution.parallel.follow import start_message
 from framework.execution.parallel.make_group import Joined, join
 from framework.execution.parallel.processes import WorkerProcess, start_worker
@@ -146,6 +147,7 @@ class LocalRanks(Ranks):
         from torch.distributed import TCPStore
 
         super().__init__(cfg)
+        before = open_sockets()
         listener = socket.create_server(("127.0.0.1", 0))  # a port that is free; torch itself would take all interfaces
         self._store = TCPStore(
             "127.0.0.1",
@@ -155,6 +157,7 @@ class LocalRanks(Ranks):
             timeout=timedelta(seconds=self.limit_s),
             master_listen_fd=listener.detach(),
         )
+        self._store_sockets = open_sockets() - before
         self._workers: list[WorkerProcess] = []
         self._end_by_s: float | None = None
         ring = self.plans = self._ring = RingWriter(self.size - 1, self._check)
@@ -188,6 +191,7 @@ class LocalRanks(Ranks):
         if now:
             for worker in self._workers:
                 worker.kill()
+            shut_down(self._store_sockets)  # a start that waits there for a rank that is lost
         else:
             self._end_by_s = time.monotonic() + _END_S
             self._ring.send(b"")

@@ -302,7 +302,7 @@ class Engine:
             request.token_ids.append(token_id)
             request.token_times_s.append(now_s)
             num_tokens = request.num_known = request.num_known + 1
-            if num_tokens >= request.commit_at_tokens and request.running:
+            if num_tokens >= request.memory.commit_at_tokens and request.running:
                 self.cache.commit(request)
             if logprobs is not None and (entry := logprobs[index]) is not None:
                 request.logprobs.append(entry)

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from xxhash import xxh3_64_intdigest
 
 from framework.engine.block import Block
-from framework.engine.request import EVERYTHING, Request
+from framework.engine.block_table import EVERYTHING, BlockTable
+from framework.engine.request import Request
 from framework.interfaces.errors import PluginError
 from framework.interfaces.eviction import CachedBlock, EvictionPolicy, NeedsFuture
 from framework.interfaces.prompt_keys import Content
@@ -69,7 +70,7 @@ class KVCache:
         if not self.prefix_caching:
             return []
         limit = self._num_shareable(request)
-        found, serials = request.matched, request.matched_serials
+        found, serials = request.memory.matched, request.memory.matched_serials
         while found and found[-1].serial != serials[-1]:
             found.pop()
             serials.pop()
@@ -89,7 +90,7 @@ class KVCache:
         return [self._hash(request, index) for index in range(full)]
 
     def _num_shareable(self, request: Request) -> int:
-        return min(request.num_known, request.num_tokens - 1, request.shareable_tokens) // self.block_size
+        return min(request.num_known, request.num_tokens - 1, request.memory.shareable_tokens) // self.block_size
 
     def admit(self, request: Request, max_tokens: int) -> int:
         """Match the prefix cache and allocate for up to `max_tokens` further tokens; returns how many, or 0 if blocks
@@ -112,33 +113,36 @@ class KVCache:
         counters = self.counters
         counters.hit_blocks += len(cached)
         counters.lookup_blocks += request.num_known // self.block_size if self.prefix_caching else 0
-        request.matched.clear()
-        request.matched_serials.clear()
-        blocks = request.blocks
+        memory = request.memory
+        memory.matched.clear()
+        memory.matched_serials.clear()
+        blocks = memory.blocks
         assert not blocks
         assert request.num_computed == 0
         blocks.extend(cached)
         blocks.extend(self._take() for _ in range(need))
-        request.capacity_tokens = len(blocks) * self.block_size
-        request.num_computed, request.num_committed = start, len(cached)
-        request.commit_at_tokens = self._next_commit(request) if self.prefix_caching else NEVER
+        memory.capacity_tokens = len(blocks) * self.block_size
+        request.num_computed, memory.num_committed = start, len(cached)
+        memory.commit_at_tokens = self._next_commit(memory) if self.prefix_caching else NEVER
         return num
 
     def grow(self, request: Request, num_tokens: int) -> bool:
         """Make room for the first `num_tokens` tokens of a running request, or change nothing and return False."""
-        need = -(-num_tokens // self.block_size) - len(request.blocks)
+        memory = request.memory
+        need = -(-num_tokens // self.block_size) - len(memory.blocks)
         if need > self.num_free:
             return False
-        request.blocks.extend(self._take() for _ in range(need))
-        request.capacity_tokens = len(request.blocks) * self.block_size
+        memory.blocks.extend(self._take() for _ in range(need))
+        memory.capacity_tokens = len(memory.blocks) * self.block_size
         return True
 
     def commit(self, request: Request) -> None:
         """Publish full blocks whose ids are known and whose KV a submitted step writes, or share those that hold the
         same. Steps run in order, so what is shared is written before any step that has it in its table."""
-        full = min(request.num_computed, request.num_known, request.shareable_tokens) // self.block_size
-        blocks = request.blocks
-        for index in range(request.num_committed, full):
+        memory = request.memory
+        full = min(request.num_computed, request.num_known, memory.shareable_tokens) // self.block_size
+        blocks = memory.blocks
+        for index in range(memory.num_committed, full):
             block, parent = blocks[index], blocks[index - 1] if index else None
             digest = self._hash(request, index)
             twin = self._cached.get(digest)
@@ -146,23 +150,24 @@ class KVCache:
                 block.category = request.category
                 self._publish(block, digest, self._content(request, index), index, parent)
             elif not self._same(twin, request, index, parent):
-                request.commit_at_tokens = NEVER  # a hash collision: this request shares nothing from here on
-                request.num_committed = index
+                memory.commit_at_tokens = NEVER  # a hash collision: this request shares nothing from here on
+                memory.num_committed = index
                 return
             elif twin is not block:
                 self._hold(twin)
                 blocks[index] = twin
                 self._drop(block)
-                request.num_sent_blocks = min(request.num_sent_blocks, index)  # its next step is sent them again
-        request.num_committed = full
-        request.commit_at_tokens = self._next_commit(request)
+                memory.num_sent_blocks = min(memory.num_sent_blocks, index)  # its next step is sent them again
+        memory.num_committed = full
+        memory.commit_at_tokens = self._next_commit(memory)
 
     def release(self, request: Request) -> None:
         """Take back all blocks of a request, the deepest first so that children become evictable before parents."""
-        for block in reversed(request.blocks):
+        memory = request.memory
+        for block in reversed(memory.blocks):
             self._drop(block)
-        request.blocks.clear()
-        request.num_computed = request.num_committed = request.capacity_tokens = request.num_sent_blocks = 0
+        memory.blocks.clear()
+        request.num_computed = memory.num_committed = memory.capacity_tokens = memory.num_sent_blocks = 0
 
     def reset(self) -> None:
         """Empty the prefix cache and the counters; no request may hold a block."""
@@ -178,10 +183,10 @@ class KVCache:
     def _same(self, block: Block, request: Request, index: int, parent: Block | None) -> bool:
         return block.parent is parent and block.content == self._content(request, index)
 
-    def _next_commit(self, request: Request) -> int:
+    def _next_commit(self, memory: BlockTable) -> int:
         """Known and computed tokens at which the block after the committed ones can be offered."""
-        tokens = (request.num_committed + 1) * self.block_size
-        return tokens if tokens <= request.shareable_tokens else NEVER
+        tokens = (memory.num_committed + 1) * self.block_size
+        return tokens if tokens <= memory.shareable_tokens else NEVER
 
     def _content(self, request: Request, index: int) -> Content:
         if request.keys is not None:
@@ -189,7 +194,7 @@ class KVCache:
         return request.token_ids[index * self.block_size : (index + 1) * self.block_size].tobytes()
 
     def _hash(self, request: Request, index: int) -> int:
-        hashes = request.hashes
+        hashes = request.memory.hashes
         while len(hashes) <= index:
             seed = hashes[-1] if hashes else 0
             content = self._content(request, len(hashes))

@@ -82,7 +82,7 @@ class Plan:
             num = request.num_tokens - start
             if num > tokens_left:
                 num = tokens_left
-            if start + num > request.capacity_tokens and not self._cache.grow(request, start + num):
+            if start + num > request.memory.capacity_tokens and not self._cache.grow(request, start + num):
                 return Verdict.NO_BLOCKS
         else:
             verdict, num = self._admit(request, tokens_left)
@@ -130,10 +130,10 @@ class Plan:
         return 0 if request.running else len(self._cache.match(request)) * self._cache.block_size
 
     def cached_path(self, request: Request) -> list[int]:
-        return [] if request.running else request.hashes[: len(self._cache.match(request))]
+        return [] if request.running else request.memory.hashes[: len(self._cache.match(request))]
 
     def blocks_needed(self, request: Request, num_tokens: int) -> int:
-        return max(0, -(-num_tokens // self._cache.block_size) - len(request.blocks))
+        return max(0, -(-num_tokens // self._cache.block_size) - len(request.memory.blocks))
 
     def retire(self, request: Request) -> None:
         """Take a running request off its slot and blocks."""
@@ -177,11 +177,12 @@ class Plan:
                 request.num_tokens, progressed = end + 1, True
             elif end > request.furthest_tokens:
                 request.furthest_tokens, progressed = end, True
-            if len(request.blocks) != request.num_sent_blocks:
-                new = request.blocks[request.num_sent_blocks :]
-                batch.new_blocks.append((request.slot, request.num_sent_blocks, [block.id for block in new]))
-                request.num_sent_blocks = len(request.blocks)
-            if end >= request.commit_at_tokens:
+            memory = request.memory
+            if len(memory.blocks) != memory.num_sent_blocks:
+                new = memory.blocks[memory.num_sent_blocks :]
+                batch.new_blocks.append((request.slot, memory.num_sent_blocks, [block.id for block in new]))
+                memory.num_sent_blocks = len(memory.blocks)
+            if end >= memory.commit_at_tokens:
                 to_commit.append(request)
         for request in to_commit:
             self._cache.commit(request)

@@ -5,14 +5,12 @@ from __future__ import annotations
 from array import array
 from dataclasses import dataclass, field
 
-from framework.engine.block import Block
+from framework.engine.block_table import BlockTable
 from framework.engine.output import TextTracker
 from framework.interfaces.executor import TokenLogprobs
 from framework.interfaces.prompt_keys import PromptKeys
 from framework.interfaces.request import RequestSpec
 from framework.interfaces.sampling_params import SamplingParams
-
-EVERYTHING = 1 << 62
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -38,8 +36,6 @@ class Request:
     """Prompt and delivered outputs."""
     num_tokens: int = 0
     """Known tokens plus sampled ones still in flight."""
-    shareable_tokens: int = EVERYTHING
-    """Leading tokens whose blocks the prefix cache can hold: all, or those that keys stand for."""
     num_computed: int = 0
     num_inflight: int = 0
     """Submitted steps, not yet collected, that hold a row of it."""
@@ -50,20 +46,8 @@ class Request:
     """Serial of the last plan that took it in or preempted it."""
     finish_reason: str | None = None
 
-    blocks: list[Block] = field(default_factory=list)
-    capacity_tokens: int = 0
-    """Tokens that `blocks` hold: len(blocks) * block_size."""
-    hashes: list[int] = field(default_factory=list)
-    matched: list[Block] = field(default_factory=list)
-    """While it waits, the cached prefix that it found last, with the serials that these blocks had."""
-    matched_serials: list[int] = field(default_factory=list)
-    num_committed: int = 0
-    """Leading full blocks already offered to the prefix cache."""
-    commit_at_tokens: int = 0
-    """Computed and known tokens at which the next block can be offered."""
-    num_sent_blocks: int = 0
-    """Leading blocks that the executor knows of."""
-
+    memory: BlockTable = field(default_factory=BlockTable)
+    """Its KV blocks, and what the cache knows of its prefix."""
     num_preemptions: int = 0
     furthest_tokens: int = 0
     """The most tokens that it ever had computed; a preemption takes them away and not this."""
@@ -76,15 +60,15 @@ class Request:
     def __post_init__(self) -> None:
         self.num_known = self.num_tokens = self.num_prompt
         if self.keys is not None:
-            self.shareable_tokens = self.keys.num_tokens
+            self.memory.shareable_tokens = self.keys.num_tokens
 
     def restart(self) -> None:
         """Forget all that a cache, a plan or a device held of it, and steps in flight; it keeps its known tokens."""
         self.num_tokens = self.num_known
-        self.num_computed = self.num_inflight = self.capacity_tokens = self.num_sent_blocks = 0
-        self.num_committed = self.commit_at_tokens = 0
+        self.num_computed = self.num_inflight = 0
         self.running, self.slot, self.planned_in = False, -1, -1
-        self.blocks, self.matched, self.matched_serials = [], [], []
+        old = self.memory
+        self.memory = BlockTable(hashes=old.hashes, shareable_tokens=old.shareable_tokens)
 
     @property
     def params(self) -> SamplingParams:

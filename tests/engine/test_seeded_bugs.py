@@ -17,8 +17,8 @@ from tests.engine.traces import Trace, run_trace, traces
 BUGS = {
     "a block is published before its KV is computed": (
         "kv_cache",
-        "full = min(request.num_computed, request.num_known, request.shareable_tokens) // self.block_size",
-        "full = min(request.capacity_tokens, request.num_known) // self.block_size",
+        "full = min(request.num_computed, request.num_known, memory.shareable_tokens) // self.block_size",
+        "full = min(memory.capacity_tokens, request.num_known) // self.block_size",
     ),
     "blocks are published in add, not when the plan is sealed": (
         "plan",
@@ -33,24 +33,24 @@ BUGS = {
     ),
     "the twin that a request shares is not sent": (
         "kv_cache",
-        "request.num_sent_blocks = min(request.num_sent_blocks, index)",
+        "memory.num_sent_blocks = min(memory.num_sent_blocks, index)",
         "pass",
     ),
     "the private block stays in the table beside its twin": (
         "kv_cache",
         "                blocks[index] = twin\n                self._drop(block)\n",
-        "                request.blocks.insert(0, twin)\n",
+        "                memory.blocks.insert(0, twin)\n",
     ),
     "a preempted request runs again while its last row is in flight": ("plan", "if request.num_inflight:", "if False:"),
     "the whole prompt comes from the cache, leaving nothing to compute": (
         "kv_cache",
-        "return min(request.num_known, request.num_tokens - 1, request.shareable_tokens) // self.block_size",
+        "return min(request.num_known, request.num_tokens - 1, request.memory.shareable_tokens) // self.block_size",
         "return request.num_known // self.block_size",
     ),
     "a preempted request keeps its computed count": (
         "kv_cache",
-        "request.num_computed = request.num_committed = request.capacity_tokens",
-        "request.num_committed = request.capacity_tokens",
+        "request.num_computed = memory.num_committed = memory.capacity_tokens",
+        "memory.num_committed = memory.capacity_tokens",
     ),
     "an evicted block keeps its entry in the table": ("kv_cache", "        del self._cached[block.hash]\n", ""),
     "an evicted block keeps its stale hash": (
@@ -92,8 +92,8 @@ BUGS = {
     ),
     "a block is lost at release": (
         "kv_cache",
-        "        request.blocks.clear()\n",
-        "        request.blocks.clear() or self._free and self._free.pop()\n",
+        "        memory.blocks.clear()\n",
+        "        memory.blocks.clear() or self._free and self._free.pop()\n",
     ),
     "the slot of a preempted request is not given back": ("plan", "            self.slots.give(request.slot)\n", ""),
     "blocks already matched count as free": (
@@ -103,8 +103,8 @@ BUGS = {
     ),
     "blocks known to the executor are not sent again after a preemption": (
         "kv_cache",
-        " = request.capacity_tokens = request.num_sent_blocks = 0",
-        " = request.capacity_tokens = 0",
+        " = memory.capacity_tokens = memory.num_sent_blocks = 0",
+        " = memory.capacity_tokens = 0",
     ),
 }
 

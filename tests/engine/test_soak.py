@@ -46,8 +46,8 @@ def test_a_block_that_is_never_given_back_is_noticed(monkeypatch: pytest.MonkeyP
     release = KVCache.release
 
     def forget(self: KVCache, request: Any) -> None:
-        if request.id == 5 and request.blocks:
-            self._hold(request.blocks[0])
+        if request.id == 5 and request.memory.blocks:
+            self._hold(request.memory.blocks[0])
         release(self, request)
 
     monkeypatch.setattr(KVCache, "release", forget)

@@ -35,7 +35,7 @@ def serve(scheduler: str, num_requests: int, num_blocks: int, *, max_tokens: int
             outputs[output.request_id] = output.token_ids
         check_invariants(engine)
         for request in engine.queue.running:
-            assert len(request.blocks) == -(-request.num_computed // SIZE)
+            assert len(request.memory.blocks) == -(-request.num_computed // SIZE)
         most = max(most, num_blocks - engine.cache.num_free)
     return most, outputs, engine
 

@@ -19,8 +19,8 @@ def check_invariants(engine: Engine) -> None:
     assert len({request.id for request in live}) == len(live), "a request is queued twice"
     for request in live:
         assert request.running == (request in queue.running), f"request {request.id} is in the wrong queue"
-        assert request.running or not (request.blocks or request.num_computed)
-        assert len(request.blocks) * cache.block_size == request.capacity_tokens >= request.num_computed
+        assert request.running or not (request.memory.blocks or request.num_computed)
+        assert len(request.memory.blocks) * cache.block_size == request.memory.capacity_tokens >= request.num_computed
     _check_references(cache, live)
     _check_tree(cache)
     unheld = [block for block in cache.blocks if block.hash is not None and not block.ref]
@@ -32,7 +32,7 @@ def check_invariants(engine: Engine) -> None:
 def _check_references(cache: KVCache, live: list[Request]) -> None:
     refs = dict.fromkeys(range(len(cache.blocks)), 0)
     for request in live:
-        for block in request.blocks:
+        for block in request.memory.blocks:
             refs[block.id] += 1
     for block in cache.blocks:
         assert block.ref == refs[block.id], f"block {block.id}: {block.ref} references, {refs[block.id]} holders"

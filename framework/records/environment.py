@@ -27,7 +27,7 @@ def environment(device: str = "cpu") -> dict[str, Any]:
     return {
         "servelab": framework.__version__,
         **_revision(),
-        "installed_files_sha256": _installed_files(),
+        "installed_files_sha256": None if _is_tracked() else _installed_files(),
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in PACKAGES},
         "platform": platform.platform(),

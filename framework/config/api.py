@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 from collections.abc import Mapping
 from typing import Any
 
 from framework.config.compose import CONF_DIR
+from framework.config.familiar import own_names
 from framework.config.quote import quote
 from framework.config.schema import Config, EngineConfig, ExecutorConfig
 
@@ -19,27 +21,34 @@ def api_overrides(model: str, keywords: Mapping[str, Any]) -> list[str]:
     """Overrides for `LLM(model, **keywords)`.
 
     Raises:
-        ValueError: a keyword that is neither a group, an engine or executor key, nor `overrides`.
+        ValueError: a keyword that is neither a group, an engine or executor key, `overrides`, nor vLLM's name of
+            something that is served.
     """
+    if not isinstance(model, str) or not model:
+        raise ValueError(f"model={model!r} must be the name of a preset, a folder, a hub id or a .gguf file")
     presets = sorted(path.stem for path in (CONF_DIR / "model").glob("*.yaml"))
     if model in presets:
         result = [f"model={model}"]
     else:
         result = ["model=custom", f"model.path={quote(model)}", f"model.name={quote(model)}"]
-    for key, value in keywords.items():
+    for key, value in own_names(keywords).items():
         if key == "overrides":
+            if isinstance(value, str):
+                raise ValueError(f"overrides={value!r} must be a list; pass overrides=[{value!r}]")
             result += value
         elif key == "plugins":
             result.append(f"plugins={quote(value)}")
         elif key == "model":
-            raise ValueError("model was given twice")
+            result += [f"model.{inner}={quote(v)}" for inner, v in value.items()]
         elif key in _KEYS and not isinstance(value, Mapping):
             result.append(f"{_KEYS[key]}.{key}={quote(value)}")
         elif key in _GROUPS:
             result += _group(key, value)
         else:
             known = ", ".join(sorted({*_KEYS, *_GROUPS, "overrides"}))
-            raise ValueError(f"LLM(...) has no keyword {key!r}; it takes {known}, or overrides=['a.b=c', ...]")
+            near = difflib.get_close_matches(key, [*_KEYS, *_GROUPS], n=1)
+            hint = f"did you mean {near[0]}? It" if near else "it"
+            raise ValueError(f"LLM(...) has no keyword {key!r}; {hint} takes {known}, or overrides=['a.b=c', ...]")
     return result
 
 

@@ -14,9 +14,13 @@ def last_output(
 ) -> RequestOutput:
     """Of a request that ends for `reason` at `finish_s`; `error` is why, if it failed. Its text is complete now."""
     delta = text = ""
+    stop_reason: int | str | None = None
+    if reason == "stop" and new_token_ids[-1] in request.params.stop_token_ids:
+        stop_reason = new_token_ids[-1]
     if request.text is not None:
         request.text.finish()
         delta, text = request.text.take_delta(), request.text.text
+        stop_reason = request.text.found if reason == "stop" and request.text.found is not None else stop_reason
     return RequestOutput(
         request_id=request.id,
         new_token_ids=new_token_ids,
@@ -24,6 +28,7 @@ def last_output(
         text_delta=delta if request.spec.streams else "",
         finished=True,
         finish_reason=reason,
+        stop_reason=stop_reason,
         token_ids=request.output_ids,
         text=text,
         logprobs=request.logprobs if request.params.logprobs is not None else None,

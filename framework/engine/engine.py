@@ -309,7 +309,11 @@ class Engine:
             if on_tokens is not None:
                 on_tokens(request, 1)
             reason = None
-            if token_id in request.stop_ids or (request.text is not None and request.text.push(token_id)):
+            if token_id in request.stop_ids and num_tokens >= request.min_total_tokens:
+                reason = "stop"
+                if request.text is not None:
+                    request.text.push_last(token_id)
+            elif request.text is not None and request.text.push(token_id):
                 reason = "stop"
             elif num_tokens >= request.max_total_tokens:
                 reason = "length"

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from framework.engine.bans import through_bias
 from framework.engine.output import TextTracker
 from framework.engine.request import Request
 from framework.engine.special_stops import SpecialStops
@@ -48,14 +49,17 @@ class Intake:
             keys = self._keys(spec, spec.prompt_keys)
             token_ids, num_prompt = array("i"), spec.num_prompt_tokens or 0
         self._check_length(num_prompt)
-        self._check_params(params)
+        params = self._resolve(params, num_prompt)
+        if params is not spec.params:
+            spec = replace(spec, params=params)
         stops = params.stop_token_ids + (() if params.ignore_eos else self.eos_token_ids)
         request = Request(
             id=request_id,
             token_ids=token_ids,
             keys=keys,
             num_prompt=num_prompt,
-            max_total_tokens=min(num_prompt + params.max_tokens, self.max_model_len),
+            max_total_tokens=min(num_prompt + (params.max_tokens or 0), self.max_model_len),
+            min_total_tokens=num_prompt + params.min_tokens,
             spec=spec,
             seed=params.seed if params.seed is not None else mix_seed(self.seed, request_id),
             stop_ids=frozenset(() if self.simulated_block_size is not None else stops),
@@ -65,7 +69,13 @@ class Intake:
             what = "stop strings were given" if params.stop else "text was asked for"
             raise ValueError(f"{what}, but this model has no tokenizer; set model.tokenizer")
         if spec.want_text or params.stop or (spec.streams and self.tokenizer is not None):
-            request.text = TextTracker(self.tokenizer.stream_decoder(), params.stop, self._special_stops(params.stop))
+            request.text = TextTracker(
+                self.tokenizer.stream_decoder(skip_special_tokens=params.skip_special_tokens),
+                params.stop,
+                self._special_stops(params.stop) if params.skip_special_tokens else None,
+                min_tokens=params.min_tokens,
+                include_stop=params.include_stop_str_in_output,
+            )
         return request
 
     def _special_stops(self, stop: tuple[str, ...]) -> SpecialStops | None:
@@ -130,14 +140,32 @@ class Intake:
                 f"engine.max_model_len or engine.num_blocks"
             )
 
-    def _check_params(self, params: SamplingParams) -> None:
-        for name, ids in (("stop_token_ids", params.stop_token_ids), ("logit_bias", tuple(params.logit_bias))):
+    def _resolve(self, params: SamplingParams, num_prompt: int) -> SamplingParams:
+        """What policies and samplers see of them.
+
+        Raises:
+            ValueError: naming the value, the limit and the remedy.
+        """
+        if params.n != 1:
+            raise ValueError(
+                f"n={params.n}: a request to the engine is one answer; send {params.n} requests, with "
+                f"params.of_choice(0) to params.of_choice({params.n - 1}), as LLM.generate does"
+            )
+        named = {"stop_token_ids": params.stop_token_ids, "logit_bias": tuple(params.logit_bias)}
+        for name, ids in (named | {"allowed_token_ids": params.allowed_token_ids or ()}).items():
             bad = next((token for token in ids if not 0 <= token < self.vocab_size), None)
             if bad is not None:
                 raise ValueError(f"{name} names token id {bad}; this model's ids are 0 to {self.vocab_size - 1}")
-        reason = self.refuses(params)
+        resolved = params
+        if params.max_tokens is None:
+            resolved = replace(params, max_tokens=self.max_model_len - num_prompt)
+        if params.bad_words or params.allowed_token_ids is not None:
+            resolved = through_bias(resolved, self.tokenizer)
+        reason = self.refuses(resolved)
         if reason is not None:
-            raise ValueError(reason)
+            by = [name for name in ("allowed_token_ids", "bad_words") if getattr(params, name)]
+            raise ValueError(f"{' and '.join(by)} become logit_bias: {reason}" if by else reason)
+        return resolved
 
 
 def mix_seed(seed: int, request_id: int) -> int:

@@ -29,6 +29,8 @@ class Request:
     arrival_s: float
     seed: int
     stop_ids: frozenset[int]
+    min_total_tokens: int = 0
+    """No token ends it before it has this many: prompt + min_tokens."""
 
     keys: PromptKeys | None = None
     """What stands for the prompt's tokens in a simulated run that has no ids."""

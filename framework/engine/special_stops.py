@@ -24,21 +24,21 @@ class SpecialStops:
 
     def __init__(self, decoder: StreamDecoder, stop: tuple[str, ...], special_texts: Mapping[int, str]) -> None:
         self._decoder, self._stop, self._special_texts = decoder, stop, special_texts
-        self._longest = max(map(len, stop))
         self._text = ""
         self._special: list[tuple[int, int]] = []
         """Begin and end of each special token in the text"""
 
-    def push(self, token_id: int) -> int | None:
-        """Take one more token. None, or if it completes a stop string, how many characters at the end of the output
-        text belong to that or come after it."""
+    def push(self, token_id: int, *, include_stop: bool = False) -> tuple[str, int] | None:
+        """Take one more token. None, or the stop string that it completes and how many characters at the end of the
+        output text belong to that or come after it; with `include_stop`, only those that come after it."""
         self._text += (new := self._decoder.push(token_id))
         if (special := self._special_texts.get(token_id)) is not None:
             self._special.append((len(self._text) - len(special), len(self._text)))
-        begin = max(0, len(self._text) - len(new) - self._longest + 1)
-        found = [at for text in self._stop if (at := self._text.find(text, begin)) >= 0]
-        if not found:
+        old = len(self._text) - len(new)
+        places = ((self._text.find(text, max(0, old - len(text) + 1)), text) for text in self._stop)
+        found = min(((at, text) for at, text in places if at >= 0), key=lambda one: one[0], default=None)
+        if found is None:
             return None
-        first = min(found)
-        hidden = sum(end - max(begin, first) for begin, end in self._special if end > first)
-        return len(self._text) - first - hidden
+        cut = found[0] + (len(found[1]) if include_stop else 0)
+        hidden = sum(end - max(begin, cut) for begin, end in self._special if end > cut)
+        return found[1], len(self._text) - cut - hidden

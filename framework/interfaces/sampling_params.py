@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from numbers import Integral, Real
 from typing import Any
 
@@ -18,13 +19,16 @@ class SamplingParams:
     """Sampling and stopping parameters of one request, in the names that vLLM's users know.
 
     Raises:
-        ValueError: at construction, naming the value, its limit and what to pass instead.
+        ValueError: at construction, naming the value, its limit and what to pass instead; also for a parameter that
+            vLLM has and ServeLab does not serve.
     """
 
+    n: int = 1
+    """Answers to the prompt. Each is a request of its own: answer i has the seed `seed + i`."""
     temperature: float = 1.0
     """Logits are divided by it; 0 means greedy."""
     top_k: int = 0
-    """Keep the k most likely tokens; 0 keeps all."""
+    """Keep the k most likely tokens; 0 and -1 keep all, and are read back as 0."""
     top_p: float = 1.0
     """Keep the smallest set of tokens whose probabilities sum to at least this."""
     min_p: float = 0.0
@@ -39,19 +43,40 @@ class SamplingParams:
     """Token id -> value added to its logit."""
     seed: int | None = None
     """Seed of this request's noise, from 0 to 2^64 - 1; None derives one from the engine's seed and the request id."""
-    max_tokens: int = 16
-    """Output tokens at most."""
+    max_tokens: int | None = 16
+    """Output tokens at most. None: up to the length limit of the engine, which fills the number in, so that policies
+    see one."""
+    min_tokens: int = 0
+    """Nothing ends the request before it has this many output tokens: end tokens, stop tokens and stop strings that
+    come earlier stay in the output, as `ignore_eos` leaves them. (vLLM makes them impossible instead.)"""
     stop: tuple[str, ...] = ()
-    """End when the output text contains one of these; the text is cut before it."""
+    """End when the output text contains one of these, given as one string or several; the text is cut before it."""
     stop_token_ids: tuple[int, ...] = ()
     """End when one of these is sampled; it stays in the token ids, not in the text."""
+    include_stop_str_in_output: bool = False
+    """Cut the text after the stop string or stop token, not before it."""
+    skip_special_tokens: bool = True
+    """Leave special tokens out of the text."""
+    bad_words: tuple[str, ...] = ()
+    """Words that the output must not contain, each of one token, with or without a space before it."""
+    allowed_token_ids: tuple[int, ...] | None = None
+    """Only these tokens can be sampled; None allows all. It cannot be combined with penalties."""
     ignore_eos: bool = False
     """Do not end at the model's end-of-sequence tokens."""
     logprobs: int | None = None
     """None: no log-probabilities. n: those of the sampled token and of the n most likely ones."""
 
+    def __new__(cls, **given: object) -> SamplingParams:
+        for name in given:
+            if name not in _DEFAULTS:
+                raise _unknown(name)
+        return object.__new__(cls)
+
     def __post_init__(self) -> None:
+        self._integer("n", 1, "1 for one answer")
         self._number("temperature", 0, None, "0 for greedy")
+        if self.top_k == -1 and _is_integer(self.top_k):
+            self._set("top_k", 0)
         self._integer("top_k", 0, "0 to keep every token")
         self._number("top_p", 0, 1, "1 to keep every token", above=True)
         self._number("min_p", 0, 1, "0 to keep every token")
@@ -59,17 +84,40 @@ class SamplingParams:
         self._number("presence_penalty", -2, 2, "0 for none")
         self._number("frequency_penalty", -2, 2, "0 for none")
         self._integer("seed", 0, "None to have one derived", MAX_SEED, optional=True)
-        self._integer("max_tokens", 1, "1 or more")
+        self._integer("max_tokens", 1, "1 or more, or None for as many as the engine allows", optional=True)
+        self._integer("min_tokens", 0, "0 to end at any token")
+        if self.min_tokens and self.max_tokens is not None and self.min_tokens > self.max_tokens:
+            limit = f"at most max_tokens={self.max_tokens}"
+            raise _refusal("min_tokens", self.min_tokens, limit, "a lower number, or raise max_tokens")
         self._integer("logprobs", 0, "None for none", optional=True)
-        if not isinstance(self.ignore_eos, bool):
-            raise _refusal("ignore_eos", self.ignore_eos, "True or False", "False to end at the model's end token")
+        for name, remedy in _FLAGS.items():
+            if not isinstance(getattr(self, name), bool):
+                raise _refusal(name, getattr(self, name), "True or False", remedy)
         if type(self.logit_bias) is not dict or self.logit_bias:
             self._set("logit_bias", _biases(self.logit_bias))
         if self.stop is not _DEFAULTS["stop"]:
-            self._set("stop", _stops(self.stop))
+            self._set("stop", _texts("stop", self.stop))
         if self.stop_token_ids is not _DEFAULTS["stop_token_ids"]:
             ids = _items("stop_token_ids", self.stop_token_ids, "a list of token ids")
             self._set("stop_token_ids", tuple(_token_id("stop_token_ids", self.stop_token_ids, one) for one in ids))
+        if self.bad_words is not _DEFAULTS["bad_words"]:
+            self._set("bad_words", _texts("bad_words", self.bad_words))
+        if self.allowed_token_ids is not None:
+            self._set("allowed_token_ids", self._allowed(self.allowed_token_ids))
+
+    def _allowed(self, given: Any) -> tuple[int, ...]:
+        ids = _items("allowed_token_ids", given, "a list of token ids", "None to allow all")
+        if not ids:
+            raise _refusal("allowed_token_ids", given, "a list of at least one token id", "None to allow all")
+        if self.has_penalties:
+            raise _refusal("allowed_token_ids", given, "without penalties", "one of them alone")
+        return tuple(dict.fromkeys(_token_id("allowed_token_ids", given, one) for one in ids))
+
+    def of_choice(self, index: int) -> SamplingParams:
+        """Those of answer `index` of `n`, as a request of its own."""
+        if self.n == 1 and index == 0:
+            return self
+        return replace(self, n=1, seed=None if self.seed is None else (self.seed + index) & MAX_SEED)
 
     def _number(self, name: str, least: float, most: float | None, remedy: str, *, above: bool = False) -> None:
         value = getattr(self, name)
@@ -114,13 +162,45 @@ class SamplingParams:
 
 
 _DEFAULTS = {one.name: one.default for one in fields(SamplingParams)}
+_FLAGS = {
+    "ignore_eos": "False to end at the model's end token",
+    "include_stop_str_in_output": "False to cut the text before the stop string",
+    "skip_special_tokens": "True to leave special tokens out of the text",
+}
+_NOT_SERVED = {
+    "prompt_logprobs": "a prompt's positions but the last never become logits; leave it out, or ask for the "
+    "log-probabilities of output tokens with logprobs=0",
+    "best_of": "answers are not ranked; pass n, logprobs=0 and take the highest cumulative_logprob",
+    "use_beam_search": "there is no beam search; pass n for several answers",
+    "length_penalty": "there is no beam search; leave it out",
+    "early_stopping": "there is no beam search; leave it out",
+    **dict.fromkeys(
+        ("guided_decoding", "structured_outputs"),
+        "there is no grammar; for a choice among single tokens pass allowed_token_ids",
+    ),
+    "logits_processors": "a request brings no code; register a sampler plugin, or pass logit_bias",
+    "truncate_prompt_tokens": "prompts are never cut silently; cut the token ids yourself",
+    "detokenize": "text is made where there is a tokenizer; read token_ids and leave it out",
+    "spaces_between_special_tokens": "tokenizers put no space there; leave it out",
+    "output_kind": "LLM.generate returns whole answers and LLM.stream pieces; leave it out",
+    **dict.fromkeys(("extra_args", "logit_processors_args"), "nothing reads it; leave it out"),
+}
+"""vLLM's parameters that are not served, why, and what to do."""
 
 
-def _stops(given: Any) -> tuple[str, ...]:
-    stop = (given,) if isinstance(given, str) else _items("stop", given, "a string or a list of strings")
-    if not all(isinstance(text, str) and text for text in stop):
-        raise _refusal("stop", given, "of strings, none of them empty", "() for none")
-    return stop
+def _unknown(name: str) -> ValueError:
+    if name in _NOT_SERVED:
+        return ValueError(f"SamplingParams does not serve {name}: {_NOT_SERVED[name]}")
+    near = difflib.get_close_matches(name, _DEFAULTS, n=1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    return ValueError(f"SamplingParams has no parameter {name!r}; {hint}It takes {', '.join(_DEFAULTS)}")
+
+
+def _texts(name: str, given: Any) -> tuple[str, ...]:
+    texts = (given,) if isinstance(given, str) else _items(name, given, "a string or a list of strings")
+    if not all(isinstance(text, str) and text for text in texts):
+        raise _refusal(name, given, "of strings, none of them empty", "() for none")
+    return texts
 
 
 def _biases(given: Any) -> dict[int, float]:
@@ -134,9 +214,9 @@ def _biases(given: Any) -> dict[int, float]:
     return biases
 
 
-def _items(name: str, given: Any, limit: str) -> tuple[Any, ...]:
+def _items(name: str, given: Any, limit: str, remedy: str = "() for none") -> tuple[Any, ...]:
     if not isinstance(given, Iterable) or isinstance(given, str | bytes | Mapping):
-        raise _refusal(name, given, limit, "() for none")
+        raise _refusal(name, given, limit, remedy)
     return tuple(given)
 
 

@@ -36,6 +36,7 @@ class StaticBatch(Scheduler):
         if self.batch_size is not None:
             slots_left = min(slots_left, self.batch_size)
         for request in queue.waiting:
+            assert request.params.max_tokens is not None  # the engine fills it in
             blocks_left -= plan.blocks_needed(request, request.num_prompt + request.params.max_tokens)
             if len(self._batch) == slots_left or (self._batch and blocks_left < 0):
                 break

@@ -41,7 +41,9 @@ class Choice:
                 self.num_output += 1
                 if one.logprobs is not None:
                     self.logprobs.append(one.logprobs[place])
-                if self.tracker.push(token_id):
+                if one.finish_reason == "stop" and place == len(one.token_ids) - 1:
+                    self.tracker.push_last(token_id)  # the engine knows of stop tokens alone
+                elif self.tracker.push(token_id):
                     self.finish_reason = "stop"
                     break
             if self.finish_reason is None and one.finish_reason is not None:

@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
+from framework.app.prompts import ContentError, content_text
 from framework.app.serving.answers import Answer, Choice
 from framework.app.serving.client import EngineClient, RefusedError
 from framework.app.serving.protocol import ChatBody, CompletionBody, DetokenizeBody, Sampling, TokenizeBody
@@ -327,18 +328,10 @@ def _message(message: dict[str, Any], where: str) -> dict[str, Any]:
     """
     if not isinstance(message.get("role"), str):
         raise ApiError(400, f"{where}.role must be a string", f"{where}.role")
-    content = message.get("content")
-    if isinstance(content, list):
-        parts = []
-        for i, part in enumerate(content):
-            kind = part.get("type") if isinstance(part, dict) else type(part).__name__
-            if kind != "text" or not isinstance(part.get("text"), str):
-                text = f"{where}.content.{i}: a part of type {kind} is not served; this model takes text"
-                raise ApiError(400, text, f"{where}.content.{i}")
-            parts.append(part["text"])
-        content = "".join(parts)
-    elif content is not None and not isinstance(content, str):
-        raise ApiError(400, f"{where}.content must be a string or a list of parts", f"{where}.content")
+    try:
+        content = content_text(message.get("content"), f"{where}.content")
+    except ContentError as error:
+        raise ApiError(400, str(error), error.where) from None
     if not content and not message.get("tool_calls"):
         raise ApiError(400, f"{where}.content is empty", f"{where}.content")
     return {**message, "content": content}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
 import tokenizers
 
@@ -76,9 +76,14 @@ class Tokenizer:
     @property
     def eos_token_ids(self) -> tuple[int, ...]:
         """The id of `eos_token`, if there is one. The model's own list may hold more."""
-        token = self.special_tokens.get("eos_token")
-        token_id = None if token is None else self.backend.token_to_id(token)
+        token_id = self.eos_token_id
         return () if token_id is None else (token_id,)
+
+    @property
+    def eos_token_id(self) -> int | None:
+        """The id of `eos_token`, if there is one."""
+        token = self.special_tokens.get("eos_token")
+        return None if token is None else self.backend.token_to_id(token)
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         """Ids of `text`, special tokens in it included; `add_special_tokens` puts BOS first if the model wants it.
@@ -111,23 +116,44 @@ class Tokenizer:
         return bool(self.chat_templates)
 
     def render_chat(
-        self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool = True, **variables: Any
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        chat_template: str | None = None,
+        add_generation_prompt: bool = True,
+        **variables: Any,
     ) -> str:
         """The text of a conversation; `variables` go to the template, e.g. `enable_thinking=False`.
 
-        Of several templates, `tool_use` is chosen when `tools` are given, else `default`.
+        Of several templates, `tool_use` is chosen when `tools` are given, else `default`; `chat_template`, a template's
+        source, takes their place.
 
         Raises:
             ValueError: without a chat template, or if it refuses the messages.
         """
-        template = self._chat_template(with_tools=variables.get("tools") is not None)
+        if chat_template is not None:
+            template = ChatTemplate(chat_template, self.special_tokens, source="chat_template")
+        else:
+            template = self._chat_template(with_tools=variables.get("tools") is not None)
         return template.render(messages, add_generation_prompt=add_generation_prompt, **variables)
 
+    @overload
     def apply_chat_template(
-        self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool = True, **variables: Any
-    ) -> list[int]:
-        """The ids of a conversation. See `render_chat`."""
-        text = self.render_chat(messages, add_generation_prompt=add_generation_prompt, **variables)
+        self, messages: Sequence[Mapping[str, Any]], *, tokenize: Literal[True] = True, **variables: Any
+    ) -> list[int]: ...
+
+    @overload
+    def apply_chat_template(
+        self, messages: Sequence[Mapping[str, Any]], *, tokenize: Literal[False], **variables: Any
+    ) -> str: ...
+
+    def apply_chat_template(
+        self, messages: Sequence[Mapping[str, Any]], *, tokenize: bool = True, **variables: Any
+    ) -> list[int] | str:
+        """The ids of a conversation, or its text without `tokenize`. See `render_chat`."""
+        text = self.render_chat(messages, **variables)
+        if not tokenize:
+            return text
         return self.encode(text, add_special_tokens=False)  # the template wrote BOS itself
 
     def _chat_template(self, *, with_tools: bool) -> ChatTemplate:

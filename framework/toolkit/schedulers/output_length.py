@@ -32,6 +32,7 @@ class OutputLength:
         """Predicted tokens that are not produced yet; at least 1 unless the predictor is `none`."""
         if self.predictor == "none":
             return 0.0
+        assert request.params.max_tokens is not None  # the engine fills it in
         total = float(request.params.max_tokens)
         if self.predictor == "noisy":
             total *= random.Random(f"{self.seed}/{request.id}").lognormvariate(0.0, self.error)

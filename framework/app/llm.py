@@ -154,7 +154,9 @@ class LLM:
         batch: list[Any] = [messages] if _is_chat(messages) else list(messages)
         return self._run(batch, lambda one: self._encode_chat(one, variables), wanted, use_tqdm)
 
-    def stream(self, prompt: Prompt | Messages, sampling_params: SamplingParams | None = None, **others: Any) -> Iterator[StreamChunk]:
+    def stream(
+        self, prompt: Prompt | Messages, sampling_params: SamplingParams | None = None, **others: Any
+    ) -> Iterator[StreamChunk]:
         """Yield the answer to a prompt or a conversation piece by piece. Closing the iterator aborts the request.
 
         Raises:
@@ -245,9 +247,7 @@ class LLM:
         self, mine: list[int], ids: list[int], params: SamplingParams, *, streams: bool = False, priority: int = 0
     ) -> None:
         want_text = self.tokenizer is not None
-        spec = RequestSpec(
-            prompt_token_ids=ids, params=params, want_text=want_text, streams=streams, priority=priority
-        )
+        spec = RequestSpec(prompt_token_ids=ids, params=params, want_text=want_text, streams=streams, priority=priority)
         self._shared.add(mine, spec)
 
     def _encode_chat(self, messages: Messages, variables: Mapping[str, Any]) -> tuple[str | None, list[int]]:
@@ -270,7 +270,9 @@ class LLM:
 
 def _is_chat(given: Any) -> bool:
     """Whether it is one conversation: a list of mappings with roles."""
-    return isinstance(given, Sequence) and not isinstance(given, str) and len(given) > 0 and isinstance(given[0], Mapping)
+    return (
+        isinstance(given, Sequence) and not isinstance(given, str) and len(given) > 0 and isinstance(given[0], Mapping)
+    )
 
 
 def _wanted(method: str, sampling_params: Any, others: dict[str, Any]) -> Any:

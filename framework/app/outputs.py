@@ -117,6 +117,7 @@ class GenerationOutput:
         """None: they are not served."""
         return
 
+
 @dataclass(slots=True)
 class StreamChunk:
     """A piece of a streamed answer; the last one has a `finish_reason`."""

@@ -34,7 +34,9 @@ def text_and_ids(prompt: Prompt) -> tuple[str | None, list[Any] | None]:
     """
     if isinstance(prompt, Mapping):
         if unknown := [key for key in prompt if key not in _KEYS and prompt[key] is not None]:
-            raise ValueError(f"a prompt with {unknown[0]!r} is not served; pass a mapping of {' or '.join(_KEYS)} alone")
+            raise ValueError(
+                f"a prompt with {unknown[0]!r} is not served; pass a mapping of {' or '.join(_KEYS)} alone"
+            )
         text, ids = (prompt.get(key) for key in _KEYS)
         if ids is None and not isinstance(text, str):
             raise ValueError(f"prompt {prompt!r} has no text; pass a mapping of {' or '.join(_KEYS)}")

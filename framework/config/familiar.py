@@ -21,7 +21,7 @@ _MEANINGS: dict[str, dict[Any, dict[str, Any]]] = {
     "disable_custom_all_reduce": {True: {"allreduce": "nccl"}, False: {}},
     "load_format": {
         "dummy": {"model": {"weights": "random"}},
-        **dict.fromkeys(("auto", "safetensors", "hf", "gguf"), dict[str, Any]()),
+        **{key: {} for key in ("auto", "safetensors", "hf", "gguf")},
     },
     "trust_remote_code": {True: {}, False: {}},  # no code of a model's folder is ever run, allowed or not
     "disable_log_stats": {True: {}, False: {}},
@@ -57,7 +57,9 @@ _REMEDIES = {
     "scheduling_policy": "choose a plugin by scheduler=..., such as scheduler='priority'",
     "scheduler_cls": "register a scheduler plugin, and choose it by scheduler=...",
     "speculative_config": "there is no speculative decoding; leave it out",
-    **dict.fromkeys(("enable_lora", "max_loras", "max_lora_rank"), "adapters are not served; merge it into the weights"),
+    **dict.fromkeys(
+        ("enable_lora", "max_loras", "max_lora_rank"), "adapters are not served; merge it into the weights"
+    ),
     **dict.fromkeys(("task", "runner"), "models generate text; leave it out"),
     "hf_overrides": "use overrides=['model.config={...}'] for random weights",
     "tokenizer_revision": "revision is that of model and tokenizer",
@@ -129,7 +131,7 @@ def _meaning(name: str, value: Any) -> dict[str, Any]:
 
 def _refusal(name: str, value: Any) -> ValueError:
     known = ", ".join(map(repr, _MEANINGS.get(name, ())))
-    remedy = _REMEDIES.get(name) or f"pass {known}"
+    remedy = _REMEDIES.get(name) or f"pass one of {known}"
     return ValueError(f"LLM(...) does not serve {name}={value!r}: {remedy}")
 
 

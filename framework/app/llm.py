@@ -286,7 +286,7 @@ def _wanted(method: str, sampling_params: Any, others: dict[str, Any]) -> Any:
             raise ValueError("sampling_params were given, and params, their older name, too; pass one of them")
         sampling_params = old
     for name, value in others.items():
-        if name in _NOT_SERVED and value in (None, False):
+        if name in _NOT_SERVED and (value is None or value is False):
             continue
         remedy = _NOT_SERVED.get(name, "it is no keyword of it; see help(LLM)")
         raise ValueError(f"LLM.{method} does not take {name}={value!r}: {remedy}")
@@ -299,7 +299,8 @@ def _params_for(batch: Sequence[object], params: Any) -> list[SamplingParams]:
 
 def _one_each(what: str, batch: Sequence[object], given: Any, kind: type) -> list[Any]:
     """One of `kind` per prompt, of one for all or one each."""
-    each = [given] * len(batch) if isinstance(given, kind) else list(given) if isinstance(given, Sequence) else [given]
+    is_list = isinstance(given, Sequence) and not isinstance(given, str)
+    each = [given] * len(batch) if isinstance(given, kind) else list(given) if is_list else [given]
     if wrong := [one for one in each if not isinstance(one, kind)]:
         raise ValueError(f"{wrong[0]!r} is no {kind.__name__}; pass {what} once, or once per prompt")
     if len(each) != len(batch):

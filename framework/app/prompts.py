@@ -40,6 +40,8 @@ def text_and_ids(prompt: Prompt) -> tuple[str | None, list[Any] | None]:
         text, ids = (prompt.get(key) for key in _KEYS)
         if ids is None and not isinstance(text, str):
             raise ValueError(f"prompt {prompt!r} has no text; pass a mapping of {' or '.join(_KEYS)}")
+        if isinstance(ids, str | Mapping):
+            raise ValueError(f"prompt_token_ids={ids!r} is no list of token ids; pass text as prompt")
         return text, None if ids is None else text_and_ids(ids)[1]
     if isinstance(prompt, str):
         return prompt, None

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from framework.config.compose import CONF_DIR
-from framework.config.familiar import own_names
+from framework.config.familiar import FAMILIAR, own_names
 from framework.config.quote import quote
 from framework.config.schema import Config, EngineConfig, ExecutorConfig
 
@@ -46,7 +46,7 @@ def api_overrides(model: str, keywords: Mapping[str, Any]) -> list[str]:
             result += _group(key, value)
         else:
             known = ", ".join(sorted({*_KEYS, *_GROUPS, "overrides"}))
-            near = difflib.get_close_matches(key, [*_KEYS, *_GROUPS], n=1)
+            near = difflib.get_close_matches(key, [*_KEYS, *_GROUPS, *FAMILIAR], n=1)
             hint = f"did you mean {near[0]}? It" if near else "it"
             raise ValueError(f"LLM(...) has no keyword {key!r}; {hint} takes {known}, or overrides=['a.b=c', ...]")
     return result

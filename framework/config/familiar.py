@@ -81,6 +81,8 @@ _REMEDIES = {
     "override_generation_config": "a model's generation config is not read; pass SamplingParams",
     "calculate_kv_scales": "fp8 needs no scales here; use kv_dtype='fp8'",
 }
+FAMILIAR = (*_RENAMED, *_MODEL_KEYS, *_MEANINGS, *_REMEDIES)
+"""Every name that means something here, if only a remedy."""
 _DTYPES = {"half": "float16", "float": "float32", "fp8_e4m3": "fp8"}
 
 

@@ -107,7 +107,8 @@ ids = [72, 105, 33]
 params = SamplingParams(temperature=0, max_tokens=4, ignore_eos=True)
 want = llm.generate(ids, params)[0]
 forms = [
-    [ids], np.array(ids), torch.tensor(ids), np.array([ids]), torch.tensor([ids]), [np.array(ids)], {"prompt_token_ids": ids},
+    [ids], np.array(ids), torch.tensor(ids), np.array([ids]), torch.tensor([ids]), [np.array(ids)],
+    {"prompt_token_ids": ids},
     [{"prompt_token_ids": np.array(ids)}], {"prompt": "see there", "prompt_token_ids": ids}, list(np.array(ids)),
     list(torch.tensor(ids)), (tuple(ids),),
 ]

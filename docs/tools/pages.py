@@ -201,13 +201,29 @@ def tables_page() -> str:
 
 
 def python_page() -> str:
-    """`LLM` and `SamplingParams`, read from their sources, since importing them would load torch."""
+    """`LLM`, what it returns, and `SamplingParams`, read from their sources, since importing them would load torch."""
     parts = ["# Python API", "```python\nfrom framework import LLM, SamplingParams\n```"]
-    for file in ("framework/app/llm.py", "framework/interfaces/sampling_params.py"):
+    for file in ("framework/app/llm.py", "framework/app/outputs.py", "framework/interfaces/sampling_params.py"):
         for node in ast.parse((ROOT / file).read_text(encoding="utf-8")).body:
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 parts += class_description(node, level=2)
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join([*parts, *familiar_names()]) + "\n"
+
+
+def familiar_names() -> list[str]:
+    """What vLLM's names mean, from the tables that refuse or serve them."""
+    from framework.config.familiar import meanings
+    from framework.interfaces.sampling_params import NOT_SERVED
+
+    served = [f"| `{name}` | {cell(escape(text))} |" for name, text in meanings()]
+    refused = [f"| `{name}` | {cell(escape(text))} |" for name, text in NOT_SERVED.items()]
+    return [
+        "## vLLM's names of engine arguments",
+        "`LLM(...)` takes these beside its own keys. Any other value or name is refused with a remedy.",
+        table("| argument | what it means here |", served),
+        "## vLLM's sampling parameters that are refused",
+        table("| parameter | why, and what to do |", refused),
+    ]
 
 
 def table(header: str, rows: list[str]) -> str:

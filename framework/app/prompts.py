@@ -96,7 +96,7 @@ def plain_messages(messages: Messages) -> list[Mapping[str, Any]]:
     Raises:
         ValueError: naming the path of what is wrong.
     """
-    plain = []
+    plain: list[Mapping[str, Any]] = []
     for i, message in enumerate(messages):
         if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
             raise ValueError(f'messages.{i}={message!r} must be {{"role": ..., "content": ...}}')

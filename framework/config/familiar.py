@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 _RENAMED = {
@@ -81,9 +81,26 @@ _REMEDIES = {
     "override_generation_config": "a model's generation config is not read; pass SamplingParams",
     "calculate_kv_scales": "fp8 needs no scales here; use kv_dtype='fp8'",
 }
-FAMILIAR = (*_RENAMED, *_MODEL_KEYS, *_MEANINGS, *_REMEDIES)
+FAMILIAR = tuple(dict.fromkeys((*_RENAMED, *_MODEL_KEYS, *_MEANINGS, *_REMEDIES)))
 """Every name that means something here, if only a remedy."""
 _DTYPES = {"half": "float16", "float": "float32", "fp8_e4m3": "fp8"}
+
+
+def meanings() -> Iterator[tuple[str, str]]:
+    """Each name and what it means, in words, for the reference."""
+    for name in FAMILIAR:
+        if name in _RENAMED:
+            yield name, f"`{_RENAMED[name]}`"
+        elif name in _MODEL_KEYS:
+            yield name, f"`model.{name}`"
+        else:
+            values = _MEANINGS.get(name, {})
+            shown = [
+                f"`{value!r}`: `{meant}`" if meant else f"`{value!r}`: nothing to do" for value, meant in values.items()
+            ]
+            if name in _REMEDIES:
+                shown.append(f"otherwise: {_REMEDIES[name]}" if values else _REMEDIES[name])
+            yield name, "; ".join(shown)
 
 
 def own_names(keywords: Mapping[str, Any]) -> dict[str, Any]:

@@ -67,7 +67,9 @@ class TextTracker:
     def push(self, token_id: int) -> bool:
         """Take one more token; True when the text now contains a stop string, and has been cut there."""
         self.text += (new := self._decoder.push(token_id))
-        special = self._special and self._special.push(token_id, include_stop=self._include_stop)
+        special = None
+        if self._special is not None:
+            special = self._special.push(token_id, include_stop=self._include_stop)
         if self._tokens_left > 1:
             self._tokens_left -= 1
             return False

@@ -167,7 +167,7 @@ _FLAGS = {
     "include_stop_str_in_output": "False to cut the text before the stop string",
     "skip_special_tokens": "True to leave special tokens out of the text",
 }
-_NOT_SERVED = {
+NOT_SERVED = {
     "prompt_logprobs": "a prompt's positions but the last never become logits; leave it out, or ask for the "
     "log-probabilities of output tokens with logprobs=0",
     "best_of": "answers are not ranked; pass n, logprobs=0 and take the highest cumulative_logprob",
@@ -189,8 +189,8 @@ _NOT_SERVED = {
 
 
 def _unknown(name: str) -> ValueError:
-    if name in _NOT_SERVED:
-        return ValueError(f"SamplingParams does not serve {name}: {_NOT_SERVED[name]}")
+    if name in NOT_SERVED:
+        return ValueError(f"SamplingParams does not serve {name}: {NOT_SERVED[name]}")
     near = difflib.get_close_matches(name, _DEFAULTS, n=1)
     hint = f"did you mean {near[0]}? " if near else ""
     return ValueError(f"SamplingParams has no parameter {name!r}; {hint}It takes {', '.join(_DEFAULTS)}")

@@ -1,4 +1,4 @@
-"""`allowed_token_ids`, `bad_words` and `min_tokens`: what can be drawn and when it ends, against scipy and plain text."""
+"""`allowed_token_ids`, `bad_words`, `min_tokens`: what can be drawn, and when it ends, against scipy and plain text."""
 
 from __future__ import annotations
 

@@ -316,6 +316,24 @@ def test_a_real_engine_stops_at_a_stop_string_and_gives_log_probabilities(tmp_pa
         cut = client.completions.create(**asked, stop=stop).choices[0]
         assert cut.finish_reason == "stop"
         assert cut.text == free.text[: free.text.index(stop)]
+        further = {"include_stop_str_in_output": True}
+        shown = client.completions.create(**asked, stop=stop, extra_body=further).choices[0]
+        assert shown.text == free.text[: free.text.index(stop) + len(stop)]
+        late = client.completions.create(**asked, stop=free.text[1:3], extra_body={"min_tokens": 12}).choices[0]
+        assert (late.text, late.finish_reason) == (free.text, "length")
+        ids = httpx.post(f"{server.url}/tokenize", json={"prompt": "xyz"}).json()["tokens"]
+        only = {"allowed_token_ids": ids, "bad_words": ["y"], "stop_token_ids": ids[:1], "min_tokens": 3}
+        limited = client.completions.create(**asked | {"temperature": 1}, extra_body=only, seed=1).choices[0]
+        assert set(limited.text) <= {"x", "z"}
+        assert limited.finish_reason == "stop" or len(limited.text) == 12
+        marks = {"allowed_token_ids": [257], "skip_special_tokens": False}
+        assert client.completions.create(**asked, extra_body=marks).choices[0].text == "<|im_end|>" * 12
+        with pytest.raises(openai.BadRequestError, match=r"min_tokens=13 must be at most max_tokens=12"):
+            client.completions.create(**asked, extra_body={"min_tokens": 13})
+        with pytest.raises(openai.BadRequestError, match="a word of one token can be banned"):
+            client.completions.create(**asked, extra_body={"bad_words": ["long word"]})
+        with pytest.raises(openai.BadRequestError, match="prompt_logprobs is not served"):
+            client.completions.create(**asked, extra_body={"prompt_logprobs": 1})
         chat = client.chat.completions.create(
             model="tiny",
             messages=[{"role": "user", "content": [{"type": "text", "text": "hello"}]}],

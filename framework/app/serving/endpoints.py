@@ -214,7 +214,12 @@ class Endpoints:
             prefix = self.tokenizer.decode(prompt) if echo else ""
             for number, one in enumerate(params):
                 call = self.engine.add(prompt, one, priority=body.priority, client=body.user)
-                tracker = TextTracker(self.tokenizer.stream_decoder(), body.stops)
+                tracker = TextTracker(
+                    self.tokenizer.stream_decoder(skip_special_tokens=body.skip_special_tokens),
+                    body.stops,
+                    min_tokens=body.min_tokens,
+                    include_stop=body.include_stop_str_in_output,
+                )
                 choices.append(Choice(len(choices), call, tracker, len(prompt) if number == 0 else 0, prefix))
         return choices
 

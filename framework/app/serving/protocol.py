@@ -41,6 +41,11 @@ class Sampling(BaseModel):
     stop: StrictStr | list[StrictStr] | None = None
     stop_token_ids: list[StrictInt] = Field(default_factory=list)
     ignore_eos: StrictBool = False
+    min_tokens: StrictInt = 0
+    include_stop_str_in_output: StrictBool = False
+    skip_special_tokens: StrictBool = True
+    bad_words: list[StrictStr] = Field(default_factory=list)
+    allowed_token_ids: list[StrictInt] | None = None
     n: StrictInt = Field(default=1, ge=1, le=128)
     stream: StrictBool = False
     stream_options: StreamOptions | None = None
@@ -54,22 +59,27 @@ class Sampling(BaseModel):
         Raises:
             ValueError: naming the value, the limit and the remedy.
         """
-        seed = self.seed if self.seed is None or index == 0 else (self.seed + index) % 2**63
         return SamplingParams(
+            n=self.n,
             temperature=self.temperature,
             top_p=self.top_p,
-            top_k=max(self.top_k, 0) if self.top_k == -1 else self.top_k,
+            top_k=self.top_k,
             min_p=self.min_p,
             repetition_penalty=self.repetition_penalty,
             presence_penalty=self.presence_penalty,
             frequency_penalty=self.frequency_penalty,
             logit_bias=self.logit_bias or {},
-            seed=seed,
+            seed=self.seed,
             stop_token_ids=tuple(self.stop_token_ids),
             ignore_eos=self.ignore_eos,
+            min_tokens=self.min_tokens,
+            include_stop_str_in_output=self.include_stop_str_in_output,
+            skip_special_tokens=self.skip_special_tokens,
+            bad_words=tuple(self.bad_words),
+            allowed_token_ids=None if self.allowed_token_ids is None else tuple(self.allowed_token_ids),
             max_tokens=max_tokens,
             logprobs=logprobs,
-        )
+        ).of_choice(index)
 
     @property
     def stops(self) -> tuple[str, ...]:

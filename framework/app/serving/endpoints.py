@@ -20,6 +20,7 @@ from framework.app.serving.client import EngineClient, RefusedError
 from framework.app.serving.protocol import ChatBody, CompletionBody, DetokenizeBody, Sampling, TokenizeBody
 from framework.app.serving.settings import FrontSettings
 from framework.app.serving.statistics import Statistics
+from framework.engine.bans import through_bias
 from framework.engine.output import TextTracker
 from framework.interfaces.sampling_params import SamplingParams
 
@@ -203,6 +204,8 @@ class Endpoints:
             raise ApiError(429, f"serving.max_streams={most} requests are open; try again later")
         try:
             params = [body.sampling(max_tokens, logprobs, index) for index in range(body.n)]
+            if body.bad_words:  # the tokenizer is here, and not in the engine's process
+                params = [through_bias(one, self.tokenizer) for one in params]
         except ValueError as error:
             raise ApiError(400, str(error), str(error).partition("=")[0]) from None
         return EngineResponse(self, body, prompts, params, chat=chat, echo=echo)

@@ -138,12 +138,15 @@ def _leaves(cfg: DictConfig) -> Iterator[tuple[str, Any]]:
 
 
 def _check_numbers(cfg: DictConfig) -> None:
-    """What no key takes: NaN, and integers beyond 64 bits, signed or unsigned."""
+    """What no key takes: NaN, integers beyond 64 bits, signed or unsigned, and seeds below 0."""
+    _require(cfg.seed >= 0, "seed", cfg.seed, "must be at least 0", "0")  # before those that follow it
     for key, value in _leaves(cfg):
         if isinstance(value, float):
             _require(value == value, key, value, "must be a number", "")
         elif isinstance(value, int):
             _require(-(2**63) <= value < 2**64, key, value, "must have at most 64 bits", "a smaller number")
+            is_seed = key.rpartition(".")[2] == "seed"
+            _require(not is_seed or value >= 0, key, value, "must be at least 0", "0")
 
 
 def _check_plugin(cfg: DictConfig, kind: str, names: list[str]) -> None:

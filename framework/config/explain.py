@@ -15,6 +15,14 @@ from framework.registry import discovery
 IN_EXTRA = ("ray", "submitit_local", "submitit_slurm")
 """Launchers of Hydra's own, which come with the extra `sweep`."""
 
+_TYPES = (
+    (r"Value '(.*)' of type '.*' could not be converted to Integer", "an integer"),
+    (r"Value '(.*)' of type '.*' could not be converted to Float", "a number"),
+    (r"Value '(.*)' is not a valid bool \(type .*\)", "true or false"),
+    (r"Cannot convert '.*' to string: '(.*)'", "text"),
+)
+"""OmegaConf's messages about a value of the wrong type, and the right one in words"""
+
 
 def explain(error: BaseException) -> str:
     """What is wrong in `error`, which key or choice, and what would be right."""
@@ -30,10 +38,15 @@ def explain(error: BaseException) -> str:
         plugin = discovery.broken_for(name)
         if plugin is not None:
             return f"{error.missing_cfg_file.replace('/', '=')}: {plugin.message()}"
+        if error.options:
+            return unknown_option(error.missing_cfg_file.rpartition("/")[0], name, error.options)
     if _is_unknown_key(cause):
         file = re.match(r"In '.*?': ", str(error))  # the mistake is in a preset, not on the command line
         return (file[0] if file else "") + _unknown_key(cause)
     if isinstance(cause, OmegaConfBaseException):
+        if (wrong := _wrong_type(cause)) is not None:
+            file = re.match(r"In '.*?': ", str(error))
+            return (file[0] if file else "") + wrong
         return f"{_line(error)}: {_line(cause)}" if cause is not error else _line(cause)
     return str(error)
 
@@ -63,6 +76,22 @@ def valid_keys(key: str, valid: Sequence[str], where: str) -> str:
     close = difflib.get_close_matches(key, valid, n=1)
     hint = f" (did you mean '{close[0]}'?)" if close else ""
     return f"{hint}; {where} has the keys: {', '.join(valid)}"
+
+
+def unknown_option(group: str, name: str, options: Sequence[str]) -> str:
+    """That `group=name` does not exist, what was probably meant, and all options."""
+    close = difflib.get_close_matches(name, options, n=1)
+    hint = f" (did you mean '{close[0]}'?)" if close else ""
+    return f"{group}={name} does not exist{hint}; {group} has the options: {', '.join(sorted(options))}"
+
+
+def _wrong_type(error: OmegaConfBaseException) -> str | None:
+    """Key, value and type in our words, if that is what OmegaConf says of it."""
+    text = str(error).partition("\n")[0]
+    for pattern, kind in _TYPES:
+        if (found := re.fullmatch(pattern, text)) and error.full_key:
+            return f"{error.full_key}={found[1]} is not {kind}"
+    return None
 
 
 def _path(node: Container) -> str:

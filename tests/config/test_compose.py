@@ -55,7 +55,10 @@ def test_the_default_configuration_composes() -> None:
 
 
 def test_a_mistyped_experiment_is_not_the_default_cell() -> None:
-    with pytest.raises(ValueError, match="Could not find 'experiment/ablatoin'"):
+    with pytest.raises(
+        ValueError,
+        match=r"experiment=ablatoin does not exist \(did you mean 'ablation'\?\); experiment has the options: ablation, ",
+    ):
         compose(["experiment=ablatoin"])
 
 
@@ -85,15 +88,21 @@ def test_presets_compose(choice: str) -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("scheduler=chunked_prefil", r"'scheduler/chunked_prefil'[\s\S]*chunked_prefill"),
-        ("model=smolm2", r"'model/smolm2'[\s\S]*smollm2"),
+        ("scheduler=chunked_prefil", r"scheduler=chunked_prefil does not exist \(did you mean 'chunked_prefill'\?\)"),
+        ("model=smolm2", r"model=smolm2 does not exist \(did you mean 'smollm2'\?\); model has the options: custom, "),
         ("engine.max_num_seq=3", r"engine\.max_num_seq'.*did you mean 'max_num_seqs'.*keys: max_num_seqs, "),
         ("scheduler.nonsense=3", r"scheduler\.nonsense'.*scheduler=chunked_prefill has the keys: name"),
         ("scheduller=lru", r"did you mean 'scheduler'"),
         ("+nonsense=3", r"unknown key 'nonsense'"),
         ("++scheduler.nonsense=3", r"nonsense.*keys: name"),
         ("++engine.nonsense=3", r"nonsense.*keys: max_num_seqs"),
-        ("engine.max_num_seqs=many", r"max_num_seqs=many.*'many' of type 'str' could not be converted to Integer"),
+        ("engine.max_num_seqs=many", r"^engine\.max_num_seqs=many is not an integer$"),
+        ("engine.kv_memory_fraction=x", r"^engine\.kv_memory_fraction=x is not a number$"),
+        ("engine.prefix_caching=maybe", r"^engine\.prefix_caching=maybe is not true or false$"),
+        ("model.revision=[a]", r"^model\.revision=.*a.* is not text$"),
+        ("seed=x", r"^seed=x is not an integer$"),
+        ("seed=-1", r"^seed=-1: must be at least 0; use 0$"),
+        ("scheduler=random scheduler.seed=-2", r"^scheduler\.seed=-2: must be at least 0; use 0$"),
         ("engine.prefix_caching=3.5", r"prefix_caching"),
         ("model=custom", r"model\.(path|name)"),
         ("workload=jsonl", r"no value for workload\.path"),
@@ -111,7 +120,7 @@ def test_mistakes_are_named_with_their_remedy(override: str, message: str) -> No
 
 def test_plugins_given_by_path_are_typed(mine: tuple[str, str]) -> None:
     assert compose([*mine, "scheduler.depth=3"]).scheduler.depth == 3
-    with pytest.raises(ValueError, match=r"scheduler\.depth=deep.*Integer"):
+    with pytest.raises(ValueError, match=r"^scheduler\.depth=deep is not an integer$"):
         compose([*mine, "scheduler.depth=deep"])
     with pytest.raises(ValueError, match=r"no value for scheduler\.depth"):
         compose([*mine])
@@ -130,7 +139,7 @@ def test_a_preset_keeps_the_types_of_its_plugin(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"In 'scheduler/small': .*max_chunk_token'.*did you mean 'max_chunk_tokens'"):
         compose([search, "scheduler=small"])
     preset.write_text("defaults: [chunked_prefill, _self_]\nmax_chunk_tokens: many\n")
-    with pytest.raises(ValueError, match=r"'many' of type 'str' could not be converted to Integer"):
+    with pytest.raises(ValueError, match=r"In 'scheduler/small': .*max_chunk_tokens=many is not an integer"):
         compose([search, "scheduler=small"])
 
 

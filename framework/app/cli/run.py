@@ -14,6 +14,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from framework.app.cli.help import help_text, is_asked_for
 from framework.app.experiment import run_cell
 from framework.app.launching.arguments import expand
 from framework.app.launching.callback import end_sweep, gone_sweep
@@ -109,6 +110,10 @@ def _run(arguments: Sequence[str]) -> int:
     try:
         arguments = expand(arguments)
         overrides = [a for a in arguments if not a.startswith("-") and ("=" in a or a.startswith("~"))]
+        if is_asked_for(arguments):
+            prepare(overrides)
+            print(help_text(overrides), flush=True)
+            return 0
         # Hydra reads sys.argv, and its parser wants overrides in one piece: `a=1 -m b=2,3` becomes `-m a=1 b=2,3`.
         sys.argv[1:] = [a for a in arguments if a not in overrides] + prepare(overrides)
         note_imported()
@@ -117,6 +122,9 @@ def _run(arguments: Sequence[str]) -> int:
         return _refuse(explain(error), error)
     except (ValueError, FolderTakenError) as error:
         return _refuse(str(error), error)
+    except BrokenPipeError:  # whoever reads, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except OSError as error:  # run_cell records its own; this is Hydra making the folder, or somebody removing it
         if gone_sweep() is not None:
             return 1  # `main` says so

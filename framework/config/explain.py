@@ -44,7 +44,7 @@ def explain(error: BaseException) -> str:
         file = re.match(r"In '.*?': ", str(error))  # the mistake is in a preset, not on the command line
         return (file[0] if file else "") + _unknown_key(cause)
     if isinstance(cause, OmegaConfBaseException):
-        if (wrong := _wrong_type(cause)) is not None:
+        if (wrong := _wrong_type(error) or _wrong_type(cause)) is not None:
             file = re.match(r"In '.*?': ", str(error))
             return (file[0] if file else "") + wrong
         return f"{_line(error)}: {_line(cause)}" if cause is not error else _line(cause)
@@ -85,12 +85,12 @@ def unknown_option(group: str, name: str, options: Sequence[str]) -> str:
     return f"{group}={name} does not exist{hint}; {group} has the options: {', '.join(sorted(options))}"
 
 
-def _wrong_type(error: OmegaConfBaseException) -> str | None:
+def _wrong_type(error: BaseException) -> str | None:
     """Key, value and type in our words, if that is what OmegaConf says of it."""
     text = str(error).partition("\n")[0]
     for pattern, kind in _TYPES:
-        if (found := re.fullmatch(pattern, text)) and error.full_key:
-            return f"{error.full_key}={found[1]} is not {kind}"
+        if (found := re.fullmatch(pattern, text)) and (key := getattr(error, "full_key", None)):
+            return f"{key}={found[1]} is not {kind}"
     return None
 
 

@@ -139,3 +139,13 @@ def test_special_tokens_show_if_asked_for_and_end_tokens_are_no_reason(llm: LLM)
     assert llm.generate("a", included)[0].outputs[0].stop_reason == "<|im_end|>"
     ended = llm.generate("a", SamplingParams(temperature=0, allowed_token_ids=[eos]))[0].outputs[0]
     assert (ended.token_ids, ended.finish_reason, ended.stop_reason) == ([eos], "stop", None)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.5, 1.0, 500.0])
+def test_the_likeliest_word_is_never_drawn_if_it_is_bad(temperature: float) -> None:
+    token = int(LOGITS_V.argmax())
+    word = byte_tokenizer().decode([token])
+    params = through_bias(SamplingParams(bad_words=word, temperature=temperature), byte_tokenizer())
+    counts_V = draw(Full(V, torch.device("cpu")), LOGITS_V, params, DRAWS)
+    assert counts_V[token] == 0
+    assert counts_V.sum() == DRAWS

@@ -84,11 +84,19 @@ def parameter_table(entry: Entry) -> str:
     """The configuration keys of one plugin; empty when it has none."""
     if not entry.parameters:
         return ""
+    meanings = field_meanings(entry.cls)
     rows = []
     for parameter in entry.parameters:
         default = "required" if parameter.required else f"`{getattr(parameter.default, 'name', parameter.default)}`"
-        rows.append(f"| `{entry.kind}.{parameter.name}` | `{cell(parameter.type_name)}` | {cell(default)} |")
-    return table("| key | type | default |", rows)
+        row = f"| `{entry.kind}.{parameter.name}` | `{cell(parameter.type_name)}` | {cell(default)} |"
+        rows.append(f"{row} {meaning(meanings.get(parameter.name, ''))} |" if meanings else row)
+    return table("| key | type | default | meaning |" if meanings else "| key | type | default |", rows)
+
+
+def field_meanings(cls: type | None) -> dict[str, str]:
+    """Field -> docstring, for a plugin whose parameters are the fields of a dataclass."""
+    classes = [base for base in (cls.__mro__ if cls else ()) if "__dataclass_fields__" in vars(base)]
+    return {name: doc for base in classes for name, _, _, doc in attributes(class_of(base))}
 
 
 def source(file: str) -> str:
@@ -139,10 +147,11 @@ def attributes(node: ast.ClassDef) -> Iterator[tuple[str, str, str, str]]:
 def configuration_page() -> str:
     """Every key of the schema. Those of plugins are on the pages of their kinds."""
     from framework.config import schema
+    from framework.interfaces import settings
 
-    tree = ast.parse(inspect.getsource(schema))
-    classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
-    owners = {"ExecutorConfig": "executor", "SimulatedExecutorConfig": "executor"}  # options of a group, not fields
+    nodes = [node for module in (schema, settings) for node in ast.parse(inspect.getsource(module)).body]
+    classes = {node.name: node for node in nodes if isinstance(node, ast.ClassDef)}
+    owners = {"LocalSettings": "executor", "SimulatedSettings": "executor"}  # options of a group, not fields
     for name, kind, _, _ in attributes(classes["Config"]):
         if kind in classes:
             owners[kind] = name

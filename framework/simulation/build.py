@@ -62,7 +62,8 @@ def build_simulated(cfg: DictConfig) -> BuiltEngine:
     cost_model: CostModel = COST_MODELS.build(cfg.cost_model, deployment)
     clock = PacedClock if WORKLOADS.get(cfg.workload.name).is_live else VirtualClock
     replicas = [
-        build_replica(cfg, config, cost_model, num_blocks, max_model_len, clock()) for _ in range(cfg.executor.replicas)
+        build_replica(cfg, config, cost_model, num_blocks, max_model_len, clock(), verify=cfg.executor.verify)
+        for _ in range(cfg.executor.replicas)
     ]
     fleet = Fleet(replicas, ROUTERS.build(cfg.router)) if len(replicas) > 1 else None
     costs = _costs(config, deployment)
@@ -130,8 +131,10 @@ def build_replica(
     num_blocks: int,
     max_model_len: int,
     clock: VirtualClock,
+    *,
+    verify: bool = False,
 ) -> Engine:
-    """One engine with policies of its own."""
+    """One engine with policies of its own; `verify`: with a shadow of the KV memory, which checks every read."""
     engine = cfg.engine
     limits = GraphLimits(
         max_num_seqs=engine.max_num_seqs, max_num_batched_tokens=engine.max_num_batched_tokens, mixed_supported=True
@@ -143,7 +146,7 @@ def build_replica(
         num_blocks=num_blocks,
         vocab_size=config.vocab_size,
         clock=clock,
-        memory=ShadowMemory(num_blocks, engine.block_size, engine.max_num_seqs) if cfg.executor.verify else None,
+        memory=ShadowMemory(num_blocks, engine.block_size, engine.max_num_seqs) if verify else None,
     )
     intake = Intake(
         vocab_size=config.vocab_size,

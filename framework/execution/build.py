@@ -8,7 +8,6 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
-import torch
 from omegaconf import DictConfig
 
 from framework.engine.config import EngineConfig
@@ -16,6 +15,7 @@ from framework.engine.engine import Engine
 from framework.engine.intake import Intake
 from framework.execution.built import BuiltEngine
 from framework.execution.device.peaks import measure_peaks
+from framework.execution.device.sizes import model_costs
 from framework.execution.device.thread import DeviceThread
 from framework.execution.parallel.executor import ParallelExecutor
 from framework.execution.parallel.ranks import start_ranks, threads_per_rank
@@ -29,11 +29,9 @@ from framework.interfaces.eviction import EvictionPolicy, NeedsFuture
 from framework.interfaces.request import RequestSpec
 from framework.interfaces.sampling_params import SamplingParams
 from framework.interfaces.scheduler import Scheduler
-from framework.models.config import ModelConfig
 from framework.models.layers.group import PeerError, TensorParallelGroup
 from framework.models.loading.load import LoadedModel
 from framework.models.split import config_of_rank
-from framework.records.metrics.utilization import ModelCosts
 
 
 def build_engine(cfg: DictConfig) -> BuiltEngine:
@@ -66,7 +64,9 @@ def build_engine(cfg: DictConfig) -> BuiltEngine:
         eos_token_ids=rank.loaded.eos_token_ids,
         max_model_len=rank.max_model_len,
         effective=effective,
-        costs=_costs(config_of_rank(choices.config, cfg.executor.tp), choices.dtype, choices.kv_dtype),
+        costs=model_costs(
+            config_of_rank(choices.config, cfg.executor.tp), choices.dtype.itemsize, choices.kv_dtype.itemsize
+        ),
         peaks=peaks,
         startup_s=time.perf_counter() - started,
     )
@@ -159,16 +159,6 @@ def _intake(cfg: DictConfig, loaded: LoadedModel, max_model_len: int, refuses: A
         eos_token_ids=loaded.eos_token_ids,
         tokenizer=loaded.tokenizer,
         refuses=refuses,
-    )
-
-
-def _costs(config: ModelConfig, dtype: torch.dtype, kv_dtype: torch.dtype) -> ModelCosts:
-    untied = 0 if config.tie_embeddings else config.vocab_size * config.hidden_size  # looked up, not read
-    return ModelCosts(
-        weight_bytes=(config.num_parameters - untied) * dtype.itemsize,
-        kv_bytes_per_token=config.kv_bytes_per_token(kv_dtype),
-        flops_per_token=config.matmul_flops_per_token,
-        attention_flops_per_token_pair=4 * config.num_layers * config.num_heads * config.head_size,
     )
 
 

@@ -13,14 +13,15 @@ from framework.engine.engine import Engine
 from framework.engine.fleet import Fleet
 from framework.engine.intake import Intake
 from framework.execution.built import BuiltEngine
-from framework.execution.device.capacity import blocks_within, check_blocks, fit_length
-from framework.execution.device.dtype import choose_dtype
+from framework.execution.device.capacity import choose_blocks, fit_length
+from framework.execution.device.dtype import choose_dtype, choose_kv_dtype
 from framework.execution.device.sizes import (
     Room,
     Sizes,
     activation_bytes,
     choose_step,
     kv_token_bytes,
+    model_costs,
     preferred_block_size,
 )
 from framework.execution.graphs.choose_graph import simulated_graph, strategy_of
@@ -32,7 +33,8 @@ from framework.interfaces.graph import GraphLimits
 from framework.models.config import ModelConfig
 from framework.models.loading.read_config import load_config, weights_dtype
 from framework.models.shape import model_shape
-from framework.records.metrics.utilization import DevicePeaks, ModelCosts
+from framework.models.split import check_split
+from framework.records.metrics.utilization import DevicePeaks
 from framework.registry import COST_MODELS, ROUTERS, WORKLOADS
 from framework.simulation.executor import SimulatedExecutor
 from framework.simulation.hardware import hardware
@@ -41,7 +43,6 @@ from framework.simulation.shadow_memory import ShadowMemory
 if TYPE_CHECKING:
     from framework.models.loading.tokenizer import Tokenizer
 
-_ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float8_e4m3fn": 1}
 _CONTEXT_GIB = 0.6
 """What the driver and PyTorch take of a GPU's memory before the first tensor."""
 
@@ -66,7 +67,7 @@ def build_simulated(cfg: DictConfig) -> BuiltEngine:
         for _ in range(cfg.executor.replicas)
     ]
     fleet = Fleet(replicas, ROUTERS.build(cfg.router)) if len(replicas) > 1 else None
-    costs = _costs(config, deployment)
+    costs = model_costs(config, deployment.item_bytes, deployment.kv_item_bytes)
     effective: dict[str, object] = {
         "device": f"simulated {deployment.hardware.device_name}",
         "dtype": deployment.dtype,
@@ -181,10 +182,7 @@ def read_deployment(cfg: DictConfig) -> Deployment:
 def _deployment(cfg: DictConfig, config: ModelConfig) -> tuple[Deployment, str]:
     """What is simulated, and why with that dtype."""
     tp = cfg.executor.tp
-    if config.num_heads % tp or (config.num_kv_heads % tp and tp % config.num_kv_heads):
-        raise IncompatibleError(
-            f"executor.tp={tp} does not split {config.num_heads} heads and {config.num_kv_heads} KV heads evenly"
-        )
+    check_split(config, tp)
     device = hardware(cfg.executor.hardware)
     if cfg.executor.memory_gib is not None:
         device = dataclasses.replace(device, memory_gib=cfg.executor.memory_gib)
@@ -194,7 +192,7 @@ def _deployment(cfg: DictConfig, config: ModelConfig) -> tuple[Deployment, str]:
         model_name=cfg.model.name,
         model=model_shape(config),
         dtype=dtype,
-        kv_dtype={"auto": dtype, "fp8": "float8_e4m3fn"}.get(cfg.executor.kv_dtype, cfg.executor.kv_dtype),
+        kv_dtype=choose_kv_dtype(cfg.executor.kv_dtype, dtype),
         tp=tp,
     )
     return deployment, reason
@@ -209,8 +207,8 @@ def _sizes(cfg: DictConfig, config: ModelConfig, deployment: Deployment) -> Size
     device, device_type = deployment.hardware, _device_type(deployment.hardware)
     room = Room(
         memory_bytes=None if device_type == "cpu" else int(device.memory_gib * 2**30),
-        item_bytes=_ITEM_BYTES[deployment.dtype],
-        kv_item_bytes=_ITEM_BYTES[deployment.kv_dtype],
+        item_bytes=deployment.item_bytes,
+        kv_item_bytes=deployment.kv_item_bytes,
         tp=deployment.tp,
     )
     rows, tokens, reasons = choose_step(cfg.engine, config, room)
@@ -223,27 +221,13 @@ def _sizes(cfg: DictConfig, config: ModelConfig, deployment: Deployment) -> Size
 def _capacity(cfg: DictConfig, config: ModelConfig, deployment: Deployment) -> tuple[int, int, int]:
     """KV blocks, the longest request, and bytes reserved for activations, on each rank."""
     engine, tp = cfg.engine, deployment.tp
-    item, device = _ITEM_BYTES[deployment.dtype], deployment.hardware
+    item, device = deployment.item_bytes, deployment.hardware
     weights = config.num_parameters * item // tp
     reserved = activation_bytes(config, engine.max_num_batched_tokens, engine.max_num_seqs, item, tp)
     total = int(device.memory_gib * 2**30)
     available = total - int(_CONTEXT_GIB * 2**30) - weights - reserved
-    block_bytes = engine.block_size * kv_token_bytes(config, _ITEM_BYTES[deployment.kv_dtype], tp)
+    block_bytes = engine.block_size * kv_token_bytes(config, deployment.kv_item_bytes, tp)
     max_model_len = engine.max_model_len or config.max_model_len
-    if engine.num_blocks is not None:
-        num_blocks = check_blocks(engine, block_bytes, available, device.name)
-    else:
-        budget = int(available - total * (1 - engine.kv_memory_fraction))
-        num_blocks = blocks_within(engine, block_bytes, budget, max_model_len, device.name)
+    budget = int(available - total * (1 - engine.kv_memory_fraction))
+    num_blocks = choose_blocks(engine, block_bytes, available, budget, max_model_len, device.name)
     return num_blocks, fit_length(engine, num_blocks, max_model_len), reserved
-
-
-def _costs(config: ModelConfig, deployment: Deployment) -> ModelCosts:
-    item, kv_item = _ITEM_BYTES[deployment.dtype], _ITEM_BYTES[deployment.kv_dtype]
-    untied = 0 if config.tie_embeddings else config.vocab_size * config.hidden_size  # looked up, not read
-    return ModelCosts(
-        weight_bytes=(config.num_parameters - untied) * item,
-        kv_bytes_per_token=config.kv_values_per_token * kv_item,
-        flops_per_token=config.matmul_flops_per_token,
-        attention_flops_per_token_pair=4 * config.num_layers * config.num_heads * config.head_size,
-    )

@@ -7,7 +7,24 @@ import math
 from omegaconf import DictConfig
 
 
-def blocks_within(engine: DictConfig, block_bytes: int, budget_bytes: int, max_model_len: int, device: str) -> int:
+def choose_blocks(
+    engine: DictConfig, block_bytes: int, available_bytes: int, budget_bytes: int, max_model_len: int, device: str
+) -> int:
+    """`engine.num_blocks`, or as many as can ever be used, as far as the budget goes.
+
+    Args:
+        available_bytes: what is free on the device when weights and activations have theirs.
+        budget_bytes: what `engine.kv_memory_fraction` leaves of it for a cache whose size is open.
+
+    Raises:
+        ValueError: not even one block fits, or `engine.num_blocks` asks for more memory than there is.
+    """
+    if engine.num_blocks is not None:
+        return _check_blocks(engine, block_bytes, available_bytes, device)
+    return _blocks_within(engine, block_bytes, budget_bytes, max_model_len, device)
+
+
+def _blocks_within(engine: DictConfig, block_bytes: int, budget_bytes: int, max_model_len: int, device: str) -> int:
     """As many blocks as fit, and no more than `max_num_seqs` requests of `max_model_len` tokens can use.
 
     Raises:
@@ -24,7 +41,7 @@ def blocks_within(engine: DictConfig, block_bytes: int, budget_bytes: int, max_m
     return int(num)
 
 
-def check_blocks(engine: DictConfig, block_bytes: int, available_bytes: int, device: str) -> int:
+def _check_blocks(engine: DictConfig, block_bytes: int, available_bytes: int, device: str) -> int:
     """`engine.num_blocks`, if there is memory for it.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The sizes of a step that the configuration leaves open, chosen for a device: a real one or a simulated one."""
+"""Sizes of a step that the configuration leaves open, and what a step takes, on a real device or a simulated one."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from framework.models.config import ModelConfig
+from framework.records.metrics.utilization import ModelCosts
 from framework.registry import ATTENTIONS
 
 _CPU_ROWS, _CPU_TOKENS = 64, 2048
@@ -126,6 +127,17 @@ def activation_bytes(config: ModelConfig, num_tokens: int, num_rows: int, item_b
     """
     layer = 2 * config.hidden_size + 3 * config.intermediate_size // tp
     return item_bytes * (num_tokens * layer + num_rows * config.vocab_size // tp)
+
+
+def model_costs(config: ModelConfig, item_bytes: int, kv_item_bytes: int) -> ModelCosts:
+    """What the steps of `config` cost, all of it or the share of one rank."""
+    untied = 0 if config.tie_embeddings else config.vocab_size * config.hidden_size  # looked up, not read
+    return ModelCosts(
+        weight_bytes=(config.num_parameters - untied) * item_bytes,
+        kv_bytes_per_token=config.kv_values_per_token * kv_item_bytes,
+        flops_per_token=config.matmul_flops_per_token,
+        attention_flops_per_token_pair=4 * config.num_layers * config.num_heads * config.head_size,
+    )
 
 
 def kv_token_bytes(config: ModelConfig, kv_item_bytes: int, tp: int) -> int:

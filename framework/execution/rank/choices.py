@@ -9,7 +9,7 @@ import torch
 from omegaconf import DictConfig
 
 from framework.execution.device.device import resolve_device, torch_dtype
-from framework.execution.device.dtype import choose_dtype
+from framework.execution.device.dtype import choose_dtype, choose_kv_dtype
 from framework.execution.device.sizes import Room, Sizes, choose_step, preferred_block_size
 from framework.execution.graphs.choose_graph import choose_graph
 from framework.execution.graphs.setup_graphs import check_graphs
@@ -63,7 +63,7 @@ def choose(cfg: DictConfig) -> Choices:
     _check_ranks(cfg, device)
     dtype_name, dtype_reason = choose_dtype(cfg.executor.dtype, device.type, weights_dtype(cfg.model, config))
     dtype = torch_dtype(dtype_name)
-    kv_dtype = dtype if cfg.executor.kv_dtype == "auto" else torch_dtype(cfg.executor.kv_dtype)
+    kv_dtype = torch_dtype(choose_kv_dtype(cfg.executor.kv_dtype, dtype_name))
     room = Room(
         memory_bytes=torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None,
         item_bytes=dtype.itemsize,

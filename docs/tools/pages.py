@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import itertools
 import re
 import sys
 import textwrap
@@ -151,6 +152,9 @@ def configuration_page() -> str:
 
     nodes = [node for module in (schema, settings) for node in ast.parse(inspect.getsource(module)).body]
     classes = {node.name: node for node in nodes if isinstance(node, ast.ClassDef)}
+    for node in classes.values():
+        inherited = [classes[base.id].body for base in node.bases if isinstance(base, ast.Name) and base.id in classes]
+        node.body = [*itertools.chain(*inherited), *node.body]
     owners = {"LocalSettings": "executor", "SimulatedSettings": "executor"}  # options of a group, not fields
     for name, kind, _, _ in attributes(classes["Config"]):
         if kind in classes:
@@ -172,8 +176,8 @@ def configuration_page() -> str:
 
 def key_table(node: ast.ClassDef, prefix: str, skip: Container[str] = ()) -> str:
     """Keys, types, defaults and meanings of one dataclass of the schema, without those of a type in `skip`."""
-    rows = []
-    for name, kind, default, doc in attributes(node):
+    rows = {}
+    for name, kind, default, doc in attributes(node):  # one that a subclass has anew replaces the inherited one
         if kind in skip:
             continue
         if default.startswith("field(") or default == "MISSING":
@@ -181,8 +185,8 @@ def key_table(node: ast.ClassDef, prefix: str, skip: Container[str] = ()) -> str
         if default.startswith("SI("):
             default = default.removeprefix("SI(").removesuffix(")").strip("'")
         shown = f"`{default}`" if default else ""
-        rows.append(f"| `{prefix}{name}` | `{cell(kind)}` | {cell(shown)} | {meaning(doc)} |")
-    return table("| key | type | default | meaning |", rows)
+        rows[name] = f"| `{prefix}{name}` | `{cell(kind)}` | {cell(shown)} | {meaning(doc)} |"
+    return table("| key | type | default | meaning |", list(rows.values()))
 
 
 def choice_table(choices: dict[str, Any]) -> str:

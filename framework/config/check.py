@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from framework.config.credentials import refuse_credentials
 from framework.config.explain import valid_keys
 from framework.config.schema import CHOICES, Config
+from framework.config.typed import engine_settings
 from framework.interfaces.settings import require
 from framework.registry import EXECUTORS, REGISTRIES, discovery
 from framework.registry.parameters import wrong_choice
@@ -43,7 +44,7 @@ def check(cfg: DictConfig) -> None:
     EXECUTORS.build(cfg.executor)  # checks its values
     if not cfg.calibrate.enabled:  # its metrics are those of the steps that it measures
         check_objective(cfg.objective, cfg.metrics.percentiles)
-    _check_engine(cfg.engine)
+    engine_settings(cfg)  # checks its values
     _check_kernels(cfg)
     for key in ("num_points", "repeats"):
         require(cfg.calibrate[key] >= 1, f"calibrate.{key}", cfg.calibrate[key], "must be at least 1", "5 or more")
@@ -154,17 +155,3 @@ def _check_kernels(cfg: DictConfig) -> None:
     require(mode is None or level != "off", "compile.mode", mode, "needs compile.level=ops or model", "null")
     twice = f"captures graphs of its own, which graph={graph} does already"
     require(mode != "reduce-overhead" or graph in ("eager", "auto"), "compile.mode", mode, twice, "graph=eager")
-
-
-def _check_engine(engine: DictConfig) -> None:
-    size = engine.block_size
-    power = size is None or (size >= 1 and size & (size - 1) == 0)
-    require(power, "engine.block_size", size, "must be a power of two", "null for what the attention backend prefers")
-    for key in ("max_num_seqs", "max_num_batched_tokens"):
-        fits = engine[key] is None or engine[key] >= 1
-        require(fits, f"engine.{key}", engine[key], "must be at least 1", "null for what suits the device")
-    length, blocks, share = engine.max_model_len, engine.num_blocks, engine.kv_memory_fraction
-    require(length is None or length >= 2, "engine.max_model_len", length, "must be at least 2", "null for the model's")
-    require(blocks is None or blocks >= 1, "engine.num_blocks", blocks, "must be at least 1", "null for what fits")
-    require(0 < share <= 1, "engine.kv_memory_fraction", share, "must be in (0, 1]", "0.9")
-    require(engine.overlap in (0, 1), "engine.overlap", engine.overlap, "must be 0 or 1", "1")

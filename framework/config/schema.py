@@ -8,6 +8,8 @@ from typing import Any, Literal
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, SI
 
+from framework.interfaces.settings import EngineSettings
+
 CHOICES: dict[str, Any] = {
     "model.weights": Literal["auto", "random"],
     "compile.level": Literal["off", "ops", "model"],
@@ -36,24 +38,9 @@ class ModelConfig:
 
 
 @dataclass
-class EngineConfig:
+class EngineConfig(EngineSettings):
     """Limits of the step loop."""
 
-    max_num_seqs: int | None = None
-    """Requests that run at once; null: chosen for the device (at most 256 on a GPU, 64 on a CPU)."""
-    max_num_batched_tokens: int | None = None
-    """Tokens of one step; null: chosen for the device (at most 16,384 on a GPU, 2,048 on a CPU)."""
-    max_model_len: int | None = None
-    """Prompt and output tokens of one request; null: what the model allows."""
-    block_size: int | None = None
-    """Token positions of one KV block; null: what the attention backend prefers, 16 in a simulation that names none."""
-    num_blocks: int | None = None
-    """KV blocks; null: what fits into memory."""
-    kv_memory_fraction: float = 0.9
-    """Share of the device's memory for weights, activations and KV cache together."""
-    prefix_caching: bool = True
-    overlap: int = 1
-    """Steps submitted before the oldest is collected: 0 or 1."""
     seed: int = SI("${seed}")
     """Of sampling noise, for requests without a seed of their own."""
 

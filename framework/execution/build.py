@@ -116,13 +116,13 @@ def _engine_around(cfg: DictConfig, choices: Choices, rank: Rank, executor: Loca
     return partial(
         Engine,
         executor=executor,
-        intake=_intake(cfg, rank.loaded, rank.max_model_len, type(choices.sampler).unsupported_reason),
+        intake=_intake(choices.engine.seed, rank.loaded, rank.max_model_len, type(choices.sampler).unsupported_reason),
         config=EngineConfig(
             block_size=choices.spec.block_size,
             max_num_seqs=choices.spec.max_num_seqs,
             max_num_batched_tokens=choices.spec.max_num_batched_tokens,
-            overlap=cfg.engine.overlap,
-            prefix_caching=cfg.engine.prefix_caching,
+            overlap=choices.engine.overlap,
+            prefix_caching=choices.engine.prefix_caching,
         ),
         renew=renewal(cfg),
     )
@@ -151,11 +151,11 @@ def _effective(choices: Choices, rank: Rank) -> dict[str, object]:
     }
 
 
-def _intake(cfg: DictConfig, loaded: LoadedModel, max_model_len: int, refuses: Any) -> Intake:
+def _intake(seed: int, loaded: LoadedModel, max_model_len: int, refuses: Any) -> Intake:
     return Intake(
         vocab_size=loaded.config.vocab_size,
         max_model_len=max_model_len,
-        seed=cfg.engine.seed,
+        seed=seed,
         eos_token_ids=loaded.eos_token_ids,
         tokenizer=loaded.tokenizer,
         refuses=refuses,

@@ -6,6 +6,42 @@ from dataclasses import dataclass
 from typing import Literal
 
 
+@dataclass(kw_only=True)
+class EngineSettings:
+    """Limits of the step loop."""
+
+    max_num_seqs: int | None = None
+    """Requests that run at once; null: chosen for the device (at most 256 on a GPU, 64 on a CPU)."""
+    max_num_batched_tokens: int | None = None
+    """Tokens of one step; null: chosen for the device (at most 16,384 on a GPU, 2,048 on a CPU)."""
+    max_model_len: int | None = None
+    """Prompt and output tokens of one request; null: what the model allows."""
+    block_size: int | None = None
+    """Token positions of one KV block; null: what the attention backend prefers, 16 in a simulation that names none."""
+    num_blocks: int | None = None
+    """KV blocks; null: what fits into memory."""
+    kv_memory_fraction: float = 0.9
+    """Share of the device's memory for weights, activations and KV cache together."""
+    prefix_caching: bool = True
+    overlap: int = 1
+    """Steps submitted before the oldest is collected: 0 or 1."""
+    seed: int = 0
+    """Of sampling noise, for requests without a seed of their own; that of the cell unless it is set."""
+
+    def __post_init__(self) -> None:
+        size, length, share = self.block_size, self.max_model_len, self.kv_memory_fraction
+        power = size is None or (size >= 1 and size & (size - 1) == 0)
+        prefers = "null for what the attention backend prefers"
+        require(power, "engine.block_size", size, "must be a power of two", prefers)
+        at_least_1(self.max_num_seqs, "engine.max_num_seqs", "null for what suits the device")
+        at_least_1(self.max_num_batched_tokens, "engine.max_num_batched_tokens", "null for what suits the device")
+        fits = length is None or length >= 2
+        require(fits, "engine.max_model_len", length, "must be at least 2", "null for the model's")
+        at_least_1(self.num_blocks, "engine.num_blocks", "null for what fits")
+        require(0 < share <= 1, "engine.kv_memory_fraction", share, "must be in (0, 1]", "0.9")
+        require(self.overlap in (0, 1), "engine.overlap", self.overlap, "must be 0 or 1", "1")
+
+
 @dataclass(frozen=True, kw_only=True)
 class LocalSettings:
     """What `executor=local` takes."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
+from framework.config.typed import engine_settings
 from framework.engine.config import EngineConfig
 from framework.engine.engine import Engine
 from framework.engine.fleet import Fleet
@@ -30,6 +32,7 @@ from framework.interfaces.clock import PacedClock, VirtualClock
 from framework.interfaces.cost_model import CostModel, Deployment, Hardware
 from framework.interfaces.errors import IncompatibleError
 from framework.interfaces.graph import GraphLimits
+from framework.interfaces.settings import EngineSettings
 from framework.models.config import ModelConfig
 from framework.models.loading.read_config import load_config, weights_dtype
 from framework.models.shape import model_shape
@@ -55,15 +58,15 @@ def build_simulated(cfg: DictConfig) -> BuiltEngine:
         ValueError: for values that are wrong in themselves.
     """
     started = time.perf_counter()
-    config = load_config(cfg.model, max_model_len=cfg.engine.max_model_len)
+    engine = engine_settings(cfg)
+    config = load_config(cfg.model, max_model_len=engine.max_model_len)
     deployment, dtype_reason = _deployment(cfg, config)
-    sizes = _sizes(cfg, config, deployment)
-    cfg = sizes.fill(cfg)
-    num_blocks, max_model_len, reserved = _capacity(cfg, config, deployment)
+    sizes = _sizes(engine, cfg.attention, config, deployment)
+    num_blocks, max_model_len, reserved = _capacity(engine, sizes, config, deployment)
     cost_model: CostModel = COST_MODELS.build(cfg.cost_model, deployment)
     clock = PacedClock if WORKLOADS.get(cfg.workload.name).is_live else VirtualClock
     replicas = [
-        build_replica(cfg, config, cost_model, num_blocks, max_model_len, clock(), verify=cfg.executor.verify)
+        build_replica(cfg, sizes, config, cost_model, num_blocks, max_model_len, clock(), verify=cfg.executor.verify)
         for _ in range(cfg.executor.replicas)
     ]
     fleet = Fleet(replicas, ROUTERS.build(cfg.router)) if len(replicas) > 1 else None
@@ -127,6 +130,7 @@ def _tokenizer(cfg: DictConfig) -> Tokenizer | None:
 
 def build_replica(
     cfg: DictConfig,
+    sizes: Sizes,
     config: ModelConfig,
     cost_model: CostModel,
     num_blocks: int,
@@ -136,9 +140,9 @@ def build_replica(
     verify: bool = False,
 ) -> Engine:
     """One engine with policies of its own; `verify`: with a shadow of the KV memory, which checks every read."""
-    engine = cfg.engine
+    engine = engine_settings(cfg)
     limits = GraphLimits(
-        max_num_seqs=engine.max_num_seqs, max_num_batched_tokens=engine.max_num_batched_tokens, mixed_supported=True
+        max_num_seqs=sizes.max_num_seqs, max_num_batched_tokens=sizes.max_num_batched_tokens, mixed_supported=True
     )
     executor = SimulatedExecutor(
         cost_model,
@@ -147,22 +151,22 @@ def build_replica(
         num_blocks=num_blocks,
         vocab_size=config.vocab_size,
         clock=clock,
-        memory=ShadowMemory(num_blocks, engine.block_size, engine.max_num_seqs) if verify else None,
+        memory=ShadowMemory(num_blocks, sizes.block_size, sizes.max_num_seqs) if verify else None,
     )
     intake = Intake(
         vocab_size=config.vocab_size,
         max_model_len=max_model_len,
         seed=engine.seed,
-        simulated_block_size=engine.block_size,
+        simulated_block_size=sizes.block_size,
     )
     return Engine(
         *build_policies(cfg),
         executor,
         intake,
         EngineConfig(
-            block_size=engine.block_size,
-            max_num_seqs=engine.max_num_seqs,
-            max_num_batched_tokens=engine.max_num_batched_tokens,
+            block_size=sizes.block_size,
+            max_num_seqs=sizes.max_num_seqs,
+            max_num_batched_tokens=sizes.max_num_batched_tokens,
             overlap=engine.overlap,
             prefix_caching=engine.prefix_caching,
         ),
@@ -202,7 +206,7 @@ def _device_type(device: Hardware) -> str:
     return "cpu" if device.name == "cpu" else "cuda"
 
 
-def _sizes(cfg: DictConfig, config: ModelConfig, deployment: Deployment) -> Sizes:
+def _sizes(engine: EngineSettings, attention: Mapping[Any, Any], config: ModelConfig, deployment: Deployment) -> Sizes:
     """Those that the real engine would have on that device."""
     device, device_type = deployment.hardware, _device_type(deployment.hardware)
     room = Room(
@@ -211,23 +215,25 @@ def _sizes(cfg: DictConfig, config: ModelConfig, deployment: Deployment) -> Size
         kv_item_bytes=deployment.kv_item_bytes,
         tp=deployment.tp,
     )
-    rows, tokens, reasons = choose_step(cfg.engine, config, room)
-    block_size = cfg.engine.block_size
+    rows, tokens, reasons = choose_step(engine, config, room)
+    block_size = engine.block_size
     if block_size is None:
-        block_size, reasons["block_size"] = preferred_block_size(cfg.attention, device_type)
+        block_size, reasons["block_size"] = preferred_block_size(attention, device_type)
     return Sizes(rows, tokens, block_size, reasons)
 
 
-def _capacity(cfg: DictConfig, config: ModelConfig, deployment: Deployment) -> tuple[int, int, int]:
+def _capacity(
+    engine: EngineSettings, sizes: Sizes, config: ModelConfig, deployment: Deployment
+) -> tuple[int, int, int]:
     """KV blocks, the longest request, and bytes reserved for activations, on each rank."""
-    engine, tp = cfg.engine, deployment.tp
+    tp = deployment.tp
     item, device = deployment.item_bytes, deployment.hardware
     weights = config.num_parameters * item // tp
-    reserved = activation_bytes(config, engine.max_num_batched_tokens, engine.max_num_seqs, item, tp)
+    reserved = activation_bytes(config, sizes.max_num_batched_tokens, sizes.max_num_seqs, item, tp)
     total = int(device.memory_gib * 2**30)
     available = total - int(_CONTEXT_GIB * 2**30) - weights - reserved
-    block_bytes = engine.block_size * kv_token_bytes(config, deployment.kv_item_bytes, tp)
+    block_bytes = sizes.block_size * kv_token_bytes(config, deployment.kv_item_bytes, tp)
     max_model_len = engine.max_model_len or config.max_model_len
     budget = int(available - total * (1 - engine.kv_memory_fraction))
-    num_blocks = choose_blocks(engine, block_bytes, available, budget, max_model_len, device.name)
-    return num_blocks, fit_length(engine, num_blocks, max_model_len), reserved
+    num_blocks = choose_blocks(engine, sizes, block_bytes, available, budget, max_model_len, device.name)
+    return num_blocks, fit_length(engine.max_model_len, sizes.block_size, num_blocks, max_model_len), reserved

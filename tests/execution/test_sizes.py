@@ -14,6 +14,7 @@ from framework.app.experiment import run_cell
 from framework.app.llm import LLM
 from framework.app.progress import chosen
 from framework.config.compose import compose
+from framework.config.typed import engine_settings
 from framework.execution.device.device import torch_dtype
 from framework.execution.device.dtype import choose_dtype, choose_kv_dtype
 from framework.execution.device.sizes import Room, activation_bytes, choose_step, kv_token_bytes
@@ -57,7 +58,7 @@ def test_what_is_chosen_has_room(model: str, device: Any, tp: int) -> None:
     cfg = compose([*SIMULATED, f"model={model}"])
     config = load_config(cfg.model)
     room = Room(memory_bytes=int(device.memory_gib * 2**30), item_bytes=2, kv_item_bytes=2, tp=tp)
-    rows, tokens, _ = choose_step(cfg.engine, config, room)
+    rows, tokens, _ = choose_step(engine_settings(cfg), config, room)
     left = 0.9 * device.memory_gib * 2**30 - 2 * config.num_parameters / tp
     assert 8 <= rows <= 256
     assert 2048 <= tokens <= 16384

@@ -7,9 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from omegaconf import DictConfig
 
 from framework.execution.device.capacity import choose_blocks
+from framework.execution.device.sizes import Sizes
+from framework.interfaces.settings import EngineSettings
 
 _CPU_LIMIT_BYTES = 4 << 30
 """A CPU's memory belongs to others too; ask for more with engine.num_blocks."""
@@ -30,7 +31,8 @@ def explain_out_of_memory(what: str, remedy: str) -> Iterator[None]:
 
 
 def num_kv_blocks(
-    engine: DictConfig,
+    engine: EngineSettings,
+    sizes: Sizes,
     device: torch.device,
     block_bytes: int,
     max_model_len: int,
@@ -54,7 +56,7 @@ def num_kv_blocks(
     else:  # the fraction is of the whole device, weights and activations included
         total = torch.cuda.get_device_properties(device).total_memory
         budget = int(available - total * (1 - engine.kv_memory_fraction))
-    return choose_blocks(engine, block_bytes, available, budget, max_model_len, str(device))
+    return choose_blocks(engine, sizes, block_bytes, available, budget, max_model_len, str(device))
 
 
 def _available_bytes(device: torch.device) -> int:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from omegaconf import DictConfig
-
+from framework.interfaces.settings import EngineSettings
 from framework.models.config import ModelConfig
 from framework.records.metrics.utilization import ModelCosts
 from framework.registry import ATTENTIONS
@@ -31,16 +29,8 @@ class Sizes:
     block_size: int
     reasons: dict[str, str] = field(default_factory=dict)
 
-    def fill(self, cfg: DictConfig) -> DictConfig:
-        """A copy of `cfg` in which no size is open."""
-        cfg = copy.deepcopy(cfg)
-        cfg.engine.max_num_seqs = self.max_num_seqs
-        cfg.engine.max_num_batched_tokens = self.max_num_batched_tokens
-        cfg.engine.block_size = self.block_size
-        return cfg
-
-    def effective(self) -> dict[str, object]:
-        """For the record."""
+    def effective(self) -> dict[str, int]:
+        """The keys of `engine` that the sizes are values of, for the record."""
         return {
             "block_size": self.block_size,
             "max_num_seqs": self.max_num_seqs,
@@ -59,7 +49,7 @@ class Room:
     tp: int
 
 
-def choose_step(engine: DictConfig, config: ModelConfig, room: Room) -> tuple[int, int, dict[str, str]]:
+def choose_step(engine: EngineSettings, config: ModelConfig, room: Room) -> tuple[int, int, dict[str, str]]:
     """Rows and tokens of the largest step, and the reasons for those that `engine` leaves open.
 
     On a GPU they are those known to be fastest, halved until the activations of such a step take no more than an eighth
@@ -78,7 +68,7 @@ def choose_step(engine: DictConfig, config: ModelConfig, room: Room) -> tuple[in
     return rows, tokens, reasons
 
 
-def _choose_rows(engine: DictConfig, config: ModelConfig, room: Room, context_tokens: int) -> tuple[int, str]:
+def _choose_rows(engine: EngineSettings, config: ModelConfig, room: Room, context_tokens: int) -> tuple[int, str]:
     if room.memory_bytes is None:
         return _CPU_ROWS, "enough to keep a CPU busy"
     usable, rows = _usable_bytes(engine, config, room, room.memory_bytes), _GPU_ROWS
@@ -87,7 +77,7 @@ def _choose_rows(engine: DictConfig, config: ModelConfig, room: Room, context_to
     return rows, _why(rows, _GPU_ROWS, f"whose contexts fit with {context_tokens} tokens each")
 
 
-def _choose_tokens(engine: DictConfig, config: ModelConfig, room: Room, rows: int) -> tuple[int, str]:
+def _choose_tokens(engine: EngineSettings, config: ModelConfig, room: Room, rows: int) -> tuple[int, str]:
     if room.memory_bytes is None:
         return _CPU_TOKENS, "longer steps gain nothing on a CPU"
     usable, tokens = _usable_bytes(engine, config, room, room.memory_bytes), _GPU_TOKENS
@@ -98,7 +88,7 @@ def _choose_tokens(engine: DictConfig, config: ModelConfig, room: Room, rows: in
     return tokens, _why(tokens, _GPU_TOKENS, f"whose activations take 1/{_ACTIVATION_SHARE} of what the weights leave")
 
 
-def _usable_bytes(engine: DictConfig, config: ModelConfig, room: Room, memory_bytes: int) -> float:
+def _usable_bytes(engine: EngineSettings, config: ModelConfig, room: Room, memory_bytes: int) -> float:
     """For activations and KV cache."""
     return memory_bytes * engine.kv_memory_fraction - config.num_parameters * room.item_bytes / room.tp
 

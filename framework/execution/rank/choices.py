@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from omegaconf import DictConfig
 
+from framework.config.typed import engine_settings, with_sizes
 from framework.execution.device.device import resolve_device, torch_dtype
 from framework.execution.device.dtype import choose_dtype, choose_kv_dtype
 from framework.execution.device.sizes import Room, Sizes, choose_step, preferred_block_size
@@ -18,6 +19,7 @@ from framework.interfaces.attention import AttentionBackend, AttentionSpec
 from framework.interfaces.errors import IncompatibleError
 from framework.interfaces.graph import GraphStrategy
 from framework.interfaces.sampler import Sampler
+from framework.interfaces.settings import EngineSettings
 from framework.models.config import ModelConfig
 from framework.models.loading.load import load_config
 from framework.models.loading.read_config import weights_dtype
@@ -31,6 +33,8 @@ class Choices:
 
     cfg: DictConfig
     """The configuration with every size filled in"""
+    engine: EngineSettings
+    """Its section `engine`, as it was asked for"""
     sizes: Sizes
     config: ModelConfig
     device: torch.device
@@ -58,7 +62,8 @@ def choose(cfg: DictConfig) -> Choices:
         ValueError: for values and files that are wrong in themselves.
     """
     device = resolve_device(cfg.executor.device)
-    config = load_config(cfg.model, max_model_len=cfg.engine.max_model_len)
+    engine = engine_settings(cfg)
+    config = load_config(cfg.model, max_model_len=engine.max_model_len)
     check_split(config, cfg.executor.tp)
     _check_ranks(cfg, device)
     dtype_name, dtype_reason = choose_dtype(cfg.executor.dtype, device.type, weights_dtype(cfg.model, config))
@@ -70,8 +75,8 @@ def choose(cfg: DictConfig) -> Choices:
         kv_item_bytes=kv_dtype.itemsize,
         tp=cfg.executor.tp,
     )
-    rows, tokens, reasons = choose_step(cfg.engine, config, room)
-    max_model_len = cfg.engine.max_model_len or config.max_model_len
+    rows, tokens, reasons = choose_step(engine, config, room)
+    max_model_len = engine.max_model_len or config.max_model_len
     shard = config_of_rank(config, cfg.executor.tp)
     spec = AttentionSpec(
         device=device,
@@ -87,8 +92,8 @@ def choose(cfg: DictConfig) -> Choices:
         max_num_batched_tokens=tokens,
         max_model_len=max_model_len,
     )
-    attention, attention_name, passed_over = choose_attention(cfg.attention, spec, cfg.engine.block_size)
-    if cfg.engine.block_size is None:
+    attention, attention_name, passed_over = choose_attention(cfg.attention, spec, engine.block_size)
+    if engine.block_size is None:
         choice = {"name": attention_name} if cfg.attention.name == "auto" else cfg.attention
         reasons["block_size"] = preferred_block_size(choice, device.type)[1]
     sizes = Sizes(rows, tokens, attention.spec.block_size, reasons)
@@ -97,7 +102,8 @@ def choose(cfg: DictConfig) -> Choices:
     kernels = _choose_kernels(cfg, attention, attention_name, device)
     check_graphs(strategy, graph_name, attention, sampler, kernels, device)
     return Choices(
-        cfg=sizes.fill(cfg),
+        cfg=with_sizes(cfg, sizes.effective()),
+        engine=engine,
         sizes=sizes,
         config=config,
         device=device,

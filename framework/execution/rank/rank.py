@@ -86,10 +86,16 @@ def build_rank(
     num_sharing = group.size if device.type == "cpu" else 1
     block_bytes = spec.block_size * kv_token_bytes(choices.config, choices.kv_dtype.itemsize, group.size)
     num_blocks = num_kv_blocks(
-        cfg.engine, device, block_bytes, choices.max_model_len, reserved, num_sharing=num_sharing
+        choices.engine,
+        choices.sizes,
+        device,
+        block_bytes,
+        choices.max_model_len,
+        reserved,
+        num_sharing=num_sharing,
     )
     num_blocks = on_device(group.min, num_blocks, device)
-    max_model_len = fit_length(cfg.engine, num_blocks, choices.max_model_len)
+    max_model_len = fit_length(choices.engine.max_model_len, spec.block_size, num_blocks, choices.max_model_len)
     state = DeviceState(
         num_slots=spec.max_num_seqs, max_model_len=max_model_len, block_size=spec.block_size, device=device
     )

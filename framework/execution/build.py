@@ -74,8 +74,8 @@ def build_engine(cfg: DictConfig) -> BuiltEngine:
 
 def _executor(cfg: DictConfig, choices: Choices, stack: ExitStack) -> tuple[LocalExecutor, Rank]:
     """Rank 0, and with executor.tp > 1 the others around it; `stack` closes what there is of them."""
-    tp = cfg.executor.tp
-    num_threads = threads_per_rank(cfg) if tp > 1 else cfg.executor.threads
+    tp = choices.executor.tp
+    num_threads = threads_per_rank(choices.executor) if tp > 1 else choices.executor.threads
     # A GPU needs no thread: its steps are enqueued and run by themselves.
     thread = DeviceThread(num_threads) if choices.device.type == "cpu" else None
     on_device: OnDevice = call_here
@@ -86,10 +86,10 @@ def _executor(cfg: DictConfig, choices: Choices, stack: ExitStack) -> tuple[Loca
         rank = build_rank(cfg, choices, TensorParallelGroup(), on_device)
         executor = LocalExecutor(rank.runner, thread, num_blocks=rank.num_blocks)
     else:
-        ranks = start_ranks(cfg, num_threads)
+        ranks = start_ranks(cfg, threads_per_rank(choices.executor))
         stack.callback(ranks.end, now=True)
         try:
-            group = ranks.join(cfg, choices).group
+            group = ranks.join(choices).group
             rank = ranks.watched(partial(build_rank, cfg, choices, group, on_device), choices.device)
         except (PeerError, RankError) as error:
             if thread is not None:  # it may be what is stuck

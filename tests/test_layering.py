@@ -97,6 +97,30 @@ def test_nothing_imports_tests_or_experiments() -> None:
     assert wrong == []
 
 
+OMEGACONF = ("framework.config", "framework.registry", "framework.app.cli", "framework.app.launching")
+"""Where a composed configuration is at home. What stands below takes typed settings and plain mappings."""
+STILL_WITH_A_DICTCONFIG = {
+    *("app/build.py", "app/experiment.py", "app/measure.py", "app/serving/serve.py"),
+    *("conformance/kit/model_run.py", "conformance/run.py"),
+    *("execution/build.py", "execution/builder.py", "execution/local.py", "execution/policies.py"),
+    *("execution/graphs/choose_graph.py", "execution/rank/choices.py", "execution/rank/rank.py"),
+    *("execution/parallel/follow.py", "execution/parallel/ranks.py", "execution/parallel/torchrun.py"),
+    *("models/loading/read_config.py",),
+    *("simulation/build.py", "simulation/calibration/run.py", "simulation/simulated.py"),
+}
+"""Modules that pass the whole configuration on, and nothing may be added to them."""
+
+
+def test_a_composed_configuration_stays_at_home() -> None:
+    found = set()
+    for path in files("framework", "plugins"):
+        relative = path.relative_to(ROOT)
+        module = ".".join(relative.with_suffix("").parts)
+        if not under(module, OMEGACONF) and any(under(name, ("omegaconf",)) for name in imports(path)):
+            found.add(str(relative).removeprefix("framework/"))
+    assert found == STILL_WITH_A_DICTCONFIG
+
+
 def layer(module: str) -> int | None:
     """The place of the innermost listed package around `module`; None for `framework` itself, which only re-exports."""
     around = [package for package in LAYERS if under(module, (package,))]

@@ -223,5 +223,6 @@ def test_every_kind_has_a_registry() -> None:
         "cost_model",
         "router",
         "workload",
+        "executor",
         "tracker",
     }

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import itertools
 import re
 import sys
 import textwrap
@@ -84,11 +85,19 @@ def parameter_table(entry: Entry) -> str:
     """The configuration keys of one plugin; empty when it has none."""
     if not entry.parameters:
         return ""
+    meanings = field_meanings(entry.cls)
     rows = []
     for parameter in entry.parameters:
         default = "required" if parameter.required else f"`{getattr(parameter.default, 'name', parameter.default)}`"
-        rows.append(f"| `{entry.kind}.{parameter.name}` | `{cell(parameter.type_name)}` | {cell(default)} |")
-    return table("| key | type | default |", rows)
+        row = f"| `{entry.kind}.{parameter.name}` | `{cell(parameter.type_name)}` | {cell(default)} |"
+        rows.append(f"{row} {meaning(meanings.get(parameter.name, ''))} |" if meanings else row)
+    return table("| key | type | default | meaning |" if meanings else "| key | type | default |", rows)
+
+
+def field_meanings(cls: type | None) -> dict[str, str]:
+    """Field -> docstring, for a plugin whose parameters are the fields of a dataclass."""
+    classes = [base for base in (cls.__mro__ if cls else ()) if "__dataclass_fields__" in vars(base)]
+    return {name: doc for base in classes for name, _, _, doc in attributes(class_of(base))}
 
 
 def source(file: str) -> str:
@@ -139,10 +148,14 @@ def attributes(node: ast.ClassDef) -> Iterator[tuple[str, str, str, str]]:
 def configuration_page() -> str:
     """Every key of the schema. Those of plugins are on the pages of their kinds."""
     from framework.config import schema
+    from framework.interfaces import settings
 
-    tree = ast.parse(inspect.getsource(schema))
-    classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
-    owners = {"ExecutorConfig": "executor", "SimulatedExecutorConfig": "executor"}  # options of a group, not fields
+    nodes = [node for module in (schema, settings) for node in ast.parse(inspect.getsource(module)).body]
+    classes = {node.name: node for node in nodes if isinstance(node, ast.ClassDef)}
+    for node in classes.values():
+        inherited = [classes[base.id].body for base in node.bases if isinstance(base, ast.Name) and base.id in classes]
+        node.body = [*itertools.chain(*inherited), *node.body]
+    owners = {"LocalSettings": "executor", "SimulatedSettings": "executor"}  # options of a group, not fields
     for name, kind, _, _ in attributes(classes["Config"]):
         if kind in classes:
             owners[kind] = name
@@ -163,8 +176,8 @@ def configuration_page() -> str:
 
 def key_table(node: ast.ClassDef, prefix: str, skip: Container[str] = ()) -> str:
     """Keys, types, defaults and meanings of one dataclass of the schema, without those of a type in `skip`."""
-    rows = []
-    for name, kind, default, doc in attributes(node):
+    rows = {}
+    for name, kind, default, doc in attributes(node):  # one that a subclass has anew replaces the inherited one
         if kind in skip:
             continue
         if default.startswith("field(") or default == "MISSING":
@@ -172,8 +185,8 @@ def key_table(node: ast.ClassDef, prefix: str, skip: Container[str] = ()) -> str
         if default.startswith("SI("):
             default = default.removeprefix("SI(").removesuffix(")").strip("'")
         shown = f"`{default}`" if default else ""
-        rows.append(f"| `{prefix}{name}` | `{cell(kind)}` | {cell(shown)} | {meaning(doc)} |")
-    return table("| key | type | default | meaning |", rows)
+        rows[name] = f"| `{prefix}{name}` | `{cell(kind)}` | {cell(shown)} | {meaning(doc)} |"
+    return table("| key | type | default | meaning |", list(rows.values()))
 
 
 def choice_table(choices: dict[str, Any]) -> str:

@@ -6,7 +6,10 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
+from framework.registry import EXECUTORS
+
 if TYPE_CHECKING:
+    from framework.execution.builder import EngineBuilder
     from framework.execution.built import BuiltEngine
 
 
@@ -17,10 +20,5 @@ def build(cfg: DictConfig) -> BuiltEngine:
         IncompatibleError: plugins, model and machine cannot work together. No weight has been loaded.
         ValueError: a value or a file is wrong in itself.
     """
-    if cfg.executor.name == "simulated":
-        from framework.simulation.build import build_simulated
-
-        return build_simulated(cfg)
-    from framework.execution.build import build_engine
-
-    return build_engine(cfg)
+    builder: EngineBuilder = EXECUTORS.build(cfg.executor)
+    return builder.build(cfg)

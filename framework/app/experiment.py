@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from framework.config.check import check, check_credentials
 from framework.interfaces.errors import IncompatibleError
-from framework.registry import TRACKERS, WORKLOADS
+from framework.registry import EXECUTORS, TRACKERS, WORKLOADS
 
 if TYPE_CHECKING:  # run.py must reach composition errors without waiting for these
     from framework.app.launching.inputs import Inputs
@@ -163,7 +163,7 @@ def _measure(cfg: DictConfig, workload: Workload, record: Record, tracker: Track
         stack.enter_context(closing(built.engine))
         requests = draw(cfg, built, workload, record)
         startup_s = time.perf_counter() - start_s
-        has_text = workload.has_text and cfg.executor.name != "simulated"  # whose answers are no words
+        has_text = workload.has_text and not EXECUTORS.get(cfg.executor.name).is_simulated
         screen: Observer
         if workload.prints_answers and has_text:
             screen = stack.enter_context(closing(AnswerPrinter()))
@@ -213,14 +213,14 @@ def _served(requests: Sequence[RequestRecord], left_out: str) -> tuple[Status, s
 
 def _calibrate(cfg: DictConfig, record: Record, folder: Path) -> None:
     """Measure step times on this machine and write their profile."""
-    from framework.execution.build import build_engine
+    from framework.app.build import build
     from framework.records.atomic import write_text
     from framework.records.environment import environment
     from framework.simulation.calibration.run import calibrate
 
-    if cfg.executor.name != "local":
+    if EXECUTORS.get(cfg.executor.name).is_simulated:
         raise IncompatibleError("experiment=calibrate measures a real device; set executor=local")
-    built = build_engine(cfg)
+    built = build(cfg)
     with closing(built.engine):
         record.effective, record.environment = dict(built.effective), environment(str(built.effective["device"]))
         profile, _ = calibrate(cfg, built, record.environment)

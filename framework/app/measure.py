@@ -21,7 +21,7 @@ from framework.records.metrics.slo import Slo
 from framework.records.metrics.summary import summarize
 from framework.records.metrics.utilization import utilization
 from framework.records.record import Record, cell_id
-from framework.registry import WORKLOADS
+from framework.registry import EXECUTORS, WORKLOADS
 from framework.workloads.drive import drive
 from framework.workloads.fingerprint import requests_sha256
 from framework.workloads.future import tell_future
@@ -47,7 +47,7 @@ def draw(cfg: DictConfig, built: BuiltEngine, workload: Workload, record: Record
         max_model_len=built.max_model_len,
         seed=cfg.seed,
         eos_token_ids=built.eos_token_ids,
-        needs_token_ids=cfg.executor.name != "simulated",
+        needs_token_ids=EXECUTORS.get(cfg.executor.name).needs_token_ids,
     )
     requests = prepare(workload, context)
     record.effective["workload"] = {**workload.effective, "requests_sha256": requests_sha256(requests)}
@@ -70,7 +70,7 @@ def measure(
 
     Time starts here.
     """
-    simulated = cfg.executor.name == "simulated"  # its tokens are no words
+    simulated = EXECUTORS.get(cfg.executor.name).is_simulated  # its tokens are not words
     recorder = Recorder(keep_outputs=keep_outputs, tokenizer=None if simulated else built.tokenizer)
     built.engine.clock.restart()
     try:

@@ -121,7 +121,7 @@ def print_summary(metrics: Mapping[str, float | int | None], console: Console | 
     for label, name in _LATENCIES:
         texts = [_latency(metrics, name, statistic) for statistic in statistics]
         thin |= any(THIN in text for text in texts)
-        if texts and texts[0]:
+        if texts and texts[0]:  # a calibration has none
             latencies.add_row(label, *texts, f"{metrics.get(f'{name}/count') or 0:,}")
     if latencies.row_count:
         console.print(latencies)

@@ -11,7 +11,9 @@ from omegaconf import DictConfig, OmegaConf
 from framework.config.credentials import refuse_credentials
 from framework.config.explain import valid_keys
 from framework.config.schema import CHOICES, Config
-from framework.registry import REGISTRIES, discovery
+from framework.config.typed import engine_settings
+from framework.interfaces.settings import require
+from framework.registry import EXECUTORS, REGISTRIES, discovery
 from framework.registry.parameters import wrong_choice
 
 
@@ -25,7 +27,7 @@ def check(cfg: DictConfig) -> None:
         if not discovery.loaded(item):
             raise ValueError(f"plugins=[{item}] comes from a file; give it on the command line, before composition")
     _check_keys(cfg, [f.name for f in dataclasses.fields(Config)], "", "the configuration")
-    for section in ("model", "executor", "engine", "compile", "calibrate", "record", "slo", "serving", "metrics"):
+    for section in ("model", "engine", "compile", "calibrate", "record", "slo", "serving", "metrics"):
         schema = OmegaConf.get_type(cfg[section])
         if dataclasses.is_dataclass(schema):
             _check_keys(cfg[section], [f.name for f in dataclasses.fields(schema)], f"{section}.", section)
@@ -33,47 +35,31 @@ def check(cfg: DictConfig) -> None:
     check_credentials(cfg)
     _check_numbers(cfg)
     found = cfg.model.path is not None or cfg.model.config is not None
-    _require(found, "model.path", None, "there is no model to load", "model.path=FOLDER_OR_HUB_ID_OR_GGUF")
+    require(found, "model.path", None, "there is no model to load", "model.path=FOLDER_OR_HUB_ID_OR_GGUF")
     for key, annotation in CHOICES.items():
-        section, _, name = key.partition(".")
-        if name not in cfg[section]:
-            continue  # a key of another executor
         value = OmegaConf.select(cfg, key)
-        _require((wrong := wrong_choice(annotation, value)) is None, key, value, wrong or "", "")
+        require((wrong := wrong_choice(annotation, value)) is None, key, value, wrong or "", "")
     for kind, registry in REGISTRIES.items():
         _check_plugin(cfg, kind, registry.names())
+    EXECUTORS.build(cfg.executor)  # checks its values
     if not cfg.calibrate.enabled:  # its metrics are those of the steps that it measures
         check_objective(cfg.objective, cfg.metrics.percentiles)
-    _check_engine(cfg.engine)
+    engine_settings(cfg)  # checks its values
     _check_kernels(cfg)
     for key in ("num_points", "repeats"):
-        _require(cfg.calibrate[key] >= 1, f"calibrate.{key}", cfg.calibrate[key], "must be at least 1", "5 or more")
-    threads, tp = OmegaConf.select(cfg, "executor.threads"), OmegaConf.select(cfg, "executor.tp")
-    _require(
-        threads is None or threads >= 1, "executor.threads", threads, "must be at least 1", "null for torch's default"
-    )
-    _require(tp is None or tp >= 1, "executor.tp", tp, "must be at least 1", "1 for a single rank")
-    memory_gib = OmegaConf.select(cfg, "executor.memory_gib")
-    fits = memory_gib is None or 0 < memory_gib < float("inf")
-    _require(fits, "executor.memory_gib", memory_gib, "must be above 0", "null for that of executor.hardware")
-    replicas = OmegaConf.select(cfg, "executor.replicas")
-    _require(replicas is None or replicas >= 1, "executor.replicas", replicas, "must be at least 1", "1 for one engine")
+        require(cfg.calibrate[key] >= 1, f"calibrate.{key}", cfg.calibrate[key], "must be at least 1", "5 or more")
     events = cfg.record.timeline_max_events
-    _require(events >= 1, "record.timeline_max_events", events, "must be at least 1", "record.timeline=false for none")
-    for key, remedy in (("heartbeat_s", "5"), ("startup_limit_s", "600")):
-        seconds = OmegaConf.select(cfg, f"executor.{key}")
-        fits = seconds is None or 0 < seconds < float("inf")
-        _require(fits, f"executor.{key}", seconds, "must be above 0, and finite", remedy)
+    require(events >= 1, "record.timeline_max_events", events, "must be at least 1", "record.timeline=false for none")
     serving = cfg.serving
-    _require(0 <= serving.port < 65536, "serving.port", serving.port, "must be in [0, 65535]", "8000, or 0 for any")
+    require(0 <= serving.port < 65536, "serving.port", serving.port, "must be in [0, 65535]", "8000, or 0 for any")
     for key in ("max_waiting", "max_streams", "max_body_bytes"):
-        _require(serving[key] >= 1, f"serving.{key}", serving[key], "must be at least 1", "1024")
+        require(serving[key] >= 1, f"serving.{key}", serving[key], "must be at least 1", "1024")
     limit_s = serving.read_limit_s
-    _require(0 < limit_s < float("inf"), "serving.read_limit_s", limit_s, "must be above 0", "10")
+    require(0 < limit_s < float("inf"), "serving.read_limit_s", limit_s, "must be above 0", "10")
     _check_percentiles(cfg.metrics.percentiles)
     for key in ("ttft_s", "tpot_s", "e2e_s"):
         limit_s = cfg.slo[key]
-        _require(limit_s is None or limit_s > 0, f"slo.{key}", limit_s, "must be above 0", "null for no objective")
+        require(limit_s is None or limit_s > 0, f"slo.{key}", limit_s, "must be above 0", "null for no objective")
 
 
 def check_credentials(cfg: DictConfig) -> None:
@@ -88,9 +74,9 @@ def check_credentials(cfg: DictConfig) -> None:
 def _check_percentiles(percentiles: Sequence[float]) -> None:
     key, shown = "metrics.percentiles", f"[{','.join(f'{percent:g}' for percent in percentiles)}]"
     inside = all(0 < percent < 100 for percent in percentiles)
-    _require(inside, key, shown, "must each be above 0 and below 100", "[50,90,99]")
-    _require(len(percentiles) > 0, key, shown, "must be at least one", "[50,90,99]")
-    _require(len(set(percentiles)) == len(percentiles), key, shown, "must name each once", "[50,90,99]")
+    require(inside, key, shown, "must each be above 0 and below 100", "[50,90,99]")
+    require(len(percentiles) > 0, key, shown, "must be at least one", "[50,90,99]")
+    require(len(set(percentiles)) == len(percentiles), key, shown, "must name each once", "[50,90,99]")
 
 
 def check_objective(names: Iterable[str], percentiles: Sequence[float] = (50, 90, 99)) -> None:
@@ -103,7 +89,7 @@ def check_objective(names: Iterable[str], percentiles: Sequence[float] = (50, 90
         from framework.records.metrics.summary import unknown_metric  # numpy, for searches only
 
         wrong = unknown_metric(name, percentiles)
-        _require(wrong is None, "objective", f"[{name}]", wrong or "", "")
+        require(wrong is None, "objective", f"[{name}]", wrong or "", "")
 
 
 def _check_keys(cfg: DictConfig, valid: list[str], prefix: str, where: str) -> None:
@@ -139,14 +125,14 @@ def _leaves(cfg: DictConfig) -> Iterator[tuple[str, Any]]:
 
 def _check_numbers(cfg: DictConfig) -> None:
     """What no key takes: NaN, integers beyond 64 bits, signed or unsigned, and seeds below 0."""
-    _require(cfg.seed >= 0, "seed", cfg.seed, "must be at least 0", "0")  # before those that follow it
+    require(cfg.seed >= 0, "seed", cfg.seed, "must be at least 0", "0")  # before those that follow it
     for key, value in _leaves(cfg):
         if isinstance(value, float):
-            _require(value == value, key, value, "must be a number", "")
+            require(value == value, key, value, "must be a number", "")
         elif isinstance(value, int):
-            _require(-(2**63) <= value < 2**64, key, value, "must have at most 64 bits", "a smaller number")
+            require(-(2**63) <= value < 2**64, key, value, "must have at most 64 bits", "a smaller number")
             is_seed = key.rpartition(".")[2] == "seed"
-            _require(not is_seed or value >= 0, key, value, "must be at least 0", "0")
+            require(not is_seed or value >= 0, key, value, "must be at least 0", "0")
 
 
 def _check_plugin(cfg: DictConfig, kind: str, names: list[str]) -> None:
@@ -161,35 +147,14 @@ def _check_plugin(cfg: DictConfig, kind: str, names: list[str]) -> None:
     for parameter in parameters:
         value: Any = group[parameter.name]
         wrong = wrong_choice(parameter.annotation, value)
-        _require(wrong is None, f"{kind}.{parameter.name}", value, wrong or "", "")
+        require(wrong is None, f"{kind}.{parameter.name}", value, wrong or "", "")
 
 
 def _check_kernels(cfg: DictConfig) -> None:
     level, mode = cfg.compile.level, cfg.compile.mode
     kernels, graph = OmegaConf.select(cfg, "executor.kernels"), OmegaConf.select(cfg, "graph.name")
     useless = "nothing is left to compile with executor.kernels=fused"
-    _require(level == "off" or kernels != "fused", "compile.level", level, useless, "executor.kernels=auto")
-    _require(mode is None or level != "off", "compile.mode", mode, "needs compile.level=ops or model", "null")
+    require(level == "off" or kernels != "fused", "compile.level", level, useless, "executor.kernels=auto")
+    require(mode is None or level != "off", "compile.mode", mode, "needs compile.level=ops or model", "null")
     twice = f"captures graphs of its own, which graph={graph} does already"
-    _require(mode != "reduce-overhead" or graph in ("eager", "auto"), "compile.mode", mode, twice, "graph=eager")
-
-
-def _check_engine(engine: DictConfig) -> None:
-    size = engine.block_size
-    power = size is None or (size >= 1 and size & (size - 1) == 0)
-    _require(power, "engine.block_size", size, "must be a power of two", "null for what the attention backend prefers")
-    for key in ("max_num_seqs", "max_num_batched_tokens"):
-        fits = engine[key] is None or engine[key] >= 1
-        _require(fits, f"engine.{key}", engine[key], "must be at least 1", "null for what suits the device")
-    length, blocks, share = engine.max_model_len, engine.num_blocks, engine.kv_memory_fraction
-    _require(
-        length is None or length >= 2, "engine.max_model_len", length, "must be at least 2", "null for the model's"
-    )
-    _require(blocks is None or blocks >= 1, "engine.num_blocks", blocks, "must be at least 1", "null for what fits")
-    _require(0 < share <= 1, "engine.kv_memory_fraction", share, "must be in (0, 1]", "0.9")
-    _require(engine.overlap in (0, 1), "engine.overlap", engine.overlap, "must be 0 or 1", "1")
-
-
-def _require(holds: bool, key: str, value: object, limit: str, remedy: str) -> None:
-    if not holds:
-        raise ValueError(f"{key}={value}: {limit}" + (f"; use {remedy}" if remedy else ""))
+    require(mode != "reduce-overhead" or graph in ("eager", "auto"), "compile.mode", mode, twice, "graph=eager")

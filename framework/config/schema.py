@@ -8,13 +8,10 @@ from typing import Any, Literal
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, SI
 
+from framework.interfaces.settings import EngineSettings
+
 CHOICES: dict[str, Any] = {
     "model.weights": Literal["auto", "random"],
-    "executor.device": Literal["auto", "cpu", "cuda"],
-    "executor.dtype": Literal["auto", "float32", "bfloat16", "float16"],
-    "executor.kv_dtype": Literal["auto", "float32", "bfloat16", "float16", "fp8"],
-    "executor.kernels": Literal["auto", "torch", "fused"],
-    "executor.allreduce": Literal["auto", "nccl", "symm_mem", "gloo"],
     "compile.level": Literal["off", "ops", "model"],
     "compile.mode": Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"] | None,
 }
@@ -41,74 +38,11 @@ class ModelConfig:
 
 
 @dataclass
-class EngineConfig:
+class EngineConfig(EngineSettings):
     """Limits of the step loop."""
 
-    max_num_seqs: int | None = None
-    """Requests that run at once; null: chosen for the device (at most 256 on a GPU, 64 on a CPU)."""
-    max_num_batched_tokens: int | None = None
-    """Tokens of one step; null: chosen for the device (at most 16,384 on a GPU, 2,048 on a CPU)."""
-    max_model_len: int | None = None
-    """Prompt and output tokens of one request; null: what the model allows."""
-    block_size: int | None = None
-    """Token positions of one KV block; null: what the attention backend prefers, 16 in a simulation that names none."""
-    num_blocks: int | None = None
-    """KV blocks; null: what fits into memory."""
-    kv_memory_fraction: float = 0.9
-    """Share of the device's memory for weights, activations and KV cache together."""
-    prefix_caching: bool = True
-    overlap: int = 1
-    """Steps submitted before the oldest is collected: 0 or 1."""
     seed: int = SI("${seed}")
     """Of sampling noise, for requests without a seed of their own."""
-
-
-@dataclass
-class ExecutorConfig:
-    """Where steps run."""
-
-    name: str = "local"
-    device: str = "auto"
-    dtype: str = "auto"
-    """Of weights and activations. auto: float32 on a CPU; on a GPU bfloat16 for weights that are bfloat16, float16 for
-    others (GGUF files, float32 and float16 checkpoints)."""
-    kv_dtype: str = "auto"
-    """Of the KV cache. auto: as dtype; fp8: e4m3, half of bfloat16's bytes; the record has its error as kv_error."""
-    kernels: str = "auto"
-    """Of a GPU's layers. torch: PyTorch's, which compile.level may compile; fused: our own in Triton; auto: fused where
-    nothing is to be compiled and the attention backend allows it."""
-    tp: int = 1
-    """Tensor-parallel ranks: processes of this host, or all of torchrun's."""
-    allreduce: str = "auto"
-    """Of a GPU's ranks. symm_mem: PyTorch's symmetric memory, nccl for large messages; gloo: through the host, where
-    ranks share a GPU (slow, graph=eager only); auto: symm_mem where it works, else nccl. A CPU's ranks use gloo."""
-    heartbeat_s: float = 5.0
-    """A rank that others wait for, or that is silent, for this long ends the cell as failed."""
-    startup_limit_s: float = 600.0
-    """For each phase of the start of several ranks, such as loading weights or capturing graphs: a rank that takes
-    longer ends the cell as failed."""
-    threads: int | None = None
-    """CPU threads of the model, of each rank; null: torch's default, with tp > 1 the cores shared among the ranks."""
-
-
-@dataclass
-class SimulatedExecutorConfig:
-    """Steps that a cost model times, on a virtual clock: no model, no weights, no tokens."""
-
-    name: str = "simulated"
-    hardware: str = "h200"
-    """The device that is simulated: framework/simulation/hardware.py lists them."""
-    memory_gib: float | None = None
-    """Memory of the device, to ask what a larger or smaller one would do; null: that of `hardware`."""
-    dtype: str = "auto"
-    """Of weights and activations; auto: as a real device of that kind has it."""
-    kv_dtype: str = "auto"
-    tp: int = 1
-    """Tensor-parallel ranks."""
-    replicas: int = 1
-    """Engines that share the workload, each with policies and a KV cache of its own; `router` picks one at arrival."""
-    verify: bool = False
-    """Check every position that a step reads against a shadow of the KV memory: slow, for tests of policies."""
 
 
 @dataclass
@@ -224,7 +158,4 @@ class Config:
 
 def store_schema() -> None:
     """Publish the schema to Hydra. Idempotent."""
-    store = ConfigStore.instance()
-    store.store(name="schema", node=Config)
-    store.store(group="executor", name="local", node=ExecutorConfig)
-    store.store(group="executor", name="simulated", node=SimulatedExecutorConfig)
+    ConfigStore.instance().store(name="schema", node=Config)

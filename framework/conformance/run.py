@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from framework.config.compose import compose
 from framework.conformance.kit.finding import Budget, Check, Finding, NotApplicable, Violation
 from framework.interfaces.errors import PluginError
-from framework.registry import REGISTRIES
+from framework.registry import EXECUTORS, REGISTRIES
 
 KINDS = ("scheduler", "eviction", "sampler", "attention", "graph", "cost_model", "router")
 
@@ -62,8 +62,8 @@ def checks_of(kind: str, cfg: DictConfig, budget: Budget) -> list[Check]:
         return REGISTRIES[kind].build(cfg[kind], *supplied)
 
     checks: Callable[..., list[Check]] = module.checks
-    if kind == "cost_model" and cfg.executor.name == "simulated":  # then the overrides say what it is to be checked for
-        return checks(cfg[kind], build, budget, module.read_deployment(cfg))
+    if kind == "cost_model":  # the overrides may say what it is to be checked for
+        return checks(cfg[kind], build, budget, EXECUTORS.build(cfg.executor).deployment(cfg))
     return checks(cfg[kind], build, budget)
 
 

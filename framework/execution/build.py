@@ -8,7 +8,6 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
-import torch
 from omegaconf import DictConfig
 
 from framework.engine.config import EngineConfig
@@ -16,6 +15,7 @@ from framework.engine.engine import Engine
 from framework.engine.intake import Intake
 from framework.execution.built import BuiltEngine
 from framework.execution.device.peaks import measure_peaks
+from framework.execution.device.sizes import model_costs
 from framework.execution.device.thread import DeviceThread
 from framework.execution.parallel.executor import ParallelExecutor
 from framework.execution.parallel.ranks import start_ranks, threads_per_rank
@@ -29,11 +29,9 @@ from framework.interfaces.eviction import EvictionPolicy, NeedsFuture
 from framework.interfaces.request import RequestSpec
 from framework.interfaces.sampling_params import SamplingParams
 from framework.interfaces.scheduler import Scheduler
-from framework.models.config import ModelConfig
 from framework.models.layers.group import PeerError, TensorParallelGroup
 from framework.models.loading.load import LoadedModel
 from framework.models.split import config_of_rank
-from framework.records.metrics.utilization import ModelCosts
 
 
 def build_engine(cfg: DictConfig) -> BuiltEngine:
@@ -66,7 +64,9 @@ def build_engine(cfg: DictConfig) -> BuiltEngine:
         eos_token_ids=rank.loaded.eos_token_ids,
         max_model_len=rank.max_model_len,
         effective=effective,
-        costs=_costs(config_of_rank(choices.config, cfg.executor.tp), choices.dtype, choices.kv_dtype),
+        costs=model_costs(
+            config_of_rank(choices.config, cfg.executor.tp), choices.dtype.itemsize, choices.kv_dtype.itemsize
+        ),
         peaks=peaks,
         startup_s=time.perf_counter() - started,
     )
@@ -74,8 +74,8 @@ def build_engine(cfg: DictConfig) -> BuiltEngine:
 
 def _executor(cfg: DictConfig, choices: Choices, stack: ExitStack) -> tuple[LocalExecutor, Rank]:
     """Rank 0, and with executor.tp > 1 the others around it; `stack` closes what there is of them."""
-    tp = cfg.executor.tp
-    num_threads = threads_per_rank(cfg) if tp > 1 else cfg.executor.threads
+    tp = choices.executor.tp
+    num_threads = threads_per_rank(choices.executor) if tp > 1 else choices.executor.threads
     # A GPU needs no thread: its steps are enqueued and run by themselves.
     thread = DeviceThread(num_threads) if choices.device.type == "cpu" else None
     on_device: OnDevice = call_here
@@ -86,10 +86,10 @@ def _executor(cfg: DictConfig, choices: Choices, stack: ExitStack) -> tuple[Loca
         rank = build_rank(cfg, choices, TensorParallelGroup(), on_device)
         executor = LocalExecutor(rank.runner, thread, num_blocks=rank.num_blocks)
     else:
-        ranks = start_ranks(cfg, num_threads)
+        ranks = start_ranks(cfg, threads_per_rank(choices.executor))
         stack.callback(ranks.end, now=True)
         try:
-            group = ranks.join(cfg, choices).group
+            group = ranks.join(choices).group
             rank = ranks.watched(partial(build_rank, cfg, choices, group, on_device), choices.device)
         except (PeerError, RankError) as error:
             if thread is not None:  # it may be what is stuck
@@ -116,13 +116,13 @@ def _engine_around(cfg: DictConfig, choices: Choices, rank: Rank, executor: Loca
     return partial(
         Engine,
         executor=executor,
-        intake=_intake(cfg, rank.loaded, rank.max_model_len, type(choices.sampler).unsupported_reason),
+        intake=_intake(choices.engine.seed, rank.loaded, rank.max_model_len, type(choices.sampler).unsupported_reason),
         config=EngineConfig(
             block_size=choices.spec.block_size,
             max_num_seqs=choices.spec.max_num_seqs,
             max_num_batched_tokens=choices.spec.max_num_batched_tokens,
-            overlap=cfg.engine.overlap,
-            prefix_caching=cfg.engine.prefix_caching,
+            overlap=choices.engine.overlap,
+            prefix_caching=choices.engine.prefix_caching,
         ),
         renew=renewal(cfg),
     )
@@ -151,24 +151,14 @@ def _effective(choices: Choices, rank: Rank) -> dict[str, object]:
     }
 
 
-def _intake(cfg: DictConfig, loaded: LoadedModel, max_model_len: int, refuses: Any) -> Intake:
+def _intake(seed: int, loaded: LoadedModel, max_model_len: int, refuses: Any) -> Intake:
     return Intake(
         vocab_size=loaded.config.vocab_size,
         max_model_len=max_model_len,
-        seed=cfg.engine.seed,
+        seed=seed,
         eos_token_ids=loaded.eos_token_ids,
         tokenizer=loaded.tokenizer,
         refuses=refuses,
-    )
-
-
-def _costs(config: ModelConfig, dtype: torch.dtype, kv_dtype: torch.dtype) -> ModelCosts:
-    untied = 0 if config.tie_embeddings else config.vocab_size * config.hidden_size  # looked up, not read
-    return ModelCosts(
-        weight_bytes=(config.num_parameters - untied) * dtype.itemsize,
-        kv_bytes_per_token=config.kv_bytes_per_token(kv_dtype),
-        flops_per_token=config.matmul_flops_per_token,
-        attention_flops_per_token_pair=4 * config.num_layers * config.num_heads * config.head_size,
     )
 
 

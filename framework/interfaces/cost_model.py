@@ -66,6 +66,9 @@ class ModelShape:
         return 2 * self.num_layers * self.num_kv_heads * self.head_size
 
 
+_ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float8_e4m3fn": 1}
+
+
 @dataclass(slots=True, frozen=True, kw_only=True)
 class Deployment:
     """What is simulated."""
@@ -76,6 +79,16 @@ class Deployment:
     dtype: str
     kv_dtype: str
     tp: int = 1
+
+    @property
+    def item_bytes(self) -> int:
+        """Of one weight or activation."""
+        return _ITEM_BYTES[self.dtype]
+
+    @property
+    def kv_item_bytes(self) -> int:
+        """Of one value in the KV cache."""
+        return _ITEM_BYTES[self.kv_dtype]
 
 
 class StepShape(NamedTuple):

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from framework.models.families import Family, family_of
 from framework.models.layers.config_values import flag, integer, number
 from framework.models.layers.rope_config import RopeConfig
-
-if TYPE_CHECKING:
-    import torch
 
 _REQUIRED = (
     "vocab_size",
@@ -138,10 +135,6 @@ class ModelConfig:
     def matmul_flops_per_token(self) -> int:
         """Floating-point operations of the weight matrices, LM head included; attention comes on top of it."""
         return 2 * (self.num_layers * self._layer_matrix_size + self.vocab_size * self.hidden_size)
-
-    def kv_bytes_per_token(self, dtype: torch.dtype) -> int:
-        """Bytes that one token's keys and values take over all layers."""
-        return self.kv_values_per_token * dtype.itemsize
 
     @property
     def kv_values_per_token(self) -> int:

@@ -14,7 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDERS = ("framework/workloads", "framework/records/tracking", "plugins")
+PLACES = (
+    "framework/workloads",
+    "framework/records/tracking",
+    "framework/execution/local.py",
+    "framework/simulation/simulated.py",
+    "plugins",
+)
+"""Files, and folders with all that is below them."""
 ENTRY_POINT_GROUP = "servelab.plugins"
 _REGISTRATION = re.compile(r"^@?[\w.]+\.register\(\s*[\"'](\w+)[\"']", re.MULTILINE)
 
@@ -48,8 +55,8 @@ def discover(extra: Iterable[str] = ()) -> None:
     Raises:
         ValueError: an entry of `extra` does not exist, or fails to import.
     """
-    for folder in FOLDERS:
-        for path in sorted((ROOT / folder).rglob("*.py")):
+    for place in (ROOT / name for name in PLACES):
+        for path in (place,) if place.is_file() else sorted(place.rglob("*.py")):
             module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
             _import_file(path, lambda module=module: importlib.import_module(module))  # type: ignore[misc]
     for point in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP):

@@ -192,10 +192,15 @@ GRAPHS = Registry("graph", "framework.interfaces.graph:GraphStrategy")
 COST_MODELS = Registry("cost_model", "framework.interfaces.cost_model:CostModel", ("deployment",))
 ROUTERS = Registry("router", "framework.interfaces.router:Router")
 WORKLOADS = Registry("workload", "framework.interfaces.workload:Workload")
+EXECUTORS = Registry("executor", "framework.execution.builder:EngineBuilder")
 TRACKERS = Registry("tracker", "framework.records.tracking.base:Tracker")
 
 REGISTRIES = {
-    r.kind: r for r in (SCHEDULERS, EVICTIONS, ATTENTIONS, SAMPLERS, GRAPHS, COST_MODELS, ROUTERS, WORKLOADS, TRACKERS)
+    r.kind: r
+    for r in (
+        *(SCHEDULERS, EVICTIONS, ATTENTIONS, SAMPLERS, GRAPHS, COST_MODELS, ROUTERS),
+        *(WORKLOADS, EXECUTORS, TRACKERS),
+    )
 }
 
 ATTENTIONS.reserve("auto", "The fastest backend that supports this machine and model; the record says which.")

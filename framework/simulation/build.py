@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
+from framework.config.typed import engine_settings
 from framework.engine.config import EngineConfig
 from framework.engine.engine import Engine
 from framework.engine.fleet import Fleet
 from framework.engine.intake import Intake
 from framework.execution.built import BuiltEngine
-from framework.execution.device.capacity import blocks_within, check_blocks, fit_length
-from framework.execution.device.dtype import choose_dtype
+from framework.execution.device.capacity import choose_blocks, fit_length
+from framework.execution.device.dtype import choose_dtype, choose_kv_dtype
 from framework.execution.device.sizes import (
     Room,
     Sizes,
     activation_bytes,
     choose_step,
     kv_token_bytes,
+    model_costs,
     preferred_block_size,
 )
 from framework.execution.graphs.choose_graph import simulated_graph, strategy_of
@@ -29,10 +32,12 @@ from framework.interfaces.clock import PacedClock, VirtualClock
 from framework.interfaces.cost_model import CostModel, Deployment, Hardware
 from framework.interfaces.errors import IncompatibleError
 from framework.interfaces.graph import GraphLimits
+from framework.interfaces.settings import EngineSettings
 from framework.models.config import ModelConfig
 from framework.models.loading.read_config import load_config, weights_dtype
 from framework.models.shape import model_shape
-from framework.records.metrics.utilization import DevicePeaks, ModelCosts
+from framework.models.split import check_split
+from framework.records.metrics.utilization import DevicePeaks
 from framework.registry import COST_MODELS, ROUTERS, WORKLOADS
 from framework.simulation.executor import SimulatedExecutor
 from framework.simulation.hardware import hardware
@@ -41,7 +46,6 @@ from framework.simulation.shadow_memory import ShadowMemory
 if TYPE_CHECKING:
     from framework.models.loading.tokenizer import Tokenizer
 
-_ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float8_e4m3fn": 1}
 _CONTEXT_GIB = 0.6
 """What the driver and PyTorch take of a GPU's memory before the first tensor."""
 
@@ -54,18 +58,19 @@ def build_simulated(cfg: DictConfig) -> BuiltEngine:
         ValueError: for values that are wrong in themselves.
     """
     started = time.perf_counter()
-    config = load_config(cfg.model, max_model_len=cfg.engine.max_model_len)
+    engine = engine_settings(cfg)
+    config = load_config(cfg.model, max_model_len=engine.max_model_len)
     deployment, dtype_reason = _deployment(cfg, config)
-    sizes = _sizes(cfg, config, deployment)
-    cfg = sizes.fill(cfg)
-    num_blocks, max_model_len, reserved = _capacity(cfg, config, deployment)
+    sizes = _sizes(engine, cfg.attention, config, deployment)
+    num_blocks, max_model_len, reserved = _capacity(engine, sizes, config, deployment)
     cost_model: CostModel = COST_MODELS.build(cfg.cost_model, deployment)
     clock = PacedClock if WORKLOADS.get(cfg.workload.name).is_live else VirtualClock
     replicas = [
-        build_replica(cfg, config, cost_model, num_blocks, max_model_len, clock()) for _ in range(cfg.executor.replicas)
+        build_replica(cfg, sizes, config, cost_model, num_blocks, max_model_len, clock(), verify=cfg.executor.verify)
+        for _ in range(cfg.executor.replicas)
     ]
     fleet = Fleet(replicas, ROUTERS.build(cfg.router)) if len(replicas) > 1 else None
-    costs = _costs(config, deployment)
+    costs = model_costs(config, deployment.item_bytes, deployment.kv_item_bytes)
     effective: dict[str, object] = {
         "device": f"simulated {deployment.hardware.device_name}",
         "dtype": deployment.dtype,
@@ -125,16 +130,19 @@ def _tokenizer(cfg: DictConfig) -> Tokenizer | None:
 
 def build_replica(
     cfg: DictConfig,
+    sizes: Sizes,
     config: ModelConfig,
     cost_model: CostModel,
     num_blocks: int,
     max_model_len: int,
     clock: VirtualClock,
+    *,
+    verify: bool = False,
 ) -> Engine:
-    """One engine with policies of its own."""
-    engine = cfg.engine
+    """One engine with policies of its own; `verify`: with a shadow of the KV memory, which checks every read."""
+    engine = engine_settings(cfg)
     limits = GraphLimits(
-        max_num_seqs=engine.max_num_seqs, max_num_batched_tokens=engine.max_num_batched_tokens, mixed_supported=True
+        max_num_seqs=sizes.max_num_seqs, max_num_batched_tokens=sizes.max_num_batched_tokens, mixed_supported=True
     )
     executor = SimulatedExecutor(
         cost_model,
@@ -143,22 +151,22 @@ def build_replica(
         num_blocks=num_blocks,
         vocab_size=config.vocab_size,
         clock=clock,
-        memory=ShadowMemory(num_blocks, engine.block_size, engine.max_num_seqs) if cfg.executor.verify else None,
+        memory=ShadowMemory(num_blocks, sizes.block_size, sizes.max_num_seqs) if verify else None,
     )
     intake = Intake(
         vocab_size=config.vocab_size,
         max_model_len=max_model_len,
         seed=engine.seed,
-        simulated_block_size=engine.block_size,
+        simulated_block_size=sizes.block_size,
     )
     return Engine(
         *build_policies(cfg),
         executor,
         intake,
         EngineConfig(
-            block_size=engine.block_size,
-            max_num_seqs=engine.max_num_seqs,
-            max_num_batched_tokens=engine.max_num_batched_tokens,
+            block_size=sizes.block_size,
+            max_num_seqs=sizes.max_num_seqs,
+            max_num_batched_tokens=sizes.max_num_batched_tokens,
             overlap=engine.overlap,
             prefix_caching=engine.prefix_caching,
         ),
@@ -178,10 +186,7 @@ def read_deployment(cfg: DictConfig) -> Deployment:
 def _deployment(cfg: DictConfig, config: ModelConfig) -> tuple[Deployment, str]:
     """What is simulated, and why with that dtype."""
     tp = cfg.executor.tp
-    if config.num_heads % tp or (config.num_kv_heads % tp and tp % config.num_kv_heads):
-        raise IncompatibleError(
-            f"executor.tp={tp} does not split {config.num_heads} heads and {config.num_kv_heads} KV heads evenly"
-        )
+    check_split(config, tp)
     device = hardware(cfg.executor.hardware)
     if cfg.executor.memory_gib is not None:
         device = dataclasses.replace(device, memory_gib=cfg.executor.memory_gib)
@@ -191,7 +196,7 @@ def _deployment(cfg: DictConfig, config: ModelConfig) -> tuple[Deployment, str]:
         model_name=cfg.model.name,
         model=model_shape(config),
         dtype=dtype,
-        kv_dtype={"auto": dtype, "fp8": "float8_e4m3fn"}.get(cfg.executor.kv_dtype, cfg.executor.kv_dtype),
+        kv_dtype=choose_kv_dtype(cfg.executor.kv_dtype, dtype),
         tp=tp,
     )
     return deployment, reason
@@ -201,46 +206,34 @@ def _device_type(device: Hardware) -> str:
     return "cpu" if device.name == "cpu" else "cuda"
 
 
-def _sizes(cfg: DictConfig, config: ModelConfig, deployment: Deployment) -> Sizes:
+def _sizes(engine: EngineSettings, attention: Mapping[Any, Any], config: ModelConfig, deployment: Deployment) -> Sizes:
     """Those that the real engine would have on that device."""
     device, device_type = deployment.hardware, _device_type(deployment.hardware)
     room = Room(
         memory_bytes=None if device_type == "cpu" else int(device.memory_gib * 2**30),
-        item_bytes=_ITEM_BYTES[deployment.dtype],
-        kv_item_bytes=_ITEM_BYTES[deployment.kv_dtype],
+        item_bytes=deployment.item_bytes,
+        kv_item_bytes=deployment.kv_item_bytes,
         tp=deployment.tp,
     )
-    rows, tokens, reasons = choose_step(cfg.engine, config, room)
-    block_size = cfg.engine.block_size
+    rows, tokens, reasons = choose_step(engine, config, room)
+    block_size = engine.block_size
     if block_size is None:
-        block_size, reasons["block_size"] = preferred_block_size(cfg.attention, device_type)
+        block_size, reasons["block_size"] = preferred_block_size(attention, device_type)
     return Sizes(rows, tokens, block_size, reasons)
 
 
-def _capacity(cfg: DictConfig, config: ModelConfig, deployment: Deployment) -> tuple[int, int, int]:
+def _capacity(
+    engine: EngineSettings, sizes: Sizes, config: ModelConfig, deployment: Deployment
+) -> tuple[int, int, int]:
     """KV blocks, the longest request, and bytes reserved for activations, on each rank."""
-    engine, tp = cfg.engine, deployment.tp
-    item, device = _ITEM_BYTES[deployment.dtype], deployment.hardware
+    tp = deployment.tp
+    item, device = deployment.item_bytes, deployment.hardware
     weights = config.num_parameters * item // tp
-    reserved = activation_bytes(config, engine.max_num_batched_tokens, engine.max_num_seqs, item, tp)
+    reserved = activation_bytes(config, sizes.max_num_batched_tokens, sizes.max_num_seqs, item, tp)
     total = int(device.memory_gib * 2**30)
     available = total - int(_CONTEXT_GIB * 2**30) - weights - reserved
-    block_bytes = engine.block_size * kv_token_bytes(config, _ITEM_BYTES[deployment.kv_dtype], tp)
+    block_bytes = sizes.block_size * kv_token_bytes(config, deployment.kv_item_bytes, tp)
     max_model_len = engine.max_model_len or config.max_model_len
-    if engine.num_blocks is not None:
-        num_blocks = check_blocks(engine, block_bytes, available, device.name)
-    else:
-        budget = int(available - total * (1 - engine.kv_memory_fraction))
-        num_blocks = blocks_within(engine, block_bytes, budget, max_model_len, device.name)
-    return num_blocks, fit_length(engine, num_blocks, max_model_len), reserved
-
-
-def _costs(config: ModelConfig, deployment: Deployment) -> ModelCosts:
-    item, kv_item = _ITEM_BYTES[deployment.dtype], _ITEM_BYTES[deployment.kv_dtype]
-    untied = 0 if config.tie_embeddings else config.vocab_size * config.hidden_size  # looked up, not read
-    return ModelCosts(
-        weight_bytes=(config.num_parameters - untied) * item,
-        kv_bytes_per_token=config.kv_values_per_token * kv_item,
-        flops_per_token=config.matmul_flops_per_token,
-        attention_flops_per_token_pair=4 * config.num_layers * config.num_heads * config.head_size,
-    )
+    budget = int(available - total * (1 - engine.kv_memory_fraction))
+    num_blocks = choose_blocks(engine, sizes, block_bytes, available, budget, max_model_len, device.name)
+    return num_blocks, fit_length(engine.max_model_len, sizes.block_size, num_blocks, max_model_len), reserved

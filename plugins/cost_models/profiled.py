@@ -33,7 +33,7 @@ class Profiled(CostModel):
 
     @classmethod
     def reads(cls, config: Mapping[str, Any]) -> Sequence[Path]:
-        if config["cost_model"].get("path") is not None or config["executor"]["name"] != "simulated":
+        if config["cost_model"].get("path") is not None or "hardware" not in config["executor"]:
             return ()
         name = profile_name(config["executor"]["hardware"], config["model"]["name"], "*", config["executor"]["tp"])
         return sorted(_SHIPPED.glob(name))

@@ -6,7 +6,6 @@ from framework.interfaces.cost_model import CostModel, Deployment, StepCost, Ste
 from framework.interfaces.graph import GraphScope
 from framework.registry import COST_MODELS
 
-_ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float8_e4m3fn": 1}
 _LAYER_KERNELS = 8
 """Of a fused layer: norm, QKV, rotation and cache write, attention, output, norm, gate and up, activation and down."""
 _OTHER_KERNELS = 8
@@ -54,7 +53,7 @@ class Roofline(CostModel):
             if not 0 <= value < float("inf"):
                 raise ValueError(f"cost_model.{name}={value} must be a finite number of seconds, at least 0")
         hardware, model, tp = deployment.hardware, deployment.model, deployment.tp
-        item, kv_item = _ITEM_BYTES[deployment.dtype], _ITEM_BYTES[deployment.kv_dtype]
+        item, kv_item = deployment.item_bytes, deployment.kv_item_bytes
         self.host_s, self.host_row_s = host_s, host_row_s
         self._byte_s = 1 / (hardware.bytes_per_s * bandwidth_share)
         # A matrix unit multiplies float32 at a fraction of its half-type rate.

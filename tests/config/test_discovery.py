@@ -32,7 +32,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A checkout of its own with an empty `plugins` folder."""
     (tmp_path / "found_here").mkdir()
     monkeypatch.setattr(discovery, "ROOT", tmp_path)
-    monkeypatch.setattr(discovery, "FOLDERS", ("found_here",))
+    monkeypatch.setattr(discovery, "PLACES", ("found_here",))
     monkeypatch.setattr(discovery, "_broken", {})
     monkeypatch.syspath_prepend(tmp_path)
     return tmp_path / "found_here"

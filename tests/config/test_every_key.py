@@ -32,7 +32,7 @@ def choices() -> list[tuple[str, str]]:
     """(group, choice) of everything that has keys of its own; ("", "") for what every configuration has."""
     base()  # finds the plugins
     of_plugins = [(kind, name) for kind, registry in REGISTRIES.items() for name in registry.names()]
-    return [("", ""), ("executor", "simulated"), *of_plugins]
+    return [("", ""), *of_plugins]
 
 
 @functools.cache

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from omegaconf import OmegaConf
 
 from framework.execution.device.capacity import fit_length
 from framework.execution.device.memory import explain_out_of_memory
@@ -25,12 +24,11 @@ def test_the_stage_the_amount_and_the_key() -> None:
 
 
 def test_a_cache_without_room_for_any_request() -> None:
-    engine = OmegaConf.create({"num_blocks": 1, "block_size": 1, "max_model_len": None})
     with pytest.raises(
         ValueError, match=r"KV cache of engine.num_blocks=1 blocks of engine.block_size=1 tokens holds no"
     ):
-        fit_length(engine, 1, 128)
-    assert fit_length(engine, 2, 128) == 2
+        fit_length(None, 1, 1, 128)
+    assert fit_length(None, 1, 2, 128) == 2
 
 
 def test_while_capturing() -> None:

@@ -120,7 +120,10 @@ def test_preemption_and_eviction_pass_the_shadow_memory(tmp_path: Path) -> None:
             ["workload=chat", "model=tiny", "model.tokenizer=x.gguf"],
             "workload=chat is text, whose tokens cannot be counted: x.",
         ),
-        (["executor.tp=3"], "executor.tp=3 does not split 16 heads"),
+        (
+            ["executor.tp=3"],
+            r"executor.tp=3: 16 attention heads do not divide evenly; this model runs with executor.tp=",
+        ),
         (["executor.hardware=abacus"], "executor.hardware=abacus does not exist; choose from h200"),
         (["model=qwen3_32b", "executor.hardware=rtx4090"], "no KV block fits"),
         (["cost_model=profiled", "executor.hardware=a100"], "experiment=calibrate model=qwen3_0_6b"),

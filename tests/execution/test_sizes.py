@@ -14,12 +14,14 @@ from framework.app.experiment import run_cell
 from framework.app.llm import LLM
 from framework.app.progress import chosen
 from framework.config.compose import compose
-from framework.execution.device.dtype import choose_dtype
+from framework.config.typed import engine_settings
+from framework.execution.device.device import torch_dtype
+from framework.execution.device.dtype import choose_dtype, choose_kv_dtype
 from framework.execution.device.sizes import Room, activation_bytes, choose_step, kv_token_bytes
 from framework.models.loading.read_config import load_config, weights_dtype
 from framework.records.record import read_record
 from framework.records.tracking.base import CellInfo
-from framework.simulation.build import build_simulated
+from framework.simulation.build import build_simulated, read_deployment
 from framework.simulation.hardware import HARDWARE
 from tests.loading.gguf_writer import write_gguf
 
@@ -56,7 +58,7 @@ def test_what_is_chosen_has_room(model: str, device: Any, tp: int) -> None:
     cfg = compose([*SIMULATED, f"model={model}"])
     config = load_config(cfg.model)
     room = Room(memory_bytes=int(device.memory_gib * 2**30), item_bytes=2, kv_item_bytes=2, tp=tp)
-    rows, tokens, _ = choose_step(cfg.engine, config, room)
+    rows, tokens, _ = choose_step(engine_settings(cfg), config, room)
     left = 0.9 * device.memory_gib * 2**30 - 2 * config.num_parameters / tp
     assert 8 <= rows <= 256
     assert 2048 <= tokens <= 16384
@@ -140,3 +142,14 @@ def test_a_gguf_file_never_was_bfloat16() -> None:
     assert weights_dtype(cfg, load_config(cfg)) == "GGUF"
     random = compose(["model=smollm2", "model.weights=random"]).model
     assert weights_dtype(random, load_config(random)) == "bfloat16"
+
+
+@pytest.mark.parametrize("kv_dtype", ["auto", "float32", "bfloat16", "float16", "fp8"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_local_and_simulated_mean_the_same_types(dtype: str, kv_dtype: str) -> None:
+    types = [f"executor.dtype={dtype}", f"executor.kv_dtype={kv_dtype}"]
+    deployment = read_deployment(compose([*SIMULATED, "model=tiny", *types]))
+    assert deployment.dtype == choose_dtype(dtype, "cuda", None)[0]
+    assert torch_dtype(deployment.dtype).itemsize == deployment.item_bytes
+    assert torch_dtype(deployment.kv_dtype).itemsize == deployment.kv_item_bytes
+    assert deployment.kv_dtype == choose_kv_dtype(kv_dtype, deployment.dtype)

@@ -121,6 +121,7 @@ def test_the_same_content_elsewhere_is_the_same(folder: Path, tmp_path_factory: 
 
 
 def test_what_is_not_read_does_not_count(folder: Path) -> None:
+    discovery.discover()
     simulated = config(folder) | {"executor": {"name": "simulated"}}
     key = resume_key(simulated)
     (folder / "model" / "model.safetensors").write_text("other weights")

@@ -17,6 +17,7 @@ from framework.app.launching.gpus import Leases, gpus_wanted, visible_gpus
 from framework.app.launching.live import SweepTable
 from framework.app.launching.order import run_order
 from framework.app.launching.sweep_file import Cell, Sweep, read_sweep
+from framework.registry import discovery
 
 
 def test_leases_are_exclusive_and_come_back() -> None:
@@ -47,6 +48,7 @@ def test_max_parallel_limits_cells_with_and_without_gpus() -> None:
 
 
 def test_what_a_cell_needs_by_its_executor(monkeypatch: pytest.MonkeyPatch) -> None:
+    discovery.discover()
     assert gpus_wanted({"name": "local", "device": "auto", "tp": 2}, 8) == 2
     assert gpus_wanted({"name": "local", "device": "auto", "tp": 1}, 0) == 0
     assert gpus_wanted({"name": "local", "device": "cuda", "tp": 1}, 0) == 1

@@ -153,7 +153,7 @@ def test_counts():
     assert config.num_parameters == sum(math.prod(shape) for shape in shapes)
     matrices = sum(layer.weight.numel() for _, layer in model.linear_layers())
     assert config.matmul_flops_per_token == 2 * matrices
-    assert config.kv_bytes_per_token(torch.bfloat16) == 2 * 2 * (2 * 8) * 2
+    assert config.kv_values_per_token == 2 * 2 * (2 * 8)
 
 
 @pytest.mark.parametrize(

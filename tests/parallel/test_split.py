@@ -1,6 +1,9 @@
 """Which numbers of ranks a model can be split over."""
 
+from typing import Any
+
 import pytest
+from omegaconf import OmegaConf
 
 from framework.config.compose import compose
 from framework.execution.rank.choices import choose
@@ -8,11 +11,16 @@ from framework.interfaces.errors import IncompatibleError
 from framework.models.config import ModelConfig
 from framework.models.loading.load import load_config
 from framework.models.split import check_split, config_of_rank, possible_sizes
+from framework.simulation.build import read_deployment
+
+
+def hf_values(preset: str, **changes: int) -> dict[str, Any]:
+    values: Any = OmegaConf.to_container(compose([f"model={preset}", "tracker=files"]).model.config)
+    return values | changes
 
 
 def config(preset: str, **changes: int) -> ModelConfig:
-    values = dict(compose([f"model={preset}", "model.weights=random", "tracker=files"]).model.config)
-    return load_config({"weights": "random", "config": values | changes})
+    return load_config({"weights": "random", "config": hf_values(preset, **changes)})
 
 
 @pytest.mark.parametrize(
@@ -31,6 +39,31 @@ def test_possible_sizes(preset: str, changes: dict[str, int], sizes: list[int]) 
         IncompatibleError, match=rf"executor.tp=5: .*runs with executor.tp={', '.join(map(str, sizes))}$"
     ):
         check_split(one, 5)
+
+
+ODD = [
+    "model.config.num_attention_heads=12",
+    "model.config.num_key_value_heads=4",
+    "model.config.intermediate_size=126",
+]
+
+
+@pytest.mark.parametrize(
+    ("changes", "tp"),
+    [
+        ([], 3),  # heads
+        (ODD, 6),  # KV heads
+        (ODD, 4),  # features, which a simulation took
+    ],
+)
+def test_local_and_simulated_refuse_a_split_in_the_same_words(changes: list[str], tp: int) -> None:
+    said = []
+    for executor, judge in (("local", choose), ("simulated", read_deployment)):
+        with pytest.raises(IncompatibleError) as refused:
+            judge(compose(["model=tiny", f"executor={executor}", f"executor.tp={tp}", *changes]))
+        said.append(str(refused.value))
+    assert said[0] == said[1]
+    assert said[0].startswith(f"executor.tp={tp}: ")
 
 
 def test_the_shares_of_all_ranks_make_the_model() -> None:

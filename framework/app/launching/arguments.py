@@ -19,7 +19,7 @@ from framework.registry import REGISTRIES
 from framework.registry.discovery import ROOT
 from framework.toolkit.read_file import read_text, read_yaml
 
-_KEY_OF_A_PLUGIN = re.compile(rf"({'|'.join((*REGISTRIES, 'executor'))})\.[\w.]+=")
+_KEY_OF_A_PLUGIN = re.compile(rf"({'|'.join(REGISTRIES)})\.[\w.]+=")
 _HYDRAS_OWN = re.compile(r"[+~]*hydra[./]")
 EXPERIMENTS = ROOT / "conf" / "experiment"
 

@@ -7,6 +7,8 @@ import subprocess
 from collections.abc import Mapping
 from typing import Any
 
+from framework.registry import EXECUTORS
+
 
 def visible_gpus() -> list[str]:
     """The GPUs that this process may use, by names that CUDA_VISIBLE_DEVICES takes; if it is set, those in it."""
@@ -24,11 +26,7 @@ def visible_gpus() -> list[str]:
 
 def gpus_wanted(executor: Mapping[str, Any], num_gpus: int) -> int:
     """GPUs that a cell needs by its `executor` section, on a machine that has `num_gpus`."""
-    if executor.get("name") != "local" or executor.get("device") == "cpu":
-        return 0
-    if executor.get("device") == "auto" and not num_gpus:
-        return 0
-    return int(executor.get("tp") or 1)
+    return int(EXECUTORS.get(executor["name"]).num_gpus(executor, num_gpus))
 
 
 class Leases:

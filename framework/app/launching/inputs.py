@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from framework.models.loading.packaged import packaged_gguf
-from framework.registry import REGISTRIES
+from framework.registry import EXECUTORS, REGISTRIES
 
 Inputs = dict[str, dict[str, str | None]]
 """Role, such as `workload.path` -> `sha256` and `path`. The hash is None where the file is not on this machine."""
@@ -126,7 +126,8 @@ def _model_inputs(config: Mapping[str, Any]) -> Inputs:
     model = config.get("model")
     if not isinstance(model, Mapping):
         return {}
-    simulated = (config.get("executor") or {}).get("name") == "simulated"
+    executor = (config.get("executor") or {}).get("name")
+    simulated = executor in EXECUTORS.names() and EXECUTORS.get(executor).is_simulated
     random, inline = model.get("weights") == "random", bool(model.get("config"))
     text, inputs = str(model.get("path") or ""), Inputs()
     path = Path(text).expanduser()

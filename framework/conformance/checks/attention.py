@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
-from omegaconf import DictConfig
 
 from framework.conformance.checks.attention_cases import Problem, Target, check, problems
 from framework.conformance.kit.finding import Budget, Check, NotApplicable, Violation
@@ -29,15 +29,17 @@ _NAMED = (
 )
 
 
-def checks(cfg: DictConfig, build: Callable[[AttentionSpec], AttentionBackend], budget: Budget) -> list[Check]:
+def checks(
+    choice: Mapping[Any, Any], build: Callable[[AttentionSpec], AttentionBackend], budget: Budget
+) -> list[Check]:
     """The checks of a backend, on each device of this machine that it supports."""
     devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
     return [
         one
         for device in devices
         for one in (
-            Check(f"{RULE} ({device})", lambda d=device: _random(cfg.name, d, build, budget)),  # type: ignore[misc]
-            Check(f"... and on batches at the edges ({device})", lambda d=device: _named(cfg.name, d, build)),  # type: ignore[misc]
+            Check(f"{RULE} ({device})", lambda d=device: _random(choice["name"], d, build, budget)),  # type: ignore[misc]
+            Check(f"... and on batches at the edges ({device})", lambda d=device: _named(choice["name"], d, build)),  # type: ignore[misc]
         )
     ]
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache, cached_property
 from math import inf
+from typing import Any
 
 from hypothesis import strategies as st
-from omegaconf import DictConfig
 
 from framework.config.compose import compose
 from framework.conformance.kit import serve as rules
@@ -42,7 +42,7 @@ Example = tuple[Batch, int]
 
 
 def checks(
-    cfg: DictConfig, build: Callable[[Deployment], CostModel], budget: Budget, asked: Deployment | None = None
+    choice: Mapping[Any, Any], build: Callable[[Deployment], CostModel], budget: Budget, asked: Deployment | None = None
 ) -> list[Check]:
     """The checks of the cost model that `build` makes anew each time: for `asked`, or for those of several deployments
     that it does not refuse.

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-
-from omegaconf import DictConfig
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 from framework.conformance.kit.finding import Budget, Check, NotApplicable, Violation
 from framework.interfaces.graph import BatchShape, GraphKey, GraphLimits, GraphScope, GraphStrategy
@@ -19,7 +18,7 @@ LIMITS = tuple(
 )
 
 
-def checks(cfg: DictConfig, build: Callable[[], GraphStrategy], budget: Budget) -> list[Check]:
+def checks(choice: Mapping[Any, Any], build: Callable[[], GraphStrategy], budget: Budget) -> list[Check]:
     """The checks of the strategy that `build` makes anew for each set of limits."""
     return [
         Check(KEYS, lambda: _keys(build)),

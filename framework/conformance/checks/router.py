@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from hypothesis import strategies as st
-from omegaconf import DictConfig
 
 from framework.conformance.kit.finding import Budget, Check, NotApplicable, Violation
 from framework.conformance.kit.search import search
@@ -31,7 +31,7 @@ _MANY_REPLICAS, _PATH_BLOCKS, _BLOCK_SIZE, _NUM_DECISIONS, _MAX_S = 16, 512, 4, 
 Example = tuple[Trace, int]
 
 
-def checks(cfg: DictConfig, build: Callable[[], Router], budget: Budget) -> list[Check]:
+def checks(choice: Mapping[Any, Any], build: Callable[[], Router], budget: Budget) -> list[Check]:
     """The checks of the router that `build` makes anew each time."""
     return [
         Check(RANGE, lambda: _in_fleets(build, budget)),

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
-from omegaconf import DictConfig
 from torch import Tensor
 
 from framework.conformance.kit.finding import Budget, Check, NotApplicable, Violation
@@ -40,7 +39,7 @@ _SETTINGS: tuple[dict[str, Any], ...] = (
 Build = Callable[[int, torch.device], Sampler]
 
 
-def checks(cfg: DictConfig, build: Build, budget: Budget) -> list[Check]:
+def checks(choice: Mapping[Any, Any], build: Build, budget: Budget) -> list[Check]:
     """The checks of the sampler that `build` makes for a vocabulary size and a device."""
     return [
         Check(SHAPE, lambda: _shape(build)),

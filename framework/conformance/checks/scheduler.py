@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from hypothesis import strategies as st
-from omegaconf import DictConfig
 
 from framework.conformance.kit import serve as rules
 from framework.conformance.kit.finding import Budget, Check, NotApplicable, Violation
@@ -22,7 +22,7 @@ RULES = (rules.ENDS, rules.RAISES, rules.CALLS, rules.BUDGETS, rules.TOKENS, rul
 SAME_PLANS = "the same trace gives the same plans"
 
 
-def checks(cfg: DictConfig, build: Callable[[], Scheduler], budget: Budget) -> list[Check]:
+def checks(choice: Mapping[Any, Any], build: Callable[[], Scheduler], budget: Budget) -> list[Check]:
     """The checks of the scheduler that `build` makes anew each time."""
     searched = _Traces(build, budget)
     return [
@@ -30,7 +30,7 @@ def checks(cfg: DictConfig, build: Callable[[], Scheduler], budget: Budget) -> l
         Check(SAME_PLANS, lambda: _same_plans(build, budget)),
         Check(EQUAL_CLIENTS, lambda: _equal_clients(build, searched)),
         Check("longest wait while others run", lambda: _longest_wait(build, searched)),
-        Check("same tokens as chunked_prefill on a model", lambda: same_tokens("scheduler", cfg)),
+        Check("same tokens as chunked_prefill on a model", lambda: same_tokens("scheduler", choice)),
     ]
 
 

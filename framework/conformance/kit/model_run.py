@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from functools import cache
+from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from framework.config.compose import compose
 from framework.conformance.kit.finding import Violation
@@ -31,14 +33,14 @@ _MACHINE = (
 _LIMIT_S = 20.0
 
 
-def same_tokens(kind: str, cfg: DictConfig) -> str:
-    """Serve requests that do not fit into the cache together, with the plugin that `cfg` describes and the reference.
+def same_tokens(kind: str, choice: Mapping[Any, Any]) -> str:
+    """Serve requests that do not fit into the cache together, with the plugin of `choice` and with the reference.
 
     Raises:
         Violation: a request gets other tokens, or the engine does not come to an end.
     """
     rule = f"same tokens as {REFERENCE[kind]} on a model"
-    want, got = _reference(), _tokens(kind, cfg, rule)
+    want, got = _reference(), _tokens(kind, choice, rule)
     for number, (one, other) in enumerate(zip(want, got, strict=True)):
         if one != other:
             raise Violation(rule, f"request {number} got {other}, and with {REFERENCE[kind]} {one}")
@@ -50,7 +52,7 @@ def _reference() -> tuple[tuple[int, ...], ...]:
     return _tokens("", None, "the reference runs")
 
 
-def _tokens(kind: str, plugin: DictConfig | None, rule: str) -> tuple[tuple[int, ...], ...]:
+def _tokens(kind: str, plugin: Mapping[Any, Any] | None, rule: str) -> tuple[tuple[int, ...], ...]:
     from framework.execution.build import build_engine
 
     cfg = compose(_MACHINE)

@@ -23,7 +23,7 @@ def resolve_device(name: str) -> torch.device:
 
 
 def torch_dtype(name: str) -> torch.dtype:
-    """The type that a configuration calls `name`."""
-    dtype = torch.float8_e4m3fn if name == "fp8" else getattr(torch, name)
+    """The type that torch calls `name`."""
+    dtype = getattr(torch, name)
     assert isinstance(dtype, torch.dtype)
     return dtype

@@ -1,6 +1,11 @@
-"""Which type of weights and activations `executor.dtype=auto` means, of a real device or a simulated one."""
+"""Which types `executor.dtype` and `executor.kv_dtype` mean, on a real device or a simulated one, by torch's names."""
 
 from __future__ import annotations
+
+
+def choose_kv_dtype(asked: str, dtype: str) -> str:
+    """The type of the KV cache: `asked` is `executor.kv_dtype`, and `dtype` that of the activations."""
+    return {"auto": dtype, "fp8": "float8_e4m3fn"}.get(asked, asked)
 
 
 def choose_dtype(asked: str, device_type: str, weights_dtype: str | None) -> tuple[str, str]:

@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from omegaconf import DictConfig
 
-from framework.execution.device.capacity import blocks_within, check_blocks
-from framework.interfaces.attention import AttentionSpec
+from framework.execution.device.capacity import choose_blocks
+from framework.execution.device.sizes import Sizes
+from framework.interfaces.settings import EngineSettings
 
 _CPU_LIMIT_BYTES = 4 << 30
 """A CPU's memory belongs to others too; ask for more with engine.num_blocks."""
@@ -30,14 +30,9 @@ def explain_out_of_memory(what: str, remedy: str) -> Iterator[None]:
         raise ValueError(f"out of GPU memory while {what}: {str(error).split('. GPU')[0]}; lower {remedy}") from error
 
 
-def kv_block_bytes(spec: AttentionSpec) -> int:
-    """Bytes of one block over all layers, keys and values."""
-    token_bytes = 2 * spec.num_layers * spec.num_kv_heads * spec.head_size * spec.kv_dtype.itemsize
-    return spec.block_size * token_bytes
-
-
 def num_kv_blocks(
-    engine: DictConfig,
+    engine: EngineSettings,
+    sizes: Sizes,
     device: torch.device,
     block_bytes: int,
     max_model_len: int,
@@ -55,15 +50,13 @@ def num_kv_blocks(
         ValueError: not even one block fits, or `engine.num_blocks` asks for more memory than there is.
     """
     available = _available_bytes(device) // num_sharing - activation_bytes
-    if engine.num_blocks is not None:
-        return check_blocks(engine, block_bytes, available, str(device))
     budget = int(available * engine.kv_memory_fraction)
     if device.type == "cpu":
         budget = min(budget, _CPU_LIMIT_BYTES)
     else:  # the fraction is of the whole device, weights and activations included
         total = torch.cuda.get_device_properties(device).total_memory
         budget = int(available - total * (1 - engine.kv_memory_fraction))
-    return blocks_within(engine, block_bytes, budget, max_model_len, str(device))
+    return choose_blocks(engine, sizes, block_bytes, available, budget, max_model_len, str(device))
 
 
 def _available_bytes(device: torch.device) -> int:

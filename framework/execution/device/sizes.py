@@ -1,15 +1,14 @@
-"""The sizes of a step that the configuration leaves open, chosen for a device: a real one or a simulated one."""
+"""Sizes of a step that the configuration leaves open, and what a step takes, on a real device or a simulated one."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from omegaconf import DictConfig
-
+from framework.interfaces.settings import EngineSettings
 from framework.models.config import ModelConfig
+from framework.records.metrics.utilization import ModelCosts
 from framework.registry import ATTENTIONS
 
 _CPU_ROWS, _CPU_TOKENS = 64, 2048
@@ -30,16 +29,8 @@ class Sizes:
     block_size: int
     reasons: dict[str, str] = field(default_factory=dict)
 
-    def fill(self, cfg: DictConfig) -> DictConfig:
-        """A copy of `cfg` in which no size is open."""
-        cfg = copy.deepcopy(cfg)
-        cfg.engine.max_num_seqs = self.max_num_seqs
-        cfg.engine.max_num_batched_tokens = self.max_num_batched_tokens
-        cfg.engine.block_size = self.block_size
-        return cfg
-
-    def effective(self) -> dict[str, object]:
-        """For the record."""
+    def effective(self) -> dict[str, int]:
+        """The keys of `engine` that the sizes are values of, for the record."""
         return {
             "block_size": self.block_size,
             "max_num_seqs": self.max_num_seqs,
@@ -58,7 +49,7 @@ class Room:
     tp: int
 
 
-def choose_step(engine: DictConfig, config: ModelConfig, room: Room) -> tuple[int, int, dict[str, str]]:
+def choose_step(engine: EngineSettings, config: ModelConfig, room: Room) -> tuple[int, int, dict[str, str]]:
     """Rows and tokens of the largest step, and the reasons for those that `engine` leaves open.
 
     On a GPU they are those known to be fastest, halved until the activations of such a step take no more than an eighth
@@ -77,7 +68,7 @@ def choose_step(engine: DictConfig, config: ModelConfig, room: Room) -> tuple[in
     return rows, tokens, reasons
 
 
-def _choose_rows(engine: DictConfig, config: ModelConfig, room: Room, context_tokens: int) -> tuple[int, str]:
+def _choose_rows(engine: EngineSettings, config: ModelConfig, room: Room, context_tokens: int) -> tuple[int, str]:
     if room.memory_bytes is None:
         return _CPU_ROWS, "enough to keep a CPU busy"
     usable, rows = _usable_bytes(engine, config, room, room.memory_bytes), _GPU_ROWS
@@ -86,7 +77,7 @@ def _choose_rows(engine: DictConfig, config: ModelConfig, room: Room, context_to
     return rows, _why(rows, _GPU_ROWS, f"whose contexts fit with {context_tokens} tokens each")
 
 
-def _choose_tokens(engine: DictConfig, config: ModelConfig, room: Room, rows: int) -> tuple[int, str]:
+def _choose_tokens(engine: EngineSettings, config: ModelConfig, room: Room, rows: int) -> tuple[int, str]:
     if room.memory_bytes is None:
         return _CPU_TOKENS, "longer steps gain nothing on a CPU"
     usable, tokens = _usable_bytes(engine, config, room, room.memory_bytes), _GPU_TOKENS
@@ -97,7 +88,7 @@ def _choose_tokens(engine: DictConfig, config: ModelConfig, room: Room, rows: in
     return tokens, _why(tokens, _GPU_TOKENS, f"whose activations take 1/{_ACTIVATION_SHARE} of what the weights leave")
 
 
-def _usable_bytes(engine: DictConfig, config: ModelConfig, room: Room, memory_bytes: int) -> float:
+def _usable_bytes(engine: EngineSettings, config: ModelConfig, room: Room, memory_bytes: int) -> float:
     """For activations and KV cache."""
     return memory_bytes * engine.kv_memory_fraction - config.num_parameters * room.item_bytes / room.tp
 
@@ -126,6 +117,17 @@ def activation_bytes(config: ModelConfig, num_tokens: int, num_rows: int, item_b
     """
     layer = 2 * config.hidden_size + 3 * config.intermediate_size // tp
     return item_bytes * (num_tokens * layer + num_rows * config.vocab_size // tp)
+
+
+def model_costs(config: ModelConfig, item_bytes: int, kv_item_bytes: int) -> ModelCosts:
+    """What the steps of `config` cost, all of it or the share of one rank."""
+    untied = 0 if config.tie_embeddings else config.vocab_size * config.hidden_size  # looked up, not read
+    return ModelCosts(
+        weight_bytes=(config.num_parameters - untied) * item_bytes,
+        kv_bytes_per_token=config.kv_values_per_token * kv_item_bytes,
+        flops_per_token=config.matmul_flops_per_token,
+        attention_flops_per_token_pair=4 * config.num_layers * config.num_heads * config.head_size,
+    )
 
 
 def kv_token_bytes(config: ModelConfig, kv_item_bytes: int, tp: int) -> int:

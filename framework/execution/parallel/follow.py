@@ -64,7 +64,7 @@ def follow(
             torch.cuda.set_device(local_rank % torch.cuda.device_count())  # shared only with executor.allreduce=gloo
         progress.enter(Phase.CHOOSE)
         choices = choose(cfg)
-        joined = join(cfg, choices, open_store(), start["name"], rank, progress, local=local)
+        joined = join(choices, open_store(), start["name"], rank, progress, local=local)
         built = build_rank(cfg, choices, joined.group, call_here, with_tokenizer=False)
         progress.enter(Phase.RUN)
         heartbeat.ready(device=str(choices.device), threads=built.threads, allreduce=joined.allreduce)

@@ -10,8 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from omegaconf import DictConfig
-
 from framework.execution.parallel.connect import connect, open_sockets, shut_down
 from framework.execution.parallel.symmetric import SymmetricSum
 from framework.execution.rank.choices import Choices
@@ -73,9 +71,7 @@ class Joined:
         self._ending.start()
 
 
-def join(
-    cfg: DictConfig, choices: Choices, store: Any, name: str, rank: int, progress: Progress, *, local: bool
-) -> Joined:
+def join(choices: Choices, store: Any, name: str, rank: int, progress: Progress, *, local: bool) -> Joined:
     """Meet the other ranks at `store`, waiting for all of them; at most `executor.startup_limit_s`.
 
     Args:
@@ -85,13 +81,13 @@ def join(
         IncompatibleError: executor.allreduce=symm_mem, and these GPUs cannot.
     """
     progress.enter(Phase.JOIN)
-    size, wanted = cfg.executor.tp, cfg.executor.allreduce
+    size, wanted = choices.executor.tp, choices.executor.allreduce
     backend = "gloo" if choices.device.type == "cpu" or wanted == "gloo" else "nccl"
     if backend == "nccl":
         os.environ.setdefault("NCCL_NVLS_ENABLE", "0")  # NVLink multicast stays off
     before = open_sockets()
     process_group = connect(
-        store, rank, size, choices.device, cfg.executor.startup_limit_s, local=local, backend=backend
+        store, rank, size, choices.device, choices.executor.startup_limit_s, local=local, backend=backend
     )
     group = TensorParallelGroup(rank, size, process_group, progress=progress)
     joined = Joined(group, backend, {}, open_sockets() - before if backend == "gloo" else set())

@@ -23,6 +23,7 @@ from framework.execution.parallel.ring import RingWriter
 from framework.execution.parallel.watch import Peer, Watch
 from framework.execution.parallel.world import world_rank
 from framework.execution.rank.choices import Choices
+from framework.interfaces.settings import LocalSettings
 from framework.models.layers.group import PeerError, Phase, Progress
 
 T = TypeVar("T")
@@ -54,7 +55,7 @@ class Ranks(ABC):
         self.name = f"servelab-{secrets.token_hex(8)}"
 
     @abstractmethod
-    def join(self, cfg: DictConfig, choices: Choices) -> Joined:
+    def join(self, choices: Choices) -> Joined:
         """Meet the workers in a process group.
 
         Raises:
@@ -177,10 +178,8 @@ class LocalRanks(Ranks):
         peers = [Peer(one.rank, one.channel, one.describe_end, one.kill) for one in self._workers]
         self.watch = Watch(peers, self.progress, cfg.executor.heartbeat_s, self.limit_s)
 
-    def join(self, cfg: DictConfig, choices: Choices) -> Joined:
-        return self._join(
-            lambda: join(cfg, choices, self._store, self.name, 0, self.progress, local=True), choices.device
-        )
+    def join(self, choices: Choices) -> Joined:
+        return self._join(lambda: join(choices, self._store, self.name, 0, self.progress, local=True), choices.device)
 
     def _check(self) -> None:
         self.watch.check()
@@ -210,9 +209,9 @@ def start_ranks(cfg: DictConfig, num_threads: int) -> Ranks:
     return TorchrunRanks(cfg, num_threads)
 
 
-def threads_per_rank(cfg: DictConfig) -> int:
+def threads_per_rank(executor: LocalSettings) -> int:
     """`executor.threads`, or this process's cores shared among the ranks on this host."""
-    if cfg.executor.threads is not None:
-        return int(cfg.executor.threads)
-    num_local = int(os.environ.get("LOCAL_WORLD_SIZE", cfg.executor.tp))
+    if executor.threads is not None:
+        return executor.threads
+    num_local = int(os.environ.get("LOCAL_WORLD_SIZE", executor.tp))
     return max(1, len(os.sched_getaffinity(0)) // num_local)

@@ -90,11 +90,11 @@ class TorchrunRanks(Ranks):
         peers = [Peer(rank, channel, lambda: ("is gone", ""), channel.close) for rank, channel in self._world.items()]
         self.watch = Watch(peers, self.progress, cfg.executor.heartbeat_s, self.limit_s)
 
-    def join(self, cfg: DictConfig, choices: Choices) -> Joined:
+    def join(self, choices: Choices) -> Joined:
         def make() -> Joined:
             store = PrefixStore(self.name, _new_store())
             self.plans = GroupWriter(connect_plans(store, 0, self.size, self.limit_s))
-            return join(cfg, choices, store, self.name, 0, self.progress, local=False)
+            return join(choices, store, self.name, 0, self.progress, local=False)
 
         return self._join(make, choices.device)
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import torch
 from omegaconf import DictConfig
 
+from framework.config.typed import engine_settings, with_sizes
 from framework.execution.device.device import resolve_device, torch_dtype
-from framework.execution.device.dtype import choose_dtype
+from framework.execution.device.dtype import choose_dtype, choose_kv_dtype
 from framework.execution.device.sizes import Room, Sizes, choose_step, preferred_block_size
 from framework.execution.graphs.choose_graph import choose_graph
 from framework.execution.graphs.setup_graphs import check_graphs
@@ -18,11 +19,12 @@ from framework.interfaces.attention import AttentionBackend, AttentionSpec
 from framework.interfaces.errors import IncompatibleError
 from framework.interfaces.graph import GraphStrategy
 from framework.interfaces.sampler import Sampler
+from framework.interfaces.settings import EngineSettings, LocalSettings
 from framework.models.config import ModelConfig
 from framework.models.loading.load import load_config
 from framework.models.loading.read_config import weights_dtype
 from framework.models.split import check_split, config_of_rank
-from framework.registry import SAMPLERS
+from framework.registry import EXECUTORS, SAMPLERS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +33,9 @@ class Choices:
 
     cfg: DictConfig
     """The configuration with every size filled in"""
+    engine: EngineSettings
+    """Its section `engine`, as it was asked for"""
+    executor: LocalSettings
     sizes: Sizes
     config: ModelConfig
     device: torch.device
@@ -57,22 +62,24 @@ def choose(cfg: DictConfig) -> Choices:
         IncompatibleError: if plugins, model and machine cannot work together.
         ValueError: for values and files that are wrong in themselves.
     """
-    device = resolve_device(cfg.executor.device)
-    config = load_config(cfg.model, max_model_len=cfg.engine.max_model_len)
-    check_split(config, cfg.executor.tp)
-    _check_ranks(cfg, device)
-    dtype_name, dtype_reason = choose_dtype(cfg.executor.dtype, device.type, weights_dtype(cfg.model, config))
+    executor: LocalSettings = EXECUTORS.build(cfg.executor)
+    device = resolve_device(executor.device)
+    engine = engine_settings(cfg)
+    config = load_config(cfg.model, max_model_len=engine.max_model_len)
+    check_split(config, executor.tp)
+    _check_ranks(executor, cfg.graph.name, device)
+    dtype_name, dtype_reason = choose_dtype(executor.dtype, device.type, weights_dtype(cfg.model, config))
     dtype = torch_dtype(dtype_name)
-    kv_dtype = dtype if cfg.executor.kv_dtype == "auto" else torch_dtype(cfg.executor.kv_dtype)
+    kv_dtype = torch_dtype(choose_kv_dtype(executor.kv_dtype, dtype_name))
     room = Room(
         memory_bytes=torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None,
         item_bytes=dtype.itemsize,
         kv_item_bytes=kv_dtype.itemsize,
-        tp=cfg.executor.tp,
+        tp=executor.tp,
     )
-    rows, tokens, reasons = choose_step(cfg.engine, config, room)
-    max_model_len = cfg.engine.max_model_len or config.max_model_len
-    shard = config_of_rank(config, cfg.executor.tp)
+    rows, tokens, reasons = choose_step(engine, config, room)
+    max_model_len = engine.max_model_len or config.max_model_len
+    shard = config_of_rank(config, executor.tp)
     spec = AttentionSpec(
         device=device,
         dtype=dtype,
@@ -87,17 +94,19 @@ def choose(cfg: DictConfig) -> Choices:
         max_num_batched_tokens=tokens,
         max_model_len=max_model_len,
     )
-    attention, attention_name, passed_over = choose_attention(cfg.attention, spec, cfg.engine.block_size)
-    if cfg.engine.block_size is None:
+    attention, attention_name, passed_over = choose_attention(cfg.attention, spec, engine.block_size)
+    if engine.block_size is None:
         choice = {"name": attention_name} if cfg.attention.name == "auto" else cfg.attention
         reasons["block_size"] = preferred_block_size(choice, device.type)[1]
     sizes = Sizes(rows, tokens, attention.spec.block_size, reasons)
     sampler = SAMPLERS.build(cfg.sampler, config.vocab_size, device)
     strategy, graph_name = choose_graph(cfg, attention, sampler, device.type)
-    kernels = _choose_kernels(cfg, attention, attention_name, device)
+    kernels = _choose_kernels(executor.kernels, cfg.compile.level, attention, attention_name, device)
     check_graphs(strategy, graph_name, attention, sampler, kernels, device)
     return Choices(
-        cfg=sizes.fill(cfg),
+        cfg=with_sizes(cfg, sizes.effective()),
+        engine=engine,
+        executor=executor,
         sizes=sizes,
         config=config,
         device=device,
@@ -116,8 +125,8 @@ def choose(cfg: DictConfig) -> Choices:
     )
 
 
-def _check_ranks(cfg: DictConfig, device: torch.device) -> None:
-    tp, allreduce, graph = cfg.executor.tp, cfg.executor.allreduce, cfg.graph.name
+def _check_ranks(executor: LocalSettings, graph: str, device: torch.device) -> None:
+    tp, allreduce = executor.tp, executor.allreduce
     if device.type == "cpu":
         if allreduce not in ("auto", "gloo"):
             raise IncompatibleError(
@@ -135,14 +144,13 @@ def _check_ranks(cfg: DictConfig, device: torch.device) -> None:
         )
 
 
-def _choose_kernels(cfg: DictConfig, attention: AttentionBackend, name: str, device: torch.device) -> str:
-    wanted = cfg.executor.kernels
+def _choose_kernels(wanted: str, level: str, attention: AttentionBackend, name: str, device: torch.device) -> str:
     if device.type == "cpu":
         if wanted == "fused":
             raise IncompatibleError("executor.kernels=fused: these are for CUDA GPUs; set executor.kernels=auto")
-        if cfg.compile.level != "off":
+        if level != "off":
             raise IncompatibleError(
-                f"compile.level={cfg.compile.level}: a CPU has kernels of its own, only a GPU's layers are compiled; "
+                f"compile.level={level}: a CPU has kernels of its own, only a GPU's layers are compiled; "
                 f"set compile.level=off"
             )
         return "torch"
@@ -152,5 +160,5 @@ def _choose_kernels(cfg: DictConfig, attention: AttentionBackend, name: str, dev
             f"executor.kernels=torch"
         )
     if wanted == "auto":
-        return "fused" if attention.separate_write and cfg.compile.level == "off" else "torch"
-    return str(wanted)
+        return "fused" if attention.separate_write and level == "off" else "torch"
+    return wanted

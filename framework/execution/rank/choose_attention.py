@@ -6,8 +6,6 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from omegaconf import DictConfig
-
 from framework.execution.device.sizes import preferred_block_size
 from framework.interfaces.attention import AttentionBackend, AttentionSpec
 from framework.interfaces.errors import IncompatibleError
@@ -18,24 +16,25 @@ _PREFERENCE = {"cpu": ("paged_cpu", "sdpa"), "cuda": ("triton", "flash", "sdpa")
 
 
 def choose_attention(
-    cfg: DictConfig, spec: AttentionSpec, block_size: int | None
+    choice: Mapping[Any, Any], spec: AttentionSpec, block_size: int | None
 ) -> tuple[AttentionBackend, str, dict[str, str]]:
     """The backend, its name, and why `auto` passed over faster ones. Its own `spec` has the block size that it got.
 
     Args:
+        choice: the name and the parameters that were asked for.
         spec: but for the block size.
         block_size: None for the one that the backend prefers.
 
     Raises:
         IncompatibleError: the backend that was asked for cannot run here.
     """
-    if cfg.name != "auto":
-        spec = _with_blocks(cfg, spec, block_size)
-        reason = ATTENTIONS.get(cfg.name).unsupported_reason(spec)
+    if choice["name"] != "auto":
+        spec = _with_blocks(choice, spec, block_size)
+        reason = ATTENTIONS.get(choice["name"]).unsupported_reason(spec)
         if reason is not None:
-            asked = f"attention={cfg.name}"
+            asked = f"attention={choice['name']}"
             raise IncompatibleError(reason if reason.startswith(asked) else f"{asked}: {reason}")
-        return ATTENTIONS.build(cfg, spec), cfg.name, {}
+        return ATTENTIONS.build(choice, spec), choice["name"], {}
     passed_over: dict[str, str] = {}
     for name in _PREFERENCE[spec.device.type]:
         choice = {"name": name}

@@ -10,7 +10,7 @@ from framework.execution.step.network import FusedNetwork, Network
 
 
 @torch.inference_mode()
-def activation_bytes(network: Network, *, num_tokens: int, num_rows: int, device: torch.device) -> int:
+def measure_activation_bytes(network: Network, *, num_tokens: int, num_rows: int, device: torch.device) -> int:
     """Peak memory of a step of `num_tokens` tokens and `num_rows` sampled rows. Attention is left out: it is linear.
 
     Smaller steps run first, one for each set of kernels that the network has, so that none is compiled in a run.

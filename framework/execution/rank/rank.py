@@ -10,13 +10,14 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from framework.execution.device.capacity import fit_length
-from framework.execution.device.memory import explain_out_of_memory, kv_block_bytes, num_kv_blocks
+from framework.execution.device.memory import explain_out_of_memory, num_kv_blocks
+from framework.execution.device.sizes import kv_token_bytes
 from framework.execution.graphs.setup_graphs import build_graphs
 from framework.execution.kernels.cpu.optimize import optimize_for_cpu
 from framework.execution.rank.choices import Choices
 from framework.execution.rank.compiled import compile_model
 from framework.execution.rank.kv_error import kv_error
-from framework.execution.rank.profile import activation_bytes
+from framework.execution.rank.profile import measure_activation_bytes
 from framework.execution.rank.reuse import load_once
 from framework.execution.rank.runner import Runner
 from framework.execution.step.device_state import DeviceState
@@ -79,15 +80,22 @@ def build_rank(
     head.split = head.can_split and choices.sampler.can_shard
     group.progress.enter(Phase.SIZE)
     network = _network(loaded, attention, choices.kernels, 1)
-    reserved = activation_bytes(
+    reserved = measure_activation_bytes(
         network, num_tokens=spec.max_num_batched_tokens, num_rows=spec.max_num_seqs, device=device
     )
     num_sharing = group.size if device.type == "cpu" else 1
+    block_bytes = spec.block_size * kv_token_bytes(choices.config, choices.kv_dtype.itemsize, group.size)
     num_blocks = num_kv_blocks(
-        cfg.engine, device, kv_block_bytes(spec), choices.max_model_len, reserved, num_sharing=num_sharing
+        choices.engine,
+        choices.sizes,
+        device,
+        block_bytes,
+        choices.max_model_len,
+        reserved,
+        num_sharing=num_sharing,
     )
     num_blocks = on_device(group.min, num_blocks, device)
-    max_model_len = fit_length(cfg.engine, num_blocks, choices.max_model_len)
+    max_model_len = fit_length(choices.engine.max_model_len, spec.block_size, num_blocks, choices.max_model_len)
     state = DeviceState(
         num_slots=spec.max_num_seqs, max_model_len=max_model_len, block_size=spec.block_size, device=device
     )

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from framework.engine.engine import Engine
 from framework.execution.built import BuiltEngine
 from framework.execution.policies import build_policies, renewal
+from framework.interfaces.eviction import NeedsFuture
 from framework.interfaces.observer import Observer
 from framework.interfaces.workload import TimedRequest, Workload, WorkloadContext
 from framework.records.environment import environment
@@ -26,11 +27,17 @@ from framework.workloads.drive import drive
 from framework.workloads.fingerprint import requests_sha256
 from framework.workloads.future import tell_future
 from framework.workloads.prepare import prepare
+from framework.workloads.stated_limit import about_lengths
 
 
 def describe(built: BuiltEngine, record: Record) -> None:
-    """Put what was built, and where, into `record`."""
+    """Put what was built, and where, into `record`, and which of its policies know what no engine in service knows."""
     record.effective, record.environment = dict(built.effective), environment(str(built.effective["device"]))
+    engine = built.engine if isinstance(built.engine, Engine) else built.engine.engines[0]
+    oracles = ["scheduler"] if engine.scheduler.oracle else []
+    oracles += ["eviction"] if isinstance(engine.cache.policy, NeedsFuture) else []
+    if oracles:
+        record.effective["oracle"] = oracles
 
 
 def draw(cfg: DictConfig, built: BuiltEngine, workload: Workload, record: Record) -> list[TimedRequest]:
@@ -50,7 +57,11 @@ def draw(cfg: DictConfig, built: BuiltEngine, workload: Workload, record: Record
         needs_token_ids=EXECUTORS.get(cfg.executor.name).needs_token_ids,
     )
     requests = prepare(workload, context)
-    record.effective["workload"] = {**workload.effective, "requests_sha256": requests_sha256(requests)}
+    record.effective["workload"] = {
+        **workload.effective,
+        **about_lengths(requests),
+        "requests_sha256": requests_sha256(requests),
+    }
     tell_future(built.engine, requests)
     return requests
 

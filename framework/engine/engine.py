@@ -11,6 +11,7 @@ from typing import Protocol, cast
 from framework.engine.blame import blaming
 from framework.engine.config import EngineConfig
 from framework.engine.ending import FAILED, failed_output, last_output
+from framework.engine.hidden_lengths import HiddenLengths
 from framework.engine.intake import Intake
 from framework.engine.kv_cache import KVCache
 from framework.engine.output import RequestOutput
@@ -63,6 +64,7 @@ class Engine:
         self.outbox: deque[RequestOutput] = deque()
         """What `advance` brought and `step` has not returned, the oldest first"""
         self._live: dict[int, Request] = {}
+        self._hidden = HiddenLengths()
         self._next_id = 0
         self._num_steps = 0
         self._is_open = False
@@ -92,6 +94,7 @@ class Engine:
         )
         self._plan_view = cast(StepPlan, self.plan)  # a plugin passes back the very requests that the queue holds
         self._flights: deque[_Flight] = deque()
+        self._hidden.restart()
         self._records = StepRecords(self.queue, self.cache, self.plan)
         overridden = type(scheduler).on_tokens is not Scheduler.on_tokens
         self._on_tokens = scheduler.on_tokens if overridden else None
@@ -120,19 +123,21 @@ class Engine:
         self._next_id += 1
         now_s = self.clock.now_s() if spec.arrival_s is None else spec.arrival_s
         request = self.intake.build(request_id, spec, arrival_s=now_s)
-        self.enqueue(request)
+        self.enqueue(request, spec.output_tokens)
         return request_id
 
-    def enqueue(self, request: Request) -> None:
-        """Queue what `Intake.build` made. Its id is unique among the requests of this engine."""
+    def enqueue(self, request: Request, output_tokens: int | None = None) -> None:
+        """Queue what `Intake.build` made, to end after `output_tokens` (None: at its stated limit). Its id is unique
+        among the requests of this engine."""
         self._begin()
         try:
             self._live[request.id] = request
+            self._hidden.add(request, output_tokens)
             self.queue.waiting.append(request)
-            with blaming():
-                self.scheduler.on_arrival(request)
+            self._tell_arrival(request)
         except BaseException as error:
             self._live.pop(request.id, None)  # the caller never learns its id
+            self._hidden.forget(request)
             self._recover(error)
             raise
         self._is_open = False
@@ -232,6 +237,7 @@ class Engine:
         for request in list(self._live.values()):
             if request.id in told:
                 del self._live[request.id]
+                self._hidden.forget(request)
             elif fatal is not None or request in failed:
                 request.finish_reason = FAILED
                 error = next((one for one in (cause, fatal) if isinstance(one, Exception)), None) or RequestCutOffError(
@@ -239,11 +245,17 @@ class Engine:
                 )
                 self.outbox.append(failed_output(request, error, self.clock.now_s()))
                 del self._live[request.id]
+                self._hidden.forget(request)
             else:
                 request.restart()
                 self.queue.waiting.append(request)
-                with blaming():
-                    self.scheduler.on_arrival(request)
+                self._tell_arrival(request)
+
+    def _tell_arrival(self, request: Request) -> None:
+        with blaming():
+            if self.scheduler.oracle:
+                self.scheduler.on_true_length(request, self._hidden.output_tokens(request))
+            self.scheduler.on_arrival(request)
 
     def reset(self) -> None:
         """Empty the prefix cache, restart clock, ids and step count: what warm-up did leaves no trace in a number."""
@@ -252,6 +264,7 @@ class Engine:
             self.cache.reset()
         self._records = StepRecords(self.queue, self.cache, self.plan)
         self._num_steps = self._next_id = 0
+        self._hidden = HiddenLengths()
         self.clock.restart()
 
     def close(self) -> None:
@@ -273,6 +286,7 @@ class Engine:
                 raise self._stuck()
             # Only preempted: plan again. That comes to an end, see `LivelockGuard`.
         batch, requests = self.plan.seal(self._num_steps)
+        self._hidden.submitted(batch.step, batch.admissions, self._live)
         record = self._records.of(batch)
         self._num_steps += 1
         self._flights.append(_Flight(batch, requests, record))
@@ -350,6 +364,7 @@ class Engine:
             self.queue.waiting.remove(request)
         request.finish_reason = reason
         del self._live[request.id]
+        self._hidden.forget(request)
         self.scheduler.on_finish(request)
         return last_output(request, reason, self.queue.now_s, new_token_ids=new_token_ids, error=error)
 

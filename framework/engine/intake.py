@@ -42,6 +42,8 @@ class Intake:
             ValueError: naming the value, the limit and the remedy.
         """
         keys, params = None, spec.params
+        if spec.output_tokens is not None and spec.output_tokens < 1:
+            raise ValueError(f"output_tokens={spec.output_tokens} must be at least 1, or None where it is not known")
         if spec.prompt_keys is None:
             token_ids = self._token_ids(spec.prompt, spec.prompt_token_ids)
             num_prompt = len(token_ids)
@@ -60,7 +62,7 @@ class Intake:
             num_prompt=num_prompt,
             max_total_tokens=min(num_prompt + (params.max_tokens or 0), self.max_model_len),
             min_total_tokens=num_prompt + params.min_tokens,
-            spec=spec,
+            spec=spec.without_secrets(),
             seed=params.seed if params.seed is not None else mix_seed(self.seed, request_id),
             stop_ids=frozenset(() if self.simulated_block_size is not None else stops),
             arrival_s=arrival_s,

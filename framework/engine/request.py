@@ -23,9 +23,10 @@ class Request:
     prompt by key has no ids; then these are the outputs alone."""
     num_prompt: int
     max_total_tokens: int
-    """It ends when it has this many: prompt + max_tokens, or the model's length limit."""
+    """It ends when it has this many at the latest: prompt + max_tokens, or the model's length limit. Lowered to its
+    true length, if it has one, when its last token is in flight."""
     spec: RequestSpec
-    """What its sender asked for."""
+    """What its sender asked for; never its true length."""
     arrival_s: float
     seed: int
     stop_ids: frozenset[int]

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from framework.interfaces.sampling_params import SamplingParams
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
 class RequestSpec:
-    """One request as its sender describes it.
+    """One request as its sender describes it, and how long its answer will be, if a workload knows that.
 
-    Exactly one of `prompt_token_ids`, `prompt` and `prompt_keys` is set. A field that is added here reaches the
-    scheduler as `RequestView.spec` and every workload as a field of `TimedRequest`.
+    Exactly one of `prompt_token_ids`, `prompt` and `prompt_keys` is set. A field that is added here becomes a field of
+    `TimedRequest`, for every workload, and of the spec that an engine keeps with the request.
     """
 
     prompt_token_ids: Sequence[int] | None = None
@@ -39,3 +39,16 @@ class RequestSpec:
     """Whether its last output brings the text, and not only the token ids."""
     streams: bool = False
     """Whether its tokens, and its text if there is a tokenizer, are wanted after every step and not only at the end."""
+    output_tokens: int | None = None
+    """How many tokens it will produce, unless `params` end it before: the workload's secret. The engine takes it off
+    the spec that it keeps, so that no policy sees it; `params.max_tokens` is what the sender states. None: not known,
+    it runs until `params` end it."""
+
+    def without_secrets(self) -> RequestSpec:
+        """What the sender states and no more: neither the true length nor what a workload adds for itself."""
+        if self.output_tokens is None and type(self) is RequestSpec:
+            return self
+        return RequestSpec(**{name: getattr(self, name) for name in _STATED})
+
+
+_STATED = tuple(one.name for one in fields(RequestSpec) if one.name != "output_tokens")

@@ -55,7 +55,14 @@ class RequestView(Protocol):
         """Whether it holds a slot and blocks; a preemption takes both away."""
 
     @property
-    def params(self) -> SamplingParams: ...
+    def max_total_tokens(self) -> int:
+        """Prompt and output tokens that it may come to: the prompt with `params.max_tokens`, or the model's limit. How
+        many it will produce is not to be had before its last token is in flight; this is lowered to it then."""
+
+    @property
+    def params(self) -> SamplingParams:
+        """What its sender stated; `max_tokens` is a cap, not the length of the answer."""
+
     @property
     def priority(self) -> int:
         """Lower runs earlier, as in vLLM."""
@@ -131,10 +138,18 @@ class Scheduler(ABC):
     Plugins register with `@SCHEDULERS.register("name")` and take keyword-only, annotated parameters.
     """
 
+    oracle: bool = False
+    """Whether it asks for true output lengths, which no engine in service knows. The record says so
+    (`effective.oracle`)."""
+
     @abstractmethod
     def schedule(self, queue: Queue, plan: StepPlan) -> None:
         """Call `plan.add` and `plan.preempt` until the plan is as wanted. Leaving it empty is fine while steps are in
         flight; with nothing in flight and work waiting it is an error, since nothing would ever change."""
+
+    def on_true_length(self, request: RequestView, num_output: int) -> None:
+        """For an `oracle` only, before `on_arrival`: `request` will produce `num_output` tokens. Where no workload
+        states a length, this is the most that it may produce."""
 
     def on_arrival(self, request: RequestView) -> None:
         """`request` entered the waiting queue for the first time."""

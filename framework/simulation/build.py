@@ -84,7 +84,8 @@ def build_simulated(cfg: DictConfig) -> BuiltEngine:
         "reasons": {"dtype": dtype_reason, **sizes.reasons},
         "cost_model": {"name": cfg.cost_model.name, **cost_model.effective()},
         "not_simulated": {
-            "sampler": f"{cfg.sampler.name}: tokens are a function of request and position; requests run to max_tokens",
+            "sampler": f"{cfg.sampler.name}: tokens are a function of request and position; requests run to their true "
+            "length where the workload states one, else to max_tokens",
             "attention": f"{cfg.attention.name}: the cost model knows one attention",
         },
         **replicas[0].executor.effective(),

@@ -13,6 +13,7 @@ from framework.interfaces.sampling_params import SamplingParams
 from framework.interfaces.workload import TimedRequest, Workload, WorkloadContext
 from framework.registry import WORKLOADS
 from framework.workloads.arrivals import random_arrivals_s
+from framework.workloads.stated_limit import check_max_tokens, stated_limit
 
 GREEDY = "greedy"
 
@@ -43,6 +44,7 @@ class Clients(Workload):
         greedy_output_tokens_min: int = 100,
         greedy_output_tokens_max: int = 400,
         greedy_priority: int = 0,
+        max_tokens: int | None = None,
         temperature: float = 0.0,
         seed: int | None = None,
     ) -> None:
@@ -53,15 +55,16 @@ class Clients(Workload):
             num_polite: how many polite clients.
             prompt_tokens_min: shortest prompt of a polite client.
             prompt_tokens_max: longest prompt of a polite client.
-            output_tokens_min: smallest max_tokens of a polite client.
-            output_tokens_max: largest max_tokens of a polite client.
+            output_tokens_min: smallest true output length of a polite client.
+            output_tokens_max: largest true output length of a polite client.
             greedy_share: share of the requests that the greedy client sends; 0 for none.
             greedy_burst: requests of a burst, which arrive at once.
             greedy_prompt_tokens_min: shortest prompt of the greedy client.
             greedy_prompt_tokens_max: longest prompt of the greedy client.
-            greedy_output_tokens_min: smallest max_tokens of the greedy client.
-            greedy_output_tokens_max: largest max_tokens of the greedy client.
+            greedy_output_tokens_min: smallest true output length of the greedy client.
+            greedy_output_tokens_max: largest true output length of the greedy client.
             greedy_priority: of its requests; the others have 0, and lower is more urgent.
+            max_tokens: what every request states as its limit; None for the model's.
             temperature: 0 for greedy sampling.
             seed: None takes the run's seed.
         """
@@ -80,11 +83,12 @@ class Clients(Workload):
         for name, (low, high) in zip(names, self.lengths, strict=True):
             _check(low >= 1, f"{name}_min", low, "at least 1")
             _check(high >= low, f"{name}_max", high, f"at least {name}_min={low}")
+        check_max_tokens(max_tokens)
         _check(seed is None or seed >= 0, "seed", seed, "at least 0, or null for the run's seed")
         SamplingParams(temperature=temperature)  # a bad temperature raises here, before a model is loaded
         self.num_requests, self.rate_per_s, self.num_polite = num_requests, rate_per_s, num_polite
         self.greedy_share, self.greedy_burst, self.greedy_priority = greedy_share, greedy_burst, greedy_priority
-        self.temperature, self.seed = temperature, seed
+        self.max_tokens, self.temperature, self.seed = max_tokens, temperature, seed
 
     def requests(self, context: WorkloadContext) -> Iterator[TimedRequest]:
         rng = np.random.Generator(np.random.PCG64(self.seed_for(context)))
@@ -97,6 +101,9 @@ class Clients(Workload):
         prompt, output, greedy_prompt, greedy_output = self.lengths
         prompts = [*_draw(rng, prompt, num), *_draw(rng, greedy_prompt, num_greedy)]
         outputs = [*_draw(rng, output, num), *_draw(rng, greedy_output, num_greedy)]
+        params = SamplingParams(
+            temperature=self.temperature, max_tokens=stated_limit(self.max_tokens, context), ignore_eos=True
+        )
         for i in np.argsort(arrivals_s, kind="stable").tolist():
             yield TimedRequest(
                 arrival_s=float(arrivals_s[i]),
@@ -105,7 +112,8 @@ class Clients(Workload):
                 key_tokens=1,
                 client=clients[i],
                 priority=self.greedy_priority if clients[i] == GREEDY else 0,
-                params=SamplingParams(temperature=self.temperature, max_tokens=outputs[i], ignore_eos=True),
+                params=params,
+                output_tokens=outputs[i],
             )
 
     def _bursts_s(self, rng: np.random.Generator, num_greedy: int) -> NDArray[np.float64]:

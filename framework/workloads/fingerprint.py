@@ -24,7 +24,7 @@ def requests_sha256(requests: Sequence[TimedRequest]) -> str:
         about = (
             *(request.arrival_s, request.after, request.delay_s, request.num_prompt_tokens, request.key_tokens),
             *(request.priority, request.client, request.category, request.deadline_s, bool(request.error)),
-            *(request.prompt, request.messages),
+            *(request.prompt, request.messages, request.output_tokens),
         )
         digest.update(repr(about).encode("utf-8", "backslashreplace") + params[id(request.params)])
         for prompt in (request.prompt_token_ids, request.prompt_keys):

@@ -13,7 +13,7 @@ from framework.interfaces.workload import TimedRequest
 from framework.workloads.arrivals import MAX_SECONDS
 
 PROMPT_KEYS = ("prompt", "messages", "prompt_token_ids")
-REQUEST_KEYS = ("arrival_s", "priority", "client", "category", "deadline_s")
+REQUEST_KEYS = ("arrival_s", "priority", "client", "category", "deadline_s", "output_tokens")
 PARAM_KEYS = tuple(f.name for f in dataclasses.fields(SamplingParams))
 
 
@@ -69,7 +69,7 @@ _EXPECTED = {
     "messages": 'a list of {"role": string, "content": string, list of objects or null}',
     "prompt_token_ids": "a list of integers",
     **dict.fromkeys(("client", "category"), "a string"),
-    "priority": "an integer",
+    **dict.fromkeys(("priority", "output_tokens"), "an integer"),
     **dict.fromkeys(("arrival_s", "deadline_s"), "a finite number"),
 }
 assert set(_EXPECTED) == {*PROMPT_KEYS, *REQUEST_KEYS}

@@ -13,6 +13,7 @@ from framework.interfaces.sampling_params import SamplingParams
 from framework.interfaces.workload import TimedRequest, Workload, WorkloadContext
 from framework.registry import WORKLOADS
 from framework.workloads.arrivals import random_arrivals_s
+from framework.workloads.stated_limit import check_max_tokens, stated_limit
 
 Arrival = Literal["all", "poisson", "gamma"]
 
@@ -44,6 +45,7 @@ class Sessions(Workload):
         tool_tokens_max: int = 128,
         output_tokens_min: int = 16,
         output_tokens_max: int = 64,
+        max_tokens: int | None = None,
         think_time_s: float = 1.0,
         tool_time_s: float = 0.1,
         arrival: Arrival = "poisson",
@@ -67,15 +69,16 @@ class Sessions(Workload):
             user_tokens_max: longest message.
             tool_tokens_min: shortest tool result.
             tool_tokens_max: longest tool result.
-            output_tokens_min: smallest max_tokens of a request.
-            output_tokens_max: largest max_tokens of a request.
+            output_tokens_min: smallest true output length of a request.
+            output_tokens_max: largest true output length of a request.
+            max_tokens: what every request states as its limit; None for the model's.
             think_time_s: mean time from an answer to the next message.
             tool_time_s: mean time from a tool call to its result.
             arrival: of sessions: all (at 0), poisson or gamma.
             rate_per_s: mean sessions per second of poisson and gamma.
             burstiness_cv: gamma only: coefficient of variation of the gaps; 1 is poisson, above 1 comes in bursts.
             temperature: 0 for greedy.
-            ignore_eos: generate the drawn number of output tokens whatever the model says.
+            ignore_eos: generate the drawn number of output tokens whatever the model says; else it may end before.
             seed: None takes the run's seed.
         """
         _check(num_sessions >= 1, "num_sessions", num_sessions, "at least 1")
@@ -93,6 +96,7 @@ class Sessions(Workload):
         ):
             _check(low >= least, f"{name}_min", low, f"at least {least}")
             _check(high >= low, f"{name}_max", high, f"at least {name}_min={low}")
+        check_max_tokens(max_tokens)
         _check(0 <= think_time_s < float("inf"), "think_time_s", think_time_s, "at least 0")
         _check(0 <= tool_time_s < float("inf"), "tool_time_s", tool_time_s, "at least 0")
         _check(arrival in get_args(Arrival), "arrival", arrival, f"one of {', '.join(get_args(Arrival))}")
@@ -104,7 +108,7 @@ class Sessions(Workload):
         self.turns, self.tool_calls = (turns_min, turns_max), (tool_calls_min, tool_calls_max)
         self.num_system_prompts, self.system_tokens = num_system_prompts, system_tokens
         self.user_tokens, self.tool_tokens = (user_tokens_min, user_tokens_max), (tool_tokens_min, tool_tokens_max)
-        self.output_tokens = (output_tokens_min, output_tokens_max)
+        self.output_tokens, self.max_tokens = (output_tokens_min, output_tokens_max), max_tokens
         self.think_time_s, self.tool_time_s = think_time_s, tool_time_s
         self.arrival, self.rate_per_s = arrival, rate_per_s
         self.cv = burstiness_cv if arrival == "gamma" else 1.0
@@ -131,6 +135,11 @@ class Sessions(Workload):
     ) -> Iterator[TimedRequest]:
         """The calls of one session, of which the first takes that place in the workload."""
         first, length = place, 0
+        params = SamplingParams(
+            temperature=self.temperature,
+            max_tokens=stated_limit(self.max_tokens, context),
+            ignore_eos=self.ignore_eos,
+        )
         for turn in range(rng.integers(*self.turns, endpoint=True)):
             for call in range(1 + rng.integers(*self.tool_calls, endpoint=True)):
                 new_tokens = int(rng.integers(*(self.tool_tokens if call else self.user_tokens), endpoint=True))
@@ -149,9 +158,8 @@ class Sessions(Workload):
                     )
                 yield TimedRequest(
                     prompt_token_ids=ids,
-                    params=SamplingParams(
-                        temperature=self.temperature, max_tokens=output_tokens, ignore_eos=self.ignore_eos
-                    ),
+                    params=params,
+                    output_tokens=output_tokens,
                     client=f"session {session}",
                     after=place - 1 if follows else None,
                     delay_s=delay_s if follows else 0.0,

@@ -11,6 +11,7 @@ from framework.interfaces.sampling_params import SamplingParams
 from framework.interfaces.workload import TimedRequest, Workload, WorkloadContext
 from framework.registry import WORKLOADS
 from framework.workloads.arrivals import random_arrivals_s
+from framework.workloads.stated_limit import check_max_tokens, stated_limit
 
 Arrival = Literal["all", "poisson", "gamma"]
 
@@ -32,6 +33,7 @@ class Synthetic(Workload):
         prompt_tokens_max: int = 256,
         output_tokens_min: int = 16,
         output_tokens_max: int = 128,
+        max_tokens: int | None = None,
         arrival: Arrival = "all",
         rate_per_s: float = 1.0,
         burstiness_cv: float = 1.0,
@@ -46,15 +48,16 @@ class Synthetic(Workload):
             num_requests: how many.
             prompt_tokens_min: shortest prompt, the shared prefix not counted.
             prompt_tokens_max: longest prompt, the shared prefix not counted.
-            output_tokens_min: smallest max_tokens.
-            output_tokens_max: largest max_tokens.
+            output_tokens_min: smallest true output length.
+            output_tokens_max: largest true output length.
+            max_tokens: what every request states as its limit; None for the model's.
             arrival: all (at time 0), poisson or gamma; the first request of a process arrives after one gap.
             rate_per_s: mean requests per second of poisson and gamma.
             burstiness_cv: gamma only: coefficient of variation of the gaps; 1 is poisson, above 1 comes in bursts.
             shared_prefix_tokens: length of one prefix put in front of prompts.
             shared_prefix_share: probability that a prompt begins with it.
             temperature: 0 for greedy.
-            ignore_eos: generate the drawn number of output tokens whatever the model says.
+            ignore_eos: generate the drawn number of output tokens whatever the model says; else it may end before.
             seed: None takes the run's seed.
         """
         _check(num_requests >= 1, "num_requests", num_requests, "at least 1")
@@ -62,6 +65,7 @@ class Synthetic(Workload):
         _check(prompt_tokens_max >= prompt_tokens_min, "prompt_tokens_max", prompt_tokens_max, "at least the minimum")
         _check(output_tokens_min >= 1, "output_tokens_min", output_tokens_min, "at least 1")
         _check(output_tokens_max >= output_tokens_min, "output_tokens_max", output_tokens_max, "at least the minimum")
+        check_max_tokens(max_tokens)
         _check(arrival in get_args(Arrival), "arrival", arrival, f"one of {', '.join(get_args(Arrival))}")
         _check(0 < rate_per_s < float("inf"), "rate_per_s", rate_per_s, "above 0")
         _check(0 < burstiness_cv < float("inf"), "burstiness_cv", burstiness_cv, "above 0")
@@ -71,6 +75,7 @@ class Synthetic(Workload):
         self.num_requests = num_requests
         self.prompt_tokens = (prompt_tokens_min, prompt_tokens_max)
         self.output_tokens = (output_tokens_min, output_tokens_max)
+        self.max_tokens = max_tokens
         self.arrival = arrival
         self.rate_per_s = rate_per_s
         self.cv = burstiness_cv if arrival == "gamma" else 1.0
@@ -91,14 +96,18 @@ class Synthetic(Workload):
             arrivals_s = random_arrivals_s(rng, n, rate_per_s=self.rate_per_s, burstiness_cv=self.cv)
         shares = rng.random(n) < self.shared_prefix_share
         prefix = rng.integers(context.vocab_size, size=self.shared_prefix_tokens).tolist()
+        params = SamplingParams(
+            temperature=self.temperature,
+            max_tokens=stated_limit(self.max_tokens, context),
+            ignore_eos=self.ignore_eos,
+        )
         for i in range(n):
             own = rng.integers(context.vocab_size, size=prompt_lens[i]).tolist()
             yield TimedRequest(
                 arrival_s=float(arrivals_s[i]),
                 prompt_token_ids=prefix + own if shares[i] else own,
-                params=SamplingParams(
-                    temperature=self.temperature, max_tokens=int(output_lens[i]), ignore_eos=self.ignore_eos
-                ),
+                params=params,
+                output_tokens=int(output_lens[i]),
             )
 
 

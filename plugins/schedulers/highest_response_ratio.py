@@ -18,8 +18,8 @@ class HighestResponseRatio(Scheduler):
     size is compared in a step.
 
     Args:
-        predictor: output length: `none` counts pending prompt tokens alone; `oracle` adds `max_tokens`, which is exact
-            under `ignore_eos` and an upper bound otherwise; `noisy` multiplies that by a log-normal error.
+        predictor: output length: `none` counts pending prompt tokens alone; `oracle` adds the true length, which no
+            engine in service knows; `noisy` multiplies that by a log-normal error. The record names it as an oracle.
         error: standard deviation of the logarithm of the `noisy` predictor's error.
         seed: of the `noisy` predictor.
         victim: who is preempted when blocks run out.
@@ -29,6 +29,7 @@ class HighestResponseRatio(Scheduler):
         self, *, predictor: Predictor = "none", error: float = 0.5, seed: int = 0, victim: Victim = "youngest"
     ) -> None:
         self.output_length = OutputLength(predictor, error=error, seed=seed)
+        self.oracle = self.output_length.asks
         self.choose_victim = victim_chooser(victim)
         self._by_size: dict[int, WaitingHeap] = {}
         self._size: dict[int, int] = {}
@@ -50,8 +51,11 @@ class HighestResponseRatio(Scheduler):
                 break
             size = self._size[request.id]
             group = self._by_size[size]
-            self.on_finish(request)
+            self._leave(request)
             _push_leader(leaders, now_s, size, group)
+
+    def on_true_length(self, request: RequestView, num_output: int) -> None:
+        self.output_length.learn(request, num_output)
 
     def on_arrival(self, request: RequestView) -> None:
         # At least 1: a victim whose last token is in flight has nothing pending.
@@ -60,6 +64,10 @@ class HighestResponseRatio(Scheduler):
         self._by_size.setdefault(size, WaitingHeap()).push(request, request.arrival_s)
 
     def on_finish(self, request: RequestView) -> None:
+        self.output_length.forget(request)
+        self._leave(request)
+
+    def _leave(self, request: RequestView) -> None:
         size = self._size.pop(request.id, None)
         if size is not None:  # it waited
             self._by_size[size].discard(request)

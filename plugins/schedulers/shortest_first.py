@@ -16,8 +16,8 @@ class ShortestFirst(RankedScheduler):
     of two never changes: nobody who arrives more than size / aging seconds after a request overtakes it.
 
     Args:
-        predictor: output length: `none` ranks by pending prompt tokens alone; `oracle` takes `max_tokens`, which is
-            exact under `ignore_eos` and an upper bound otherwise; `noisy` multiplies that by a log-normal error.
+        predictor: output length: `none` ranks by pending prompt tokens alone; `oracle` adds the true length, which no
+            engine in service knows; `noisy` multiplies that by a log-normal error. The record names it as an oracle.
         error: standard deviation of the logarithm of the `noisy` predictor's error.
         seed: of the `noisy` predictor.
         aging: tokens per second of waiting; 0 lets a stream of small requests starve a large one.
@@ -37,7 +37,15 @@ class ShortestFirst(RankedScheduler):
         if not 0 <= aging < float("inf"):
             raise ValueError(f"scheduler.aging={aging} must be a finite number of tokens per second, at least 0")
         self.output_length = OutputLength(predictor, error=error, seed=seed)
+        self.oracle = self.output_length.asks
         self.aging = aging
+
+    def on_true_length(self, request: RequestView, num_output: int) -> None:
+        self.output_length.learn(request, num_output)
+
+    def on_finish(self, request: RequestView) -> None:
+        super().on_finish(request)
+        self.output_length.forget(request)
 
     def rank(self, request: RequestView) -> float:
         size = request.num_pending + self.output_length.remaining(request)

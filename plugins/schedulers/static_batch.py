@@ -8,7 +8,7 @@ from framework.registry import SCHEDULERS
 class StaticBatch(Scheduler):
     """Request-level scheduling, the baseline that continuous batching is measured against (Orca, OSDI'22, on
     how models were served before it). All prompts of a batch run before its first decode step, and blocks are reserved
-    for prompts plus `max_tokens`, so that nobody is ever preempted.
+    for all that a request may come to (prompt plus `max_tokens`, or the model's limit): nobody is ever preempted.
 
     Args:
         batch_size: requests of a batch at most; null takes as many as have slots and blocks.
@@ -36,8 +36,7 @@ class StaticBatch(Scheduler):
         if self.batch_size is not None:
             slots_left = min(slots_left, self.batch_size)
         for request in queue.waiting:
-            assert request.params.max_tokens is not None  # the engine fills it in
-            blocks_left -= plan.blocks_needed(request, request.num_prompt + request.params.max_tokens)
+            blocks_left -= plan.blocks_needed(request, request.max_total_tokens)
             if len(self._batch) == slots_left or (self._batch and blocks_left < 0):
                 break
             self._batch[request.id] = request

@@ -119,6 +119,8 @@ def test_the_error_of_a_noisy_predictor_is_log_normal() -> None:
     for _ in range(2000):
         engine.add_request(RequestSpec(prompt_token_ids=[1], params=params(100_000)))
     predictor = OutputLength("noisy", error=0.5, seed=3)
+    for request in engine.queue.waiting:
+        predictor.learn(request, 100_000)
     logs = [log(predictor.remaining(request) / 100_000) for request in engine.queue.waiting]
     assert kstest(logs, norm(scale=0.5).cdf).pvalue > 0.001
 

@@ -29,7 +29,7 @@ def test_who_sends_how_much() -> None:
         greedy = request.client == "greedy"
         assert request.num_prompt_tokens is not None
         assert (2000, 100)[not greedy] <= request.num_prompt_tokens <= (6000, 1000)[not greedy]
-        assert (100, 50)[not greedy] <= request.params.max_tokens <= (400, 300)[not greedy]
+        assert (100, 50)[not greedy] <= request.output_tokens <= (400, 300)[not greedy]
         assert request.priority == (3 if greedy else 0)
     polite_s = [r.arrival_s for r in requests if r.client != "greedy"]
     assert polite_s[-1] == pytest.approx(3000 / 30, rel=0.1)  # 30 a second
@@ -43,9 +43,7 @@ def test_the_greedy_one_sends_bursts() -> None:
 
 def test_seeds_and_a_load_without_a_greedy_client() -> None:
     one, again, other = draw(run_seed=1), draw(seed=1), draw(run_seed=2)
-    facts = [
-        [(r.arrival_s, r.client, r.num_prompt_tokens, r.params.max_tokens) for r in d] for d in (one, again, other)
-    ]
+    facts = [[(r.arrival_s, r.client, r.num_prompt_tokens, r.output_tokens) for r in d] for d in (one, again, other)]
     assert facts[0] == facts[1] != facts[2]
     assert {r.client for r in draw(greedy_share=0, num_polite=2)} == {"polite 1", "polite 2"}
 

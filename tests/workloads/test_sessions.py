@@ -56,7 +56,7 @@ def test_sessions_have_turns_and_tool_loops_in_range() -> None:
     assert {r.origin.rpartition(" ")[2] for r in results} == {"1", "2"}
     assert len({s[0].client for s in sessions}) == 300
     assert all(len({r.client for r in s}) == 1 for s in sessions)
-    assert {r.params.max_tokens for s in sessions for r in s} == {3, 4}
+    assert {r.output_tokens for s in sessions for r in s} == {3, 4}
 
 
 def test_system_prompts_are_shared_and_nothing_else_is() -> None:

@@ -36,7 +36,7 @@ def test_a_packed_file_holds_the_same_requests(tmp_path: Path, ending: str) -> N
 
 
 def vars_of(request) -> tuple:
-    return request.arrival_s, request.num_prompt_tokens, request.params.max_tokens
+    return request.arrival_s, request.num_prompt_tokens, request.output_tokens
 
 
 @pytest.mark.parametrize(("name", "data"), [("t.zst", b"plain text"), ("t.gz", gzip.compress(b"x" * 9999)[:40])])

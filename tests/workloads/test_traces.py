@@ -72,7 +72,7 @@ def test_mooncake_lines(tmp_path: Path) -> None:
     lines = [line_of(0, 1024, [7, 8]), line_of(27_482, 1025, [7, 8, 9]), line_of(27_482, 3, [10], output=1)]
     a, b, c = draw("mooncake", write(tmp_path, lines))
     assert [r.arrival_s for r in (a, b, c)] == [0, 27.482, 27.482]
-    assert [(r.num_prompt_tokens, keys(r), r.key_tokens, r.params.max_tokens) for r in (a, b, c)] == [
+    assert [(r.num_prompt_tokens, keys(r), r.key_tokens, r.output_tokens) for r in (a, b, c)] == [
         (1024, [7, 8], 512, 5),
         (1025, [7, 8, 9], 512, 5),
         (3, [10], 512, 1),
@@ -85,7 +85,7 @@ def test_azure_lines_across_midnight_and_with_windows_line_ends(tmp_path: Path) 
     for text in (AZURE_LINES, AZURE_LINES.replace("\n", "\r\n"), "\ufeff" + AZURE_LINES):
         requests = draw("azure", write(tmp_path, text))
         assert [r.num_prompt_tokens for r in requests] == [374, 396, 879, 91]
-        assert [r.params.max_tokens for r in requests] == [44, 109, 55, 16]
+        assert [r.output_tokens for r in requests] == [44, 109, 55, 16]
         # 4.314579 s; then 5 h 44 min 13.319409 s, the seventh digit being dropped
         assert [r.arrival_s for r in requests] == pytest.approx([0, 4.314579, 20653.319409, 20654.31941], abs=1e-9)
         assert all(keys(r) == [] for r in requests)
@@ -108,8 +108,8 @@ def test_azure_times_count_from_the_first_line_that_can_be_used(tmp_path: Path) 
 
 def test_burstgpt_columns_are_found_by_name(tmp_path: Path) -> None:
     a, b = draw("burstgpt", write(tmp_path, BURST_LINES))
-    assert (a.num_prompt_tokens, a.params.max_tokens, a.arrival_s) == (472, 18, 0)
-    assert (b.num_prompt_tokens, b.params.max_tokens, b.arrival_s) == (1087, 230, 40.5)
+    assert (a.num_prompt_tokens, a.output_tokens, a.arrival_s) == (472, 18, 0)
+    assert (b.num_prompt_tokens, b.output_tokens, b.arrival_s) == (1087, 230, 40.5)
     assert [(r.client, r.category) for r in (a, b)] == [("ChatGPT", "Conversation log"), ("GPT-4", "API, log")]
 
 
@@ -312,7 +312,7 @@ def test_the_public_mooncake_trace() -> None:
     assert len(requests) == 12_031
     assert len({r.arrival_s for r in requests}) == 1_180
     assert sum(r.num_prompt_tokens or 0 for r in requests) == pytest.approx(145e6, rel=0.01)
-    assert sum(r.params.max_tokens for r in requests) == pytest.approx(4.1e6, rel=0.02)
+    assert sum(r.output_tokens for r in requests) == pytest.approx(4.1e6, rel=0.02)
 
 
 def test_the_public_azure_trace() -> None:

@@ -50,8 +50,8 @@ def test_nano_bench_is_the_original_token_for_token() -> None:
     max_tokens = [random.randint(100, 1024) for _ in range(256)]
     requests = draw("nano_bench")
     assert [ids(r) for r in requests] == prompts
-    assert [r.params.max_tokens for r in requests] == max_tokens
-    assert sum(r.params.max_tokens for r in requests) == 133_966
+    assert [r.output_tokens for r in requests] == max_tokens
+    assert sum(r.output_tokens for r in requests) == 133_966
     assert all(r.params.temperature == 0.6 and r.params.ignore_eos and r.arrival_s == 0 for r in requests)
 
 
@@ -82,7 +82,7 @@ def test_synthetic_ranges_are_closed_and_reached() -> None:
         vocab_size=50,
     )
     assert {len(ids(r)) for r in requests} == {3, 4, 5}
-    assert {r.params.max_tokens for r in requests} == {2, 3, 4}
+    assert {r.output_tokens for r in requests} == {2, 3, 4}
     assert {token for r in requests for token in ids(r)} == set(range(50))
 
 

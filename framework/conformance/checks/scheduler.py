@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import strategies as st
@@ -11,6 +12,7 @@ from framework.conformance.kit import serve as rules
 from framework.conformance.kit.finding import Budget, Check, NotApplicable, Violation
 from framework.conformance.kit.model_run import same_tokens
 from framework.conformance.kit.search import search
+from framework.conformance.kit.secrets import BURST, SECRET, compare_lengths
 from framework.conformance.kit.serve import serve
 from framework.conformance.kit.starvation import EQUAL_CLIENTS, describe_starvation, equal_clients
 from framework.conformance.kit.traces import Trace, simpler_traces, traces
@@ -19,6 +21,7 @@ from framework.registry import EVICTIONS
 
 OVERLAPS = (0, 1, 2)
 RULES = (rules.ENDS, rules.RAISES, rules.CALLS, rules.BUDGETS, rules.TOKENS, rules.MEMORY)
+_NUM_SECRETS = 20
 SAME_PLANS = "the same trace gives the same plans"
 
 
@@ -28,6 +31,7 @@ def checks(choice: Mapping[Any, Any], build: Callable[[], Scheduler], budget: Bu
     return [
         *(Check(rule, lambda rule=rule: searched.run(rule)) for rule in RULES),  # type: ignore[misc]
         Check(SAME_PLANS, lambda: _same_plans(build, budget)),
+        Check(SECRET, lambda: _keeps_secrets(build, budget, searched)),
         Check(EQUAL_CLIENTS, lambda: _equal_clients(build, searched)),
         Check("longest wait while others run", lambda: _longest_wait(build, searched)),
         Check("same tokens as chunked_prefill on a model", lambda: same_tokens("scheduler", choice)),
@@ -93,6 +97,31 @@ def _same_plans(build: Callable[[], Scheduler], budget: Budget) -> str:
     if result.violation is not None:
         raise result.violation
     return f"{result.num_examples} random traces, each twice"
+
+
+def _keeps_secrets(build: Callable[[], Scheduler], budget: Budget, searched: _Traces) -> str:
+    if build().oracle:
+        raise NotApplicable("it asks for them openly (oracle), and the record says so")
+    if searched.broken:
+        raise NotApplicable("not tried while a rule above does not hold")
+
+    def attempt(example: tuple[Trace, int, int, int]) -> None:
+        trace, place, longer, overlap = example
+        secret = place % len(trace.requests)
+        compare_lengths(trace, secret, longer, build(), build(), overlap=overlap)
+
+    for place in range(0, len(BURST.requests), 3):
+        attempt((BURST, place, 30, 0))
+    places, longer = st.integers(0, 63), st.integers(1, 60)
+    result = search(
+        st.tuples(traces(), places, longer, st.sampled_from(OVERLAPS)),
+        attempt,
+        replace(budget, num_examples=min(budget.num_examples, _NUM_SECRETS)),
+        lambda example: ((one, *example[1:]) for one in simpler_traces(example[0])),
+    )
+    if result.violation is not None:
+        raise result.violation
+    return f"a burst and {result.num_examples} random traces, each served with one length and with another"
 
 
 def _equal_clients(build: Callable[[], Scheduler], searched: _Traces) -> str:

@@ -12,7 +12,7 @@ from framework.workloads.traces.trace_row import TraceRow
 from framework.workloads.traces.trace_workload import TraceWorkload
 
 REQUIRED = ("time_s", "prompt_tokens", "output_tokens")
-OPTIONAL = ("keys", "key_tokens", "client", "category", "priority", "ttft_slo_s")
+OPTIONAL = ("keys", "key_tokens", "client", "category", "priority", "ttft_slo_s", "max_tokens")
 
 
 @WORKLOADS.register("trace")
@@ -22,7 +22,8 @@ class Trace(TraceWorkload):
     keys: integers, one for each key_tokens (default 512) tokens of the prompt from its beginning, the last one for what
     is left; prompts that begin with the same keys begin with the same tokens. Without keys a prompt shares nothing.
     client, category: strings. priority: lower runs earlier. ttft_slo_s: seconds from arrival until the first token is
-    due.
+    due. max_tokens: the limit that the sender stated, which policies see; output_tokens is the true length, which they
+    do not see.
     """
 
     source = "workload=mooncake, azure and burstgpt say where theirs are"
@@ -67,4 +68,5 @@ def _row(values: dict[str, object]) -> TraceRow:
         category=category,
         priority=priority,
         ttft_slo_s=seconds("ttft_slo_s", values["ttft_slo_s"]) if "ttft_slo_s" in values else None,
+        max_tokens=whole("max_tokens", values["max_tokens"], 1) if "max_tokens" in values else None,
     )

@@ -20,5 +20,7 @@ class TraceRow:
     category: str = ""
     priority: int = 0
     ttft_slo_s: float | None = None
+    max_tokens: int | None = None
+    """What its sender stated as the limit; `output_tokens` is how long it got."""
     line: int = 0
     """In the file, from 1."""

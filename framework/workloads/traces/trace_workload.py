@@ -14,6 +14,7 @@ import numpy as np
 from framework.interfaces.sampling_params import SamplingParams
 from framework.interfaces.workload import TimedRequest, Workload, WorkloadContext
 from framework.workloads.arrivals import random_arrivals_s
+from framework.workloads.stated_limit import check_max_tokens, stated_limit
 from framework.workloads.traces.trace_row import TraceRow
 from framework.workloads.traces.trace_rows import read_trace
 
@@ -45,6 +46,7 @@ class TraceWorkload(Workload):
         rate_per_s: float | None = None,
         burstiness_cv: float = 1.0,
         on_bad_line: OnBadLine = "error",
+        max_tokens: int | None = None,
         temperature: float = 0.0,
         seed: int | None = None,
     ) -> None:
@@ -62,6 +64,8 @@ class TraceWorkload(Workload):
             rate_per_s: mean requests per second of poisson and gamma; None for that of the trace.
             burstiness_cv: gamma only: coefficient of variation of the gaps; 1 is poisson, above 1 comes in bursts.
             on_bad_line: error ends the run with file and line; skip leaves the line out and counts it in the record.
+            max_tokens: the limit that requests state where the file names none; None for the model's. The file's output
+                lengths are the true ones, which policies do not see.
             temperature: 0 for greedy.
             seed: of random arrivals and, where an executor needs tokens, of the prompts; None takes the run's seed.
         """
@@ -85,6 +89,7 @@ class TraceWorkload(Workload):
         _check(0 < burstiness_cv < math.inf, "burstiness_cv", burstiness_cv, "above 0")
         _check(burstiness_cv == 1 or arrival == "gamma", "burstiness_cv", burstiness_cv, "1, or set arrival=gamma")
         _check(on_bad_line in get_args(OnBadLine), "on_bad_line", on_bad_line, "one of error, skip")
+        check_max_tokens(max_tokens)
         _check(seed is None or seed >= 0, "seed", seed, "at least 0, or null for the run's seed")
         SamplingParams(temperature=temperature)  # a bad temperature raises here, before a model is loaded
         self.path = Path(path).expanduser()
@@ -96,7 +101,8 @@ class TraceWorkload(Workload):
             rate_per_s,
             burstiness_cv,
         )
-        self.skip_bad, self.temperature, self.seed = on_bad_line == "skip", temperature, seed
+        self.skip_bad, self.max_tokens = on_bad_line == "skip", max_tokens
+        self.temperature, self.seed = temperature, seed
 
     @abstractmethod
     def parser(self, header: str) -> Callable[[str], TraceRow]:
@@ -142,19 +148,20 @@ class TraceWorkload(Workload):
         arrivals_s = self._arrivals_s(np.array([row.time_s for row in rows]), count, self.seed_for(context))
         keys_of_pass = _FreshKeys(rows)
         params: dict[int, SamplingParams] = {}
+        limit_of_others = stated_limit(self.max_tokens, context)
         for i, arrival_s in enumerate(arrivals_s.tolist()):
             number, place = divmod(i, len(rows))
             row = rows[place]
-            if row.output_tokens not in params:
-                params[row.output_tokens] = SamplingParams(
-                    temperature=self.temperature, max_tokens=row.output_tokens, ignore_eos=True
-                )
+            limit = row.max_tokens or limit_of_others
+            if limit not in params:
+                params[limit] = SamplingParams(temperature=self.temperature, max_tokens=limit, ignore_eos=True)
             yield TimedRequest(
                 arrival_s=arrival_s,
                 num_prompt_tokens=row.prompt_tokens,
                 prompt_keys=keys_of_pass(number, row.keys),
                 key_tokens=row.key_tokens,
-                params=params[row.output_tokens],
+                params=params[limit],
+                output_tokens=row.output_tokens,
                 client=row.client,
                 category=row.category,
                 priority=row.priority,

@@ -49,7 +49,8 @@ def run(trace: Trace, *, hidden: bool, overlap: int) -> tuple[list[dict[int, int
     while engine.has_work:
         outputs |= {output.request_id: output for output in engine.step() if output.finished}
     assert isinstance(engine.executor, ShadowExecutor)
-    assert not engine._hidden._ends and not engine._hidden._due_of, "nothing is kept of requests that have ended"
+    kept = engine._hidden._ends, engine._hidden._due_of
+    assert kept == ({}, {}), "nothing is kept of requests that have ended"
     return engine.executor.steps, outputs
 
 
@@ -129,7 +130,8 @@ def test_what_a_policy_is_given_does_not_lead_to_it() -> None:
     engine.abort(0)
     assert not found
     kept = engine.intake.build(1, timed, arrival_s=0.0).spec
-    assert type(kept) is RequestSpec and kept == dataclasses.replace(kept, output_tokens=None)
+    assert type(kept) is RequestSpec
+    assert kept == dataclasses.replace(kept, output_tokens=None)
 
 
 def paths_to(root: object, secret: int) -> Iterable[str]:

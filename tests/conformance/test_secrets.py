@@ -1,0 +1,64 @@
+"""A scheduler that gets at true output lengths is found out by what it does, however it got them."""
+
+from __future__ import annotations
+
+import gc
+import sys
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from framework.conformance import Budget
+from framework.conformance.checks import scheduler
+from framework.conformance.kit.finding import Finding
+from framework.conformance.kit.secrets import SECRET
+from framework.conformance.run import run_checks
+from framework.engine.engine import Engine
+from framework.engine.hidden_lengths import HiddenLengths
+from framework.interfaces.scheduler import RequestView, Scheduler
+from framework.registry import SCHEDULERS
+from framework.registry.discovery import discover
+from framework.toolkit.schedulers.ranked import RankedScheduler
+
+discover()
+
+
+class LooksUpTheStack(RankedScheduler):
+    """Walks to the engine that called it."""
+
+    def rank(self, request: RequestView) -> int:
+        frame: Any = sys._getframe()
+        while not isinstance(engine := frame.f_locals.get("self"), Engine):
+            frame = frame.f_back
+        return engine._hidden._ends[request.id]
+
+
+class AsksTheCollector(RankedScheduler):
+    def rank(self, request: RequestView) -> int:
+        return max(one._ends.get(request.id, 0) for one in gc.get_objects() if type(one) is HiddenLengths)
+
+
+def found(build: Any, num_examples: int = 5) -> Finding:
+    checks = scheduler.checks(OmegaConf.create({"name": "mine"}), build, Budget(num_examples=num_examples))
+    return run_checks([check for check in checks if check.rule == SECRET])[0]
+
+
+@pytest.mark.parametrize("cheat", [LooksUpTheStack, AsksTheCollector])
+def test_a_scheduler_that_reads_lengths_fails(cheat: type[Scheduler]) -> None:
+    finding = found(cheat)
+    assert finding.status == "fails"
+    assert "was to produce" in finding.detail and "oracle = True" in finding.detail
+
+
+@pytest.mark.parametrize("name", SCHEDULERS.names())
+def test_built_in_schedulers_keep_the_secret(name: str) -> None:
+    finding = found(SCHEDULERS.get(name))
+    assert finding.status == "holds", finding.detail
+
+
+@pytest.mark.parametrize("name", ["shortest_first", "highest_response_ratio"])
+def test_an_oracle_asks_openly(name: str) -> None:
+    finding = found(lambda: SCHEDULERS.get(name)(predictor="oracle"))
+    assert finding.status == "skipped"
+    assert "openly" in finding.detail

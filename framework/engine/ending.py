@@ -7,6 +7,7 @@ from framework.engine.request import Request
 from framework.interfaces.records import RequestRecord
 
 FAILED = "failed"
+REJECTED = "rejected"
 
 
 def last_output(

@@ -10,6 +10,7 @@ the unheld leaves. `num_free` is O(1).
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from xxhash import xxh3_64_intdigest
@@ -83,6 +84,11 @@ class KVCache:
             serials.append(block.serial)
             parent = block
         return found[:limit]
+
+    @property
+    def cached_hashes(self) -> Collection[int]:
+        """Of all cached blocks, as they are at any time."""
+        return self._cached.keys()
 
     def prompt_path(self, request: Request) -> list[int]:
         """Hashes of the blocks that a new request will look for, cached or not. Changes nothing."""

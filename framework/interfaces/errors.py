@@ -13,7 +13,11 @@ class PluginError(RuntimeError):
 
 
 class StuckError(PluginError):
-    """With this scheduler the run would never end."""
+    """With this scheduler or router the run would never end."""
+
+
+class RefusedError(ValueError):
+    """A router refused a request. It ends as rejected, with this message; the others go on."""
 
 
 class IncompatibleError(ValueError):

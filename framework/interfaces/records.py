@@ -55,8 +55,8 @@ class RequestRecord:
     """Prompt tokens that the prefix cache held when it was first admitted."""
     num_preemptions: int
     finish_reason: str
-    """stop (EOS, stop token or stop string), length (`max_tokens`, the model's limit or the true length that its workload
-    states), abort, rejected or failed."""
+    """stop (EOS, stop token or stop string), length (`max_tokens`, the model's limit, or the true length that its
+    workload states), abort, rejected or failed."""
     error: str = ""
     category: str = ""
     deadline_s: float | None = None

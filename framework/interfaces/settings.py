@@ -94,6 +94,8 @@ class SimulatedSettings:
     """Tensor-parallel ranks."""
     replicas: int = 1
     """Engines that share the workload, each with policies and a KV cache of its own; `router` picks one at arrival."""
+    router_staleness_s: float = 0.0
+    """How old the replicas' reports to the router may be; 0: as of the last step that has ended."""
     verify: bool = False
     """Check every position that a step reads against a shadow of the KV memory: slow, for tests of policies."""
 
@@ -102,6 +104,9 @@ class SimulatedSettings:
         fits = self.memory_gib is None or 0 < self.memory_gib < float("inf")
         require(fits, "executor.memory_gib", self.memory_gib, "must be above 0", "null for that of executor.hardware")
         at_least_1(self.replicas, "executor.replicas", "1 for one engine")
+        fits = 0 <= self.router_staleness_s < float("inf")
+        key, limit = "executor.router_staleness_s", "must be at least 0, and finite"
+        require(fits, key, self.router_staleness_s, limit, "0 for fresh reports")
 
 
 def require(holds: bool, key: str, value: object, limit: str, remedy: str) -> None:

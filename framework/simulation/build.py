@@ -69,7 +69,14 @@ def build_simulated(cfg: DictConfig) -> BuiltEngine:
         build_replica(cfg, sizes, config, cost_model, num_blocks, max_model_len, clock(), verify=cfg.executor.verify)
         for _ in range(cfg.executor.replicas)
     ]
-    fleet = Fleet(replicas, ROUTERS.build(cfg.router)) if len(replicas) > 1 else None
+    fleet = None
+    if len(replicas) > 1:
+        fleet = Fleet(
+            replicas,
+            ROUTERS.build(cfg.router),
+            hardware=deployment.hardware.name,
+            staleness_s=cfg.executor.router_staleness_s,
+        )
     costs = model_costs(config, deployment.item_bytes, deployment.kv_item_bytes)
     effective: dict[str, object] = {
         "device": f"simulated {deployment.hardware.device_name}",

@@ -78,7 +78,11 @@ def _loop(
             outputs = engine.step()
             for output in outputs:
                 if output.finished:
-                    entries.ended(*live.pop(output.request_id), output)
+                    place, request = live.pop(output.request_id)
+                    if output.finish_reason == "rejected":  # by a router that had held it
+                        entries.refused(place, engine.clock.now_s())
+                    else:
+                        entries.ended(place, request, output)
             for observer in observers:
                 observer.on_outputs(outputs)
         elif next_s is not None:

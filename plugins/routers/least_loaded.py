@@ -6,8 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Literal
 
-from framework.interfaces.router import ReplicaView, Router
-from framework.interfaces.scheduler import RequestView
+from framework.interfaces.router import Arrival, ReplicaView, Router
 from framework.registry import ROUTERS
 
 
@@ -23,7 +22,7 @@ class LeastLoaded(Router):
         self.by = by
         self._sent: Counter[int] = Counter()
 
-    def route(self, request: RequestView, path: Sequence[int], replicas: Sequence[ReplicaView]) -> int:
+    def route(self, request: Arrival, path: Sequence[int], replicas: Sequence[ReplicaView]) -> int:
         by_requests = self.by == "requests"
 
         def load(replica: ReplicaView) -> tuple[int, int, int]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Container, Sequence
 
-from framework.interfaces.router import ReplicaView, Router
-from framework.interfaces.scheduler import RequestView
+from framework.interfaces.router import Arrival, ReplicaView, Router
 from framework.registry import ROUTERS
 
 
@@ -38,7 +37,7 @@ class PrefixAffinity(Router):
         self.min_match, self.balance_abs, self.balance_rel = min_match, balance_abs, balance_rel
         self._held: dict[int, OrderedDict[int, None]] = {}
 
-    def route(self, request: RequestView, path: Sequence[int], replicas: Sequence[ReplicaView]) -> int:
+    def route(self, request: Arrival, path: Sequence[int], replicas: Sequence[ReplicaView]) -> int:
         least = min(replicas, key=lambda replica: (replica.num_requests, replica.num_prompt_tokens, replica.index))
         index = least.index
         most = max(replica.num_requests for replica in replicas)

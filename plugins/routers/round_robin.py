@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from framework.interfaces.router import ReplicaView, Router
-from framework.interfaces.scheduler import RequestView
+from framework.interfaces.router import Arrival, ReplicaView, Router
 from framework.registry import ROUTERS
 
 
@@ -16,7 +15,7 @@ class RoundRobin(Router):
     def __init__(self) -> None:
         self._next = 0
 
-    def route(self, request: RequestView, path: Sequence[int], replicas: Sequence[ReplicaView]) -> int:
+    def route(self, request: Arrival, path: Sequence[int], replicas: Sequence[ReplicaView]) -> int:
         index = self._next % len(replicas)
         self._next = index + 1
         return index

@@ -29,7 +29,7 @@ from framework.interfaces import (
 )
 from framework.interfaces.cost_model import CostModel, StepCost, StepShape
 from framework.interfaces.eviction import CachedBlock
-from framework.interfaces.router import ReplicaView, Router
+from framework.interfaces.router import Arrival, ReplicaView, Router
 from framework.interfaces.scheduler import RequestView
 from framework.registry.discovery import discover
 from framework.toolkit.schedulers.ranked import RankedScheduler
@@ -166,7 +166,7 @@ class RoundsDown(Pow2):
 
 
 class CountsFromOne(Router):
-    def route(self, request: RequestView, path: Sequence[int], replicas: Sequence[ReplicaView]) -> int:
+    def route(self, request: Arrival, path: Sequence[int], replicas: Sequence[ReplicaView]) -> int:
         return 1 + request.id % len(replicas)
 
 

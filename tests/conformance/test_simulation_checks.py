@@ -20,8 +20,7 @@ from framework.conformance.kit.watched_router import RANGE, READS
 from framework.conformance.run import run_checks
 from framework.interfaces.cost_model import CostModel, Deployment, StepCost, StepShape
 from framework.interfaces.graph import GraphScope
-from framework.interfaces.router import ReplicaView, Router
-from framework.interfaces.scheduler import RequestView
+from framework.interfaces.router import Arrival, ReplicaView, Router
 from framework.registry.discovery import discover
 
 discover()
@@ -157,22 +156,22 @@ def test_the_steps_are_those_of_a_batch() -> None:
 class LeastLoaded(Router):
     """Right."""
 
-    def route(self, request: RequestView, path: Sequence[int], replicas: Sequence[ReplicaView]) -> int:
+    def route(self, request: Arrival, path: Sequence[int], replicas: Sequence[ReplicaView]) -> int:
         return min(replicas, key=lambda replica: replica.num_requests).index
 
 
 class OneTooFar(LeastLoaded):
-    def route(self, request: RequestView, path: Sequence[int], replicas: Sequence[ReplicaView]) -> int:
+    def route(self, request: Arrival, path: Sequence[int], replicas: Sequence[ReplicaView]) -> int:
         return (request.id % len(replicas)) + 1
 
 
 class FixedFleet(LeastLoaded):
-    def route(self, request: RequestView, path: Sequence[int], replicas: Sequence[ReplicaView]) -> int:
+    def route(self, request: Arrival, path: Sequence[int], replicas: Sequence[ReplicaView]) -> int:
         return request.id % 4
 
 
 class Unseeded(LeastLoaded):
-    def route(self, request: RequestView, path: Sequence[int], replicas: Sequence[ReplicaView]) -> int:
+    def route(self, request: Arrival, path: Sequence[int], replicas: Sequence[ReplicaView]) -> int:
         return random.randrange(len(replicas))
 
 
@@ -181,30 +180,30 @@ class SharesItsTurn(LeastLoaded):
 
     turn = itertools.count()
 
-    def route(self, request: RequestView, path: Sequence[int], replicas: Sequence[ReplicaView]) -> int:
+    def route(self, request: Arrival, path: Sequence[int], replicas: Sequence[ReplicaView]) -> int:
         return next(self.turn) % len(replicas)
 
 
 class ForgetsTheLast(LeastLoaded):
-    def route(self, request: RequestView, path: Sequence[int], replicas: Sequence[ReplicaView]) -> int:
+    def route(self, request: Arrival, path: Sequence[int], replicas: Sequence[ReplicaView]) -> int:
         return request.id % (len(replicas) - 1)
 
 
 class EatsThePath(LeastLoaded):
-    def route(self, request: RequestView, path: Any, replicas: Sequence[ReplicaView]) -> int:
+    def route(self, request: Arrival, path: Any, replicas: Sequence[ReplicaView]) -> int:
         while path:
             path.pop()
         return 0
 
 
 class CountsForItself(LeastLoaded):
-    def route(self, request: RequestView, path: Sequence[int], replicas: Any) -> int:
+    def route(self, request: Arrival, path: Sequence[int], replicas: Any) -> int:
         replicas[0].num_requests += 1
         return 0
 
 
 class NeverAnswers(LeastLoaded):
-    def route(self, request: RequestView, path: Sequence[int], replicas: Sequence[ReplicaView]) -> int:
+    def route(self, request: Arrival, path: Sequence[int], replicas: Sequence[ReplicaView]) -> int:
         while True:
             pass
 

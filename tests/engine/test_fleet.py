@@ -22,9 +22,8 @@ from framework.interfaces.errors import PluginError
 from framework.interfaces.graph import GraphLimits
 from framework.interfaces.records import RequestRecord
 from framework.interfaces.request import RequestSpec
-from framework.interfaces.router import ReplicaView, Router
+from framework.interfaces.router import Arrival, ReplicaView, Router
 from framework.interfaces.sampling_params import SamplingParams
-from framework.interfaces.scheduler import RequestView
 from framework.interfaces.workload import TimedRequest
 from framework.records.metrics.recorder import Recorder
 from framework.records.record import read_record
@@ -69,7 +68,7 @@ class Spy(Router):
         self.targets = targets
         self.seen: list[tuple[float, list[tuple[int, int]]]] = []
 
-    def route(self, request: RequestView, path: Sequence[int], replicas: Sequence[ReplicaView]) -> int:
+    def route(self, request: Arrival, path: Sequence[int], replicas: Sequence[ReplicaView]) -> int:
         self.seen.append((request.arrival_s, [(r.num_requests, r.num_prompt_tokens) for r in replicas]))
         return self.targets[request.id]
 

@@ -47,7 +47,7 @@ def test_the_limit_says_nothing_of_the_length(name: str) -> None:
 
 @pytest.mark.parametrize("name", SMALL)
 def test_a_limit_that_no_request_can_state_is_refused(name: str) -> None:
-    with pytest.raises(ValueError, match="workload.max_tokens=0 must be at least 1, or null"):
+    with pytest.raises(ValueError, match=r"workload\.max_tokens=0 must be at least 1, or null"):
         draw(name, **SMALL[name], max_tokens=0)
 
 

@@ -254,8 +254,7 @@ _ROUTER = '''"""Which replica this router prefers and why, in one sentence."""
 
 from collections.abc import Sequence
 
-from framework.interfaces.router import ReplicaView, Router
-from framework.interfaces.scheduler import RequestView
+from framework.interfaces.router import Arrival, ReplicaView, Router
 from framework.registry import ROUTERS
 
 
@@ -272,7 +271,7 @@ class {class_name}(Router):
             raise ValueError(f"router.request_tokens={{request_tokens}} must be at least 0")
         self.request_tokens = request_tokens
 
-    def route(self, request: RequestView, path: Sequence[int], replicas: Sequence[ReplicaView]) -> int:
+    def route(self, request: Arrival, path: Sequence[int], replicas: Sequence[ReplicaView]) -> int:
         def load(replica: ReplicaView) -> int:
             return replica.num_prompt_tokens + self.request_tokens * replica.num_requests
 

@@ -12,13 +12,10 @@ from hypothesis import strategies as st
 from framework.conformance.kit.finding import Budget, Check, NotApplicable, Violation
 from framework.conformance.kit.search import search
 from framework.conformance.kit.serve_fleet import serve_fleet
-from framework.conformance.kit.shadow import make_engine
 from framework.conformance.kit.traces import Trace, TraceRequest, simpler_traces, traces
-from framework.conformance.kit.watched_router import RANGE, READS, ReplicaState
-from framework.interfaces.request import RequestSpec
-from framework.interfaces.router import Router
+from framework.conformance.kit.watched_router import RANGE, READS
+from framework.interfaces.router import Arrival, ReplicaView, Router
 from framework.interfaces.sampling_params import SamplingParams
-from framework.registry import EVICTIONS, SCHEDULERS
 
 SAME_CHOICES = "the same arrivals give the same choices"
 REACHES = "every replica gets requests when all have more than they can serve"
@@ -95,7 +92,7 @@ def _spread(build: Callable[[], Router]) -> str:
     return f"{'; '.join(found)} ({_NUM_REPLICAS} replicas)"
 
 
-def _sent(build: Callable[[], Router], prefix: tuple[int, ...]) -> Counter[int]:
+def _sent(build: Callable[[], Router], prefix: tuple[int, ...]) -> Counter[int | str]:
     """Requests to each replica, of a burst with prompts of like length that begin with `prefix`."""
     requests = tuple(
         TraceRequest(0.0, prefix + tuple((number * 61 + i) % 9973 for i in range(20)), max_tokens=2, eos_after=3)
@@ -117,19 +114,16 @@ def _sent(build: Callable[[], Router], prefix: tuple[int, ...]) -> Counter[int]:
 
 def _cost(build: Callable[[], Router]) -> str:
     """In time of this process, with prompts of which half is known."""
-    router, half, spent_s = build(), _PATH_BLOCKS // 2, 0.0
-    intake = make_engine(
-        SCHEDULERS.get("chunked_prefill")(), EVICTIONS.get("lru")(), num_blocks=_PATH_BLOCKS + 1, block_size=_BLOCK_SIZE
-    ).intake
+    router, half, spent_s, params = build(), _PATH_BLOCKS // 2, 0.0, SamplingParams(max_tokens=1)
     for number in range(_NUM_DECISIONS):
-        spec = RequestSpec(
-            prompt_token_ids=[number] * (_PATH_BLOCKS * _BLOCK_SIZE), params=SamplingParams(max_tokens=1)
-        )
-        request = intake.build(number, spec, arrival_s=number * 1e-3)
+        request = Arrival(id=number, arrival_s=number * 1e-3, num_prompt=_PATH_BLOCKS * _BLOCK_SIZE, params=params)
         path = [*range(half), *range((number + 1) * half, (number + 2) * half)]
-        states = tuple(ReplicaState(i, (i + number) % 5, 1000, 8 * _PATH_BLOCKS) for i in range(_MANY_REPLICAS))
+        views = tuple(
+            ReplicaView(index=i, num_requests=(i + number) % 5, num_prompt_tokens=1000, num_blocks=8 * _PATH_BLOCKS)
+            for i in range(_MANY_REPLICAS)
+        )
         started_s = time.process_time()
-        router.route(request, path, states)
+        router.route(request, path, views)
         spent_s += time.process_time() - started_s
         if spent_s > _MAX_S:
             break

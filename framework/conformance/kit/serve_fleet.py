@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from contextlib import suppress
 
 from framework.conformance.kit import serve as rules
 from framework.conformance.kit.finding import Violation
@@ -11,15 +12,16 @@ from framework.conformance.kit.time_limit import TimeLimitError, time_limit
 from framework.conformance.kit.traces import Trace
 from framework.conformance.kit.watched_router import WatchedRouter
 from framework.engine.fleet import Fleet
-from framework.interfaces.errors import PluginError
+from framework.interfaces.errors import PluginError, RefusedError, StuckError
 from framework.interfaces.router import Router
 from framework.registry import EVICTIONS, SCHEDULERS
 
 _LIMIT_S = 4.0
 
 
-def serve_fleet(trace: Trace, num_replicas: int, router: Router) -> list[int]:
-    """The replica of each request of `trace`, served to its end by `num_replicas` engines that are alike.
+def serve_fleet(trace: Trace, num_replicas: int, router: Router) -> list[int | str]:
+    """The router's choices as it serves `trace` to its end with `num_replicas` engines that are alike: for each
+    decision the replica, or the reason for which it held or refused the request.
 
     Raises:
         Violation: the first rule that breaks, with the fleet and the trace.
@@ -51,15 +53,17 @@ def serve_fleet(trace: Trace, num_replicas: int, router: Router) -> list[int]:
 
 
 def _run(fleet: Fleet, trace: Trace) -> None:
-    arrivals, num_ended = list(trace.requests), 0
+    arrivals, num_added, num_ended = list(trace.requests), 0, 0
     while arrivals or fleet.has_work:
         while arrivals and arrivals[0].arrival_s <= fleet.clock.now_s():
-            rules.arrive(fleet, arrivals.pop(0))
+            with suppress(RefusedError):
+                rules.arrive(fleet, arrivals.pop(0))
+                num_added += 1
         if fleet.has_work:
             num_ended += sum(output.finished for output in fleet.step())
         elif arrivals:
             fleet.clock.sleep_until(arrivals[0].arrival_s)
-    assert num_ended == len(trace.requests), "the engines end every request"
+    assert num_ended == num_added, "the engines end every request"
 
 
 def _violation(error: Exception) -> Violation:
@@ -67,6 +71,8 @@ def _violation(error: Exception) -> Violation:
     cause = error.__cause__ if isinstance(error, PluginError) and isinstance(error.__cause__, Exception) else error
     if isinstance(cause, Violation):
         return cause
+    if isinstance(cause, StuckError):
+        return Violation(rules.ENDS, str(cause))
     frame = traceback.extract_tb(cause.__traceback__)[-1]
     text = "".join(traceback.format_exception_only(cause)).strip()
     rule = rules.ENDS if isinstance(cause, TimeLimitError) else rules.RAISES

@@ -15,7 +15,15 @@ from framework.records.analysis.grouping import Group, context, is_context, is_s
 _EFFECTIVE = "effective."
 _OUTCOMES = (
     *("load_s", "compile_s", "weights_reused", "kv_error", "activation_gib", "graphs_captured", "graph_capture_s"),
-    *("graph_memory_gib", "requests_of_replicas", "ranks", "attention_passed_over", "allreduce_passed_over"),
+    *(
+        "graph_memory_gib",
+        "requests_of_replicas",
+        "held_by_router",
+        "refused_by_router",
+        "ranks",
+        "attention_passed_over",
+        "allreduce_passed_over",
+    ),
     *("not_simulated", "model_source"),
 )
 """Parts of `effective` that were measured in a run, or say in words why something else in it was chosen."""

@@ -184,7 +184,7 @@ class Fleet:
         if self._hears_ends:
             with blaming():
                 for ended in sorted(news, key=lambda ended: ended.finish_s):
-                    self.router.on_finish(ended.request, ended.index, ended.num_output)
+                    self.router.on_finish(ended.request, ended.replica, ended.num_output)
 
     def _take(self, replica: Replica, outputs: list[RequestOutput]) -> list[RequestOutput]:
         for output in outputs:

@@ -17,7 +17,7 @@ class Ended(NamedTuple):
     """A request that has ended; the router hears of it when its time has come."""
 
     finish_s: float
-    index: int
+    replica: int
     request: Arrival
     num_output: int
 

@@ -74,13 +74,13 @@ def azure(path: Path, limit: int, seconds: float, *, scale: int, vocab_size: int
     span_s = (times[-1] - times[0]).total_seconds()
     rng = random.Random(7)
     most = min(vocab_size, 10_000)
+    params = SamplingParams(temperature=0.6, max_tokens=context(vocab_size).max_model_len, ignore_eos=True)
     return [
         TimedRequest(
             arrival_s=(at - times[0]).total_seconds() / span_s * seconds,
             prompt_token_ids=[rng.randrange(most) for _ in range(max(1, int(row["ContextTokens"]) // scale))],
-            params=SamplingParams(
-                temperature=0.6, max_tokens=max(1, int(row["GeneratedTokens"]) // scale), ignore_eos=True
-            ),
+            params=params,
+            output_tokens=max(1, int(row["GeneratedTokens"]) // scale),
         )
         for at, row in zip(times, rows, strict=True)
     ]

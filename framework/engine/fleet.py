@@ -26,7 +26,7 @@ class _AtGateway:
     output_tokens: int | None
     arrival: Arrival
     path: tuple[int, ...]
-    reasons: set[str]
+    reasons: list[str]
     """For which it was held."""
 
 
@@ -84,7 +84,7 @@ class Fleet:
         first = self.replicas[0].engine
         built = first.intake.build(request_id, spec, arrival_s=now_s)  # alike in every replica
         path = tuple(first.cache.prompt_path(built))
-        one = _AtGateway(built, spec.output_tokens, _arrival(built), path, set())
+        one = _AtGateway(built, spec.output_tokens, _arrival(built), path, [])
         refusal = self._decide(one, now_s)
         if refusal is not None:
             raise RefusedError(refusal)
@@ -99,10 +99,10 @@ class Fleet:
         outputs = self._decide_held() if self._held else []
         if not self._is_busy:
             if self._held and not outputs:
-                reason = next(iter(self._num_held))
+                first = next(iter(self._held.values()))
                 raise StuckError(
                     f"router {type(self.router).__name__} holds {len(self._held)} requests while every replica is idle "
-                    f"(first for {reason!r}): nothing would ever change. Send one, or refuse it"
+                    f"(request {first.request.id} for {first.reasons[-1]!r}): nothing would ever change. Send one, or refuse it"
                 )
             return outputs
         replica = min(
@@ -144,7 +144,7 @@ class Fleet:
             choice = self.router.route(one.arrival, one.path, views)
         if isinstance(choice, Hold):
             if choice.reason not in one.reasons:
-                one.reasons.add(choice.reason)
+                one.reasons.append(choice.reason)
                 self._num_held[choice.reason] += 1
             self._held[request.id] = one
             return None

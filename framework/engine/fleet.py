@@ -102,7 +102,8 @@ class Fleet:
                 first = next(iter(self._held.values()))
                 raise StuckError(
                     f"router {type(self.router).__name__} holds {len(self._held)} requests while every replica is idle "
-                    f"(request {first.request.id} for {first.reasons[-1]!r}): nothing would ever change. Send one, or refuse it"
+                    f"(request {first.request.id} for {first.reasons[-1]!r}): nothing would ever change. "
+                    f"Send one, or refuse it"
                 )
             return outputs
         replica = min(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from framework.interfaces.sampling_params import MAX_INT
 from framework.interfaces.workload import TimedRequest, WorkloadContext
 
 
@@ -25,9 +26,7 @@ def about_lengths(requests: Sequence[TimedRequest]) -> dict[str, object]:
     `ignore_eos`, then runs to what the sender states and policies see.
     """
     num_hidden = sum(request.output_tokens is not None for request in requests)
-    num_cut = sum(
-        request.output_tokens is not None and request.output_tokens > request.params.max_tokens for request in requests
-    )
+    num_cut = sum((request.output_tokens or 0) > (request.params.max_tokens or MAX_INT) for request in requests)
     about: dict[str, object] = {
         "output_lengths": "hidden" if num_hidden == len(requests) else "mixed" if num_hidden else "max_tokens"
     }

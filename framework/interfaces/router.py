@@ -14,25 +14,26 @@ class ReplicaView(Protocol):
 
     @property
     def index(self) -> int:
-        """Its place among the replicas, from 0."""
+        """The place of the replica among all replicas, from 0."""
 
     @property
     def num_requests(self) -> int:
-        """Requests sent to it and not yet finished."""
+        """How many requests were sent to the replica and have not finished."""
 
     @property
     def num_prompt_tokens(self) -> int:
-        """Prompt tokens of these requests."""
+        """How many prompt tokens these requests have."""
 
     @property
     def num_blocks(self) -> int:
-        """Size of its KV cache."""
+        """The size of the replica's KV cache, in blocks."""
 
 
 class Router(ABC):
     """Base of all routers. One object serves one run, and the same arrivals get the same choices in each.
 
-    A replica that gets nothing while all others have more than they can serve is a fault; otherwise a router is free.
+    It is a fault if one replica gets nothing while all others have more than they can serve. Apart from that a router
+    is free to choose.
 
     Plugins register with `@ROUTERS.register("name")` and take keyword-only, annotated parameters.
     """
@@ -42,7 +43,7 @@ class Router(ABC):
         """The index of the replica that serves `request`, which arrives now. Arrivals come in order of time.
 
         Args:
-            path: chained hashes of the prompt's full blocks, from the first token on: two prompts share a prefix as
-                far as their paths are equal. Empty without prefix caching.
-            replicas: all of them, in order of their index; at least 2.
+            path: the chained hashes of the prompt's full blocks, from the first token on. Two prompts share a prefix
+                as far as their paths are equal. The path is empty without prefix caching.
+            replicas: all replicas in order of their index; there are at least 2.
         """

@@ -29,7 +29,7 @@ class CachedBlock(Protocol):
 
     @property
     def hits(self) -> int:
-        """Times a request found it in the cache."""
+        """How often requests found the block in the cache."""
 
     @property
     def last_used_s(self) -> float:

@@ -26,7 +26,7 @@ _ARROW = {
 
 
 def write_rows(path: Path, rows: list[Any], row_type: type) -> None:
-    """Write `rows`, dataclasses of `row_type`, a column a field, atomically. No rows give an empty table."""
+    """Write `rows`, dataclasses of `row_type`, a column per field, atomically. No rows give an empty table."""
     # The schema comes from the annotations, so that an empty or all-None column has its type all the same.
     schema = pa.schema([(f.name, _ARROW[str(f.type)]) for f in dataclasses.fields(row_type)])
     columns = [_column([getattr(row, field.name) for row in rows], field.type) for field in schema]

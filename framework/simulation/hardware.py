@@ -47,7 +47,7 @@ HARDWARE = {
             product_s=4.5e-6,
             link_bytes_per_s=4.5e11,
             link_latency_s=1.0e-5,
-            source="measured by this project on one H200 (experiments/gpu_speed: 4.3 TB/s, 790 TFLOP/s, 0.73 ms a step "
+            source="measured by this project on one H200 (experiments/gpu_speed: 4.3 TB/s, 790 TFLOP/s, 0.73 ms/step "
             "of one row, small matrix products 6 to 7 us where their bytes need 1 to 3); link: data sheet, NVLink "
             "450 GB/s a direction",
             **_HOST,

@@ -25,7 +25,7 @@ class Roofline(CostModel):
     the context of decode rows and multiplies query-key pairs of chunks; the LM head runs for sampled rows. Every
     kernel adds the device's start-up time in a graph, and the host's launch time outside one; products of more than a
     few rows add the time that matrix units take to fill. Rows and tokens that
-    pad a graph are computed too. With tp > 1 each rank holds its share, and two all-reduces a layer move the hidden
+    pad a graph are computed too. With tp > 1 each rank holds its share, and two all-reduces per layer move the hidden
     states (ring: 2 (n - 1) / n of them over a link, after its latency).
     """
 

@@ -13,7 +13,7 @@ class FIFO(EvictionPolicy):
     """First in, first out, by the order of publication; being used changes nothing.
 
     A heap and not a queue, because parents, published before their children, become evictable after them. A block that
-    cannot be evicted when its turn comes leaves the heap until `add`: O(log n) an eviction, O(1) a hit.
+    cannot be evicted when its turn comes leaves the heap until `add`: O(log n) per eviction, O(1) per hit.
     """
 
     def __init__(self) -> None:

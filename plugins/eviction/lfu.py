@@ -14,7 +14,7 @@ from framework.toolkit.eviction.queues import QueuePolicy
 class LFU(QueuePolicy):
     """Least frequently used; of equally frequent blocks, the one that has been so for the longest time.
 
-    A queue a frequency, as in Shah, Mitra and Matani, "An O(1) algorithm for implementing the LFU cache eviction
+    A queue per frequency, as in Shah, Mitra and Matani, "An O(1) algorithm for implementing the LFU cache eviction
     scheme" (2010).
 
     Args:

@@ -228,7 +228,7 @@ from framework.registry import COST_MODELS
 
 @COST_MODELS.register("{name}")
 class {class_name}(CostModel):
-    """The weights of the layers are read once a step, and each token adds a constant: change `cost` to make it yours.
+    """The weights of the layers are read once per step, and each token adds a constant: change `cost` to make it yours.
 
     Args:
         token_s: device time of a token, seconds.

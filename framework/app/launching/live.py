@@ -1,4 +1,4 @@
-"""What a person sees of a sweep: a live table on a terminal, a line a cell elsewhere."""
+"""What a person sees of a sweep: a live table on a terminal, a line per cell elsewhere."""
 
 from __future__ import annotations
 

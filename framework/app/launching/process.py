@@ -1,4 +1,4 @@
-"""`hydra/launcher=process`, the default of a sweep: a process a cell, so that whatever ends one costs that one only."""
+"""`hydra/launcher=process`, the default of a sweep: a process per cell, so that a crash costs one cell only."""
 
 from __future__ import annotations
 

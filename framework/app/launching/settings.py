@@ -12,7 +12,7 @@ HYDRA_MODULE = "hydra_plugins.servelab"
 
 @dataclass
 class ProcessSettings:
-    """`hydra/launcher=process`: a process a cell."""
+    """`hydra/launcher=process`: a process per cell."""
 
     _target_: str = f"{HYDRA_MODULE}.ProcessLauncher"
     gpus_per_cell: int | None = None

@@ -57,7 +57,7 @@ class Sweep:
     _written_s: float = float("-inf")
 
     def write(self, *, now: bool = True) -> None:
-        """Write the file, atomically; with `now=False` at most once a second.
+        """Write the file, atomically; with `now=False` at most once per second.
 
         What cannot be written (the disk is full) is in `problem` and ends nothing: the cells go on.
         """

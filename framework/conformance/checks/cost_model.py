@@ -163,7 +163,7 @@ class _Subject:
         return ", ".join(keys) or "nothing"
 
     def quick(self) -> str:
-        """In time of this process: a whole trace takes a call a step."""
+        """In time of this process: a whole trace takes a call per step."""
         model = self.build(self.deployments[0])
         step = Batch(contexts=(500,) * 32, chunks=(), kind=(None, False)).shape()
         started_s = time.process_time()

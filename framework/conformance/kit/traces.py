@@ -47,11 +47,11 @@ class Trace:
         return {number: first.setdefault(request.prompt, number) for number, request in enumerate(self.requests)}
 
     def describe(self) -> str:
-        """A line for the machine and a line a request."""
+        """A line for the machine and a line per request."""
         lines = [
             f"KV cache of {self.num_blocks} blocks of {self.block_size} tokens, prefix caching "
             f"{'on' if self.prefix_caching else 'off'}; at most {self.max_num_batched_tokens} tokens and "
-            f"{self.max_num_seqs} requests a step"
+            f"{self.max_num_seqs} requests per step"
         ]
         for number, request in enumerate(self.requests[:_MAX_DESCRIBED]):
             line = f"request {number}: arrives at {request.arrival_s:.3f} s, {len(request.prompt)} prompt tokens"

@@ -1,4 +1,4 @@
-"""The rows of captured steps with prompt chunks: sent whole, in one copy a step.
+"""The rows of captured steps with prompt chunks: sent whole, in one copy per step.
 
 Shape letters: T tokens of the graph, R its rows, P = R places for sampled rows.
 """

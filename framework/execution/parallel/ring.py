@@ -28,7 +28,7 @@ class RingWriter:
     """The sending end.
 
     Args:
-        check: called some times a second while a reader holds the writer back; raises to give up.
+        check: called some times per second while a reader holds the writer back; raises to give up.
     """
 
     def __init__(self, num_readers: int, check: Callable[[], None], *, num_bytes: int = RING_BYTES) -> None:

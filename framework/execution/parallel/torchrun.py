@@ -2,7 +2,7 @@
 
     torchrun --nnodes 2 --nproc-per-node 8 ... run.py executor.tp=16 model=...
 
-Each process that runs cells as rank 0 (a sweep may have one a cell) listens on a free port and says so in torchrun's
+Each process that runs cells as rank 0 (a sweep may have one per cell) listens on a free port and says so in torchrun's
 store, counting up; the others connect to the next one and prove with a token from the store that they belong here.
 When it is gone, or a cell failed, they start afresh in the same process and wait for the one after it.
 """

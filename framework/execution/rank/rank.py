@@ -149,7 +149,7 @@ def _load(
 
 
 def _network(loaded: LoadedModel, attention: AttentionBackend, kernels: str, num_blocks: int) -> Network:
-    """The model with a KV cache of `num_blocks` blocks a layer."""
+    """The model with a KV cache of `num_blocks` blocks per layer."""
     spec = attention.spec
     shape = attention.kv_cache_shape(num_blocks)
     # Not zeroed: untouched memory costs nothing on a CPU, and no backend may read a slot that was never written.

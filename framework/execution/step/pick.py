@@ -23,7 +23,7 @@ def pick_tokens(
     position_R: Tensor,
     history: TokenHistory,
 ) -> Tensor:
-    """[R] int64 token ids, the same on every rank. Where logits are split, a score and an id a rank are exchanged.
+    """[R] int64 token ids, the same on every rank. Where logits are split, a score and an id per rank are exchanged.
 
     A row with a logit that is not finite, on whichever rank, gets `NOT_FINITE`.
 
@@ -80,6 +80,6 @@ def _checked(sampler: Sampler, token_R: Tensor, position_R: Tensor) -> Tensor:
     if token_R.shape != position_R.shape:
         raise PluginError(
             f"sampler {type(sampler).__name__} returned shape {tuple(token_R.shape)} for {len(position_R)} rows; "
-            f"the rule is one token id a row"
+            f"the rule is one token id per row"
         )
     return token_R

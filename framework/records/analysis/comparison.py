@@ -69,7 +69,7 @@ class Comparison:
         return [row for row in self.rows if row.metric == metric]
 
     def frame(self) -> pd.DataFrame:
-        """A row a group and metric: the compared keys, `metric n mean low high`, the difference to the baseline."""
+        """A row per group and metric: the compared keys, `metric n mean low high`, the difference to the baseline."""
         import pandas as pd
 
         return pd.DataFrame([_flat(row) for row in self.rows])

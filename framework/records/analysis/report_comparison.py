@@ -1,4 +1,4 @@
-"""A comparison as a page shows it: a row a group, a value and an effect a metric, and every number below."""
+"""A comparison as a page shows it: a row per group, a value and an effect per metric, and every number below."""
 
 from __future__ import annotations
 

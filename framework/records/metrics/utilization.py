@@ -13,7 +13,7 @@ class ModelCosts:
     """What a model's steps cost."""
 
     weight_bytes: int
-    """Read once a step"""
+    """Read once per step"""
     kv_bytes_per_token: int
     """Keys and values of one position over all layers"""
     flops_per_token: int
@@ -31,7 +31,7 @@ class DevicePeaks:
 
 
 def needed_bytes(costs: ModelCosts, requests: Sequence[RequestRecord], steps: Sequence[StepRecord]) -> int:
-    """Weights once a step, each position's KV written once, and read once for every token decoded after it.
+    """Weights once per step, each position's KV written once, and read once for every token decoded after it.
 
     Reads of a prompt's own KV while it is computed count nothing: they can stay on chip. Neither do recomputed tokens.
     """

@@ -1,4 +1,4 @@
-"""Exports the record to Weights & Biases, one run a cell."""
+"""Exports the record to Weights & Biases, one run per cell."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ class WaitingHeap:
         self._num_pushed += 1
         self._tickets[request.id] = self._num_pushed
         heapq.heappush(self._heap, (rank, request.id, self._num_pushed, request))
-        if len(self._heap) > 2 * len(self._tickets) + 64:  # mostly stale entries: rebuild, amortised O(1) a push
+        if len(self._heap) > 2 * len(self._tickets) + 64:  # mostly stale entries: rebuild, amortised O(1) per push
             self._heap = [entry for entry in self._heap if self._tickets.get(entry[1]) == entry[2]]
             heapq.heapify(self._heap)
 

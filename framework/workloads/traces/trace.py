@@ -20,7 +20,7 @@ class Trace(TraceWorkload):
     """A JSON object a line: time_s, prompt_tokens, output_tokens and, if wanted, what else is known of the request.
 
     keys: integers, one for each key_tokens (default 512) tokens of the prompt from its beginning, the last one for what
-    is left; prompts that begin with the same keys begin with the same tokens. Without keys a prompt shares nothing.
+    is left; prompts that begin with the same keys begin with the same tokens. A prompt without keys shares nothing.
     client, category: strings. priority: lower runs earlier. ttft_slo_s: seconds from arrival until the first token is
     due.
     """

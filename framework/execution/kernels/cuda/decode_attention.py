@@ -196,7 +196,7 @@ def _combine(
 
 @dataclass(frozen=True, slots=True)
 class DecodeTile:
-    """How contexts are cut: tokens a tile, warps and pipeline stages a program, programs a multiprocessor."""
+    """How contexts are cut: tokens per tile, warps and pipeline stages per program, programs per multiprocessor."""
 
     tokens: int
     num_warps: int

@@ -251,7 +251,7 @@ def _combine_kernel(
 
 @dataclass(frozen=True, slots=True)
 class PrefillTile:
-    """How attention is cut: packed queries and keys a tile, warps and pipeline stages a program."""
+    """How attention is cut: packed queries and keys per tile, warps and pipeline stages per program."""
 
     queries: int
     keys: int

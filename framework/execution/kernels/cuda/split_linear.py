@@ -160,7 +160,7 @@ def split_linear(
 def add_product(x_RK: Tensor, weight_NK: Tensor) -> Tensor:
     """`x W^T` for the norm to add to the residual: [PARTS, R, N] float32, or [R, N] float32 with very many rows.
 
-    Up to `BATCH_ROWS` rows a row's result does not depend, to the bit, on how many there are.
+    With up to `BATCH_ROWS` rows, no bit of a row's result depends on how many rows there are.
     """
     num_rows, num_inputs = x_RK.shape
     size = part_size(num_inputs)

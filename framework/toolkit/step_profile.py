@@ -1,4 +1,4 @@
-"""A fitted profile: what calibration writes and the cost model `profiled` reads."""
+"""A fitted profile. Calibration writes it, and the cost model `profiled` reads it."""
 
 from __future__ import annotations
 

@@ -14,15 +14,15 @@ class HighestResponseRatio(Scheduler):
     """HRRN (Brinch Hansen, "An analysis of response ratio scheduling", IFIP 1971): the highest (waited + service) /
     service first. With service in tokens the order is that of waited / tokens, whatever a token costs.
 
-    Ratios of different sizes cross over time, but of one size the first to arrive always leads: only one candidate a
-    size is compared in a step.
+    Ratios of requests of different sizes cross over time. Of requests of one size, the first to arrive always leads, so
+    that each step compares only one candidate per size.
 
     Args:
         predictor: output length: `none` counts pending prompt tokens alone; `oracle` adds `max_tokens`, which is exact
             under `ignore_eos` and an upper bound otherwise; `noisy` multiplies that by a log-normal error.
         error: standard deviation of the logarithm of the `noisy` predictor's error.
-        seed: of the `noisy` predictor.
-        victim: who is preempted when blocks run out.
+        seed: the seed of the `noisy` predictor.
+        victim: the request that is preempted when blocks run out.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""No continuous batching: a batch is formed when nothing runs, and nobody joins before its last request ends."""
+"""No continuous batching: a batch is formed when nothing runs, and no request joins before the last one has ended."""
 
 from framework.interfaces.scheduler import Queue, RequestView, Scheduler, StepPlan, Verdict
 from framework.registry import SCHEDULERS
@@ -8,10 +8,10 @@ from framework.registry import SCHEDULERS
 class StaticBatch(Scheduler):
     """Request-level scheduling, the baseline that continuous batching is measured against (Orca, OSDI'22, on
     how models were served before it). All prompts of a batch run before its first decode step, and blocks are reserved
-    for prompts plus `max_tokens`, so that nobody is ever preempted.
+    for prompts plus `max_tokens`, so that no request is ever preempted.
 
     Args:
-        batch_size: requests of a batch at most; null takes as many as have slots and blocks.
+        batch_size: the largest number of requests per batch; null takes as many as have slots and blocks.
     """
 
     def __init__(self, *, batch_size: int | None = None) -> None:

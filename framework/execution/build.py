@@ -1,4 +1,4 @@
-"""From a checked configuration to an engine that is ready to run."""
+"""Builds an engine that is ready to run from a checked configuration."""
 
 from __future__ import annotations
 

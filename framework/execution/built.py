@@ -27,11 +27,11 @@ class BuiltEngine:
     effective: dict[str, object]
     """What was chosen where the configuration left it open."""
     costs: ModelCosts
-    """Of the same ranks as `peaks`: one that is real, or all simulated ones"""
+    """The costs of the ranks that `peaks` covers: one real rank, or all simulated ones."""
     peaks: DevicePeaks | None
     """None on a CPU, whose utilisation is not reported"""
     startup_s: float
-    """From here to the end of warm-up, imports excluded."""
+    """Seconds from the start of building to the end of warm-up, without imports."""
     after_run: Callable[[], dict[str, object]] = dict
     """What only a run can tell, to be added to `effective` when it has ended."""
 

@@ -42,13 +42,13 @@ class ModelConfig:
     tie_embeddings: bool
     qkv_bias: bool
     output_bias: bool
-    """Of the attention's output projection."""
+    """Whether the attention's output projection has a bias."""
     mlp_bias: bool
     qk_norm: bool
     sliding_window: int | None
     """Tokens that a layer with a window sees; None when no layer has one."""
     dtype: str | None
-    """Of the checkpoint, e.g. "bfloat16"."""
+    """The type of the checkpoint, such as "bfloat16"."""
     initializer_range: float
     """Standard deviation of random weights."""
     bos_token_id: int | None
@@ -56,7 +56,7 @@ class ModelConfig:
 
     @classmethod
     def from_hf(cls, config: Any, *, max_model_len: int | None = None) -> ModelConfig:
-        """From a `config.json` as a mapping, or from a `transformers` config object.
+        """Read a `config.json`, given as a mapping, or a `transformers` config object.
 
         Raises:
             ValueError: for an unsupported architecture, activation or RoPE type, a setting that is missing, of a wrong

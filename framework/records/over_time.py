@@ -51,7 +51,7 @@ class Series:
     replicas: dict[int, dict[str, State]]
     """Those of each replica."""
     num_blocks: int
-    """Of all replicas together."""
+    """The number of KV blocks of all replicas together."""
     bin_of_step: NDArray[np.int64]
     """The bin in which each step ended."""
 

@@ -48,7 +48,7 @@ class Record:
     """Why it is not completed, or what a completed one did not serve, in one line."""
     cell_id: str
     resume_key: str = ""
-    """Of configuration and code: a cell with the same key need not run again."""
+    """Hash of configuration and code. A cell with the same key need not run again."""
     requested: dict[str, Any] = field(default_factory=dict)
     """What the configuration asked for."""
     effective: dict[str, Any] = field(default_factory=dict)

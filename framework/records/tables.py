@@ -35,7 +35,7 @@ def write_rows(path: Path, rows: list[Any], row_type: type) -> None:
 
 
 def _column(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
-    """From buffers: `pa.array` imports pandas, which takes longer than many simulations, and reads lists slowly."""
+    """Make a column from buffers. `pa.array` would import pandas, which is slow, and it reads lists slowly."""
     if pa.types.is_list(kind):
         items = np.frombuffer(b"".join(_doubles(value) for value in values), dtype=np.float64)
         child = pa.Array.from_buffers(pa.float64(), len(items), [None, pa.py_buffer(items)])

@@ -1,4 +1,4 @@
-"""From a checked configuration to an engine whose steps are timed and not run. Loads torch for prompts of text only."""
+"""Builds an engine with timed steps from a checked configuration. Loads torch only for prompts that are text."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from framework.interfaces.cost_model import Hardware
 
 _BANDWIDTH_SHARE, _MATRIX_SHARE = 0.90, 0.80
 _HOST = {"launch_s": 3.7e-5, "graph_launch_s": 6e-5, "capture_s": 0.3}
-"""Of this engine's host code, measured beside an H200 (experiments/simulator_fidelity: 8.6 ms to launch an eager step
+"""Times of this engine's host code beside an H200 (experiments/simulator_fidelity: 8.6 ms to launch an eager step
 of 232 kernels, 0.06 ms to replay a graph, 7.5 s to capture 20). They belong to the CPU more than to the GPU: the same
 code took twice as long at other times."""
 

@@ -288,7 +288,7 @@ TEMPLATES = {
     "cost_model": _COST_MODEL,
     "router": _ROUTER,
 }
-"""By kind; fields: name, class_name."""
+"""The template of each kind. Its fields are name and class_name."""
 
 TEST = '''"""{kind}={name} keeps the rules of its interface. Add here what is special about it."""
 

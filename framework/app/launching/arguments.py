@@ -66,7 +66,7 @@ def _full_paths(text: str) -> str:
 
 
 def _full_path(value: object) -> str | None:
-    """Of a relative path that leads to something; None for anything else."""
+    """The full path of a relative path that leads to something; None for any other value."""
     path = Path(value).expanduser() if isinstance(value, str) and value else None
     return str(path.absolute()) if path is not None and path.exists() and not path.is_absolute() else None
 

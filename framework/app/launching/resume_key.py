@@ -136,7 +136,7 @@ def _files_of_choice(registry: Registry, name: str) -> list[str]:
 
 
 def _plugin_files(cls: type) -> list[str]:
-    """Of the plugin's module, of those of its base classes, and of the helpers that these import from their folders."""
+    """The files of the plugin, of its base classes, and of the helpers that these import from their folders."""
     modules = {base.__module__ for base in inspect.getmro(cls)} - sys.stdlib_module_names
     files = {file for module in modules if (file := _file(module)) and not file.startswith(_FRAMEWORK)}
     folders = tuple({os.path.dirname(file) + os.sep for file in files} | {str(ROOT / "plugins") + os.sep})

@@ -57,7 +57,7 @@ class SamplerSettings:
     seed: int | None = 0
     """null: another one each time."""
     population_size: int | None = None
-    """Of nsgaii; null: Optuna's 50."""
+    """The population of nsgaii. null is Optuna's 50."""
 
 
 @dataclass

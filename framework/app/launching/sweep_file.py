@@ -32,10 +32,10 @@ class Cell:
     reason: str = ""
     """Why it is not completed, or what went wrong after its record was complete."""
     wall_s: float | None = None
-    """From the start of its process to its end."""
+    """Seconds from the start of the cell's process to its end."""
     gpus: list[str] = field(default_factory=list)
     reused: bool = False
-    """From an earlier run of this sweep: completed, or not asked for this time."""
+    """Whether the record is from an earlier run of this sweep: completed then, or not asked for this time."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -85,7 +85,7 @@ _IN_FILE = ("study", "launcher", "arguments", "started", "ended", "made_at", "pr
 
 
 _live: dict[Path, Sweep] = {}
-"""By folder, the sweep that this process wrote last, or could not write."""
+"""The sweep in each folder that this process wrote last, or could not write."""
 
 
 def live_sweep(folder: Path) -> Sweep | None:

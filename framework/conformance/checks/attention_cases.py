@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from framework.interfaces.attention import AttentionBackend, AttentionSpec, BatchLayout, GraphSupport
 
 _PADDING_ROWS = 2
-"""Of a step laid out as in a graph"""
+"""The padding rows of a step that is laid out as in a graph."""
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,7 @@ def layout(
 def decode_layout(
     problem: Problem, tables: Sequence[torch.Tensor], parts: Sequence[tuple[int, int, int]]
 ) -> BatchLayout:
-    """As in a graph of decode rows: lengths are on the device alone, and each padding token is a row of length 0."""
+    """The layout of a graph of decode rows: lengths are on the device only, and padding tokens are rows of length 0."""
     batch, padding = layout(problem, tables, parts), problem.num_padding
     num_rows = len(parts) + padding
     pad, junk = torch.nn.functional.pad, torch.iinfo(torch.int32).max

@@ -27,7 +27,7 @@ SAYS = "what it says of itself are plain values"
 QUICK = "what a call costs"
 
 NOISE = 0.1
-"""By which twice the work may take less: measured times scatter."""
+"""The share by which twice the work may take less time, because measured times scatter."""
 _DEPLOYMENTS = (
     ("model=qwen3_0_6b",),
     ("model=qwen3_8b",),
@@ -116,7 +116,7 @@ class _Subject:
         return f"{len(costs)} random steps, {low:.3g} to {high:.3g} ms; {self.names}{refused}"
 
     def same_cost(self) -> str:
-        """Of an object that has seen other steps, and of one that has not."""
+        """An object that has seen other steps gives the same cost as one that has not."""
         used = [self.build(deployment) for deployment in self.deployments]
 
         def attempt(example: Example) -> None:

@@ -124,7 +124,7 @@ def _mates(build: Build) -> str:
 
 
 def _refill(build: Build) -> str:
-    """As a graph is captured and replayed: prepared for padding, refilled for the rows that come.
+    """Prepare and refill as when a graph is captured and replayed: for padding first, then for the rows that come.
 
     On a GPU the tensors given must be the ones refilled; elsewhere no graph reads them.
     """

@@ -40,9 +40,9 @@ class Budget:
 
     num_examples: int = 60
     search_s: float = 12.0
-    """Of one search for a counterexample: after that no further example is tried."""
+    """The time for one search for a counterexample. After that no further example is tried."""
     shrink_s: float = 8.0
-    """Of making a counterexample smaller."""
+    """The time for making a counterexample smaller."""
     num_cost_blocks: int = 1_000_000
     """Cached blocks in the cache whose eviction decisions are timed."""
     num_draws: int = 20_000

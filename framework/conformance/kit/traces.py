@@ -37,12 +37,12 @@ class Trace:
 
     @property
     def eos_after(self) -> dict[int, int]:
-        """By request, the number of its output token that ends it."""
+        """For each request, the number of the output token that ends it."""
         return {number: request.eos_after for number, request in enumerate(self.requests)}
 
     @property
     def voices(self) -> dict[int, int]:
-        """By request, the first one with the same prompt: both get the same tokens, as a greedy model would do."""
+        """For each request, the first one with the same prompt. Both get the same tokens, as from a greedy model."""
         first: dict[tuple[int, ...], int] = {}
         return {number: first.setdefault(request.prompt, number) for number, request in enumerate(self.requests)}
 

@@ -13,7 +13,7 @@ from framework.registry import ATTENTIONS
 
 _CPU_ROWS, _CPU_TOKENS = 64, 2048
 _GPU_ROWS, _GPU_TOKENS = 256, 16384
-"""With which `nano_bench` is fastest on an H100 and an H200: experiments/gpu_speed/."""
+"""The sizes with which `nano_bench` is fastest on an H100 and an H200 (experiments/gpu_speed/)."""
 _LEAST_ROWS, _LEAST_TOKENS = 8, 2048
 _SHORT_CONTEXT_TOKENS = 256
 """Fewer tokens than most requests come to: a cache that does not hold so many for each row cannot use the rows."""
@@ -43,7 +43,7 @@ class Room:
     """What a rank's device has, and what its share of the model takes of it."""
 
     memory_bytes: int | None
-    """Of the whole device; None for a CPU, whose memory says nothing about its speed"""
+    """The memory of the whole device; None for a CPU, where it says nothing about speed."""
     item_bytes: int
     kv_item_bytes: int
     tp: int

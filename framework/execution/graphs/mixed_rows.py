@@ -92,6 +92,6 @@ class MixedRows:
 
 
 def _sizes(key: GraphKey) -> tuple[int, ...]:
-    """Of the fields of a graph's buffer, each a multiple of 16 bytes."""
+    """The sizes of the fields in a graph's buffer, each a multiple of 16 bytes."""
     tokens, rows = key.num_tokens + key.num_tokens % 2, key.num_rows + key.num_rows % 2
     return tokens, tokens, rows + 2, rows, rows, rows, rows, rows

@@ -1,4 +1,4 @@
-"""From a graph strategy to captured graphs, or to the reason why it cannot have them."""
+"""Captures the graphs that a strategy asks for, or says why that is not possible."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ class StepOutputs:
     """Static memory that the next replay overwrites; logits and tokens only with scope `STEP`."""
 
     hidden_PD: Tensor
-    """Of the sampled rows' last tokens"""
+    """The hidden states of the sampled rows' last tokens."""
     logits_PV: Tensor | None = None
     tokens_P: Tensor | None = None
 
@@ -52,7 +52,7 @@ class _KeyGraphs:
     """[P] int32, what the rows want of `top_logprobs`"""
     num_top_for: list[int] = field(default_factory=list)
     outputs: StepOutputs | None = None
-    """Of the last run of the step"""
+    """The outputs of the last run of the step."""
     step: Graph | None = None
     redraw: Graph | None = None
     logprobs: Graph | None = None

@@ -1,4 +1,4 @@
-"""From a store to a process group that nothing else in the process knows of."""
+"""Makes a process group from a store. Nothing else in the process knows of the group."""
 
 from __future__ import annotations
 

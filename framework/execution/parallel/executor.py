@@ -80,7 +80,7 @@ class ParallelExecutor(LocalExecutor):
         super().discard()
 
     def judge(self) -> None:
-        """From now on a rank that falls behind is at fault: everything is compiled and warm."""
+        """Call this when everything is compiled and warm. From then on a rank that falls behind is at fault."""
         self._ranks.watch.judging = True
 
     def close(self) -> None:

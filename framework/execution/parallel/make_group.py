@@ -30,7 +30,7 @@ class Joined:
     passed_over: dict[str, str]
     """Why `auto` did not take a faster one"""
     sockets: set[tuple[int, int]]
-    """Of gloo: descriptors and inodes"""
+    """The sockets of gloo: descriptors and inodes."""
     _ending: threading.Thread | None = None
 
     def abort(self) -> None:

@@ -38,7 +38,7 @@ class RingWriter:
         pairs = [socket.socketpair() for _ in range(num_readers)]
         self._bells = [mine for mine, _ in pairs]
         self.reader_sockets = [theirs for _, theirs in pairs]
-        """To hand to the readers' processes, and to close here."""
+        """The sockets to hand to the readers' processes and to close here."""
         self._unread: list[deque[int]] = [deque() for _ in pairs]
         self._num_unread_bytes = [0] * num_readers
         self._position = 0

@@ -44,7 +44,7 @@ class Choices:
     kv_dtype: torch.dtype
     max_model_len: int
     spec: AttentionSpec
-    """With the heads of one rank"""
+    """The attention problem of one rank, which has a share of the heads."""
     attention: AttentionBackend
     attention_name: str
     attention_passed_over: dict[str, str]

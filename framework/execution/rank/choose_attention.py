@@ -12,7 +12,7 @@ from framework.interfaces.errors import IncompatibleError
 from framework.registry import ATTENTIONS
 
 _PREFERENCE = {"cpu": ("paged_cpu", "sdpa"), "cuda": ("triton", "flash", "sdpa")}
-"""By measured speed, fastest first; see experiments/cpu_baseline/ and experiments/gpu_speed/."""
+"""Backends by measured speed, the fastest first: experiments/cpu_baseline/ and experiments/gpu_speed/."""
 
 
 def choose_attention(

@@ -101,7 +101,7 @@ class PackedLogprobs:
 
 
 def counts_of(num_top: Sequence[int | None], vocab_size: int) -> list[int]:
-    """As the kernel `top_logprobs` wants them: -1 for a row that does not ask, and no more than there are tokens."""
+    """The counts that the kernel `top_logprobs` takes: -1 for a row that does not ask, and at most `vocab_size`."""
     return [-1 if count is None else min(count, vocab_size) for count in num_top]
 
 

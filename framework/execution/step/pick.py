@@ -1,4 +1,4 @@
-"""From logits to tokens, whether every rank has all of them or each only those of its part of the vocabulary."""
+"""Picks tokens from logits. Every rank has all logits, or only those of its part of the vocabulary."""
 
 from __future__ import annotations
 

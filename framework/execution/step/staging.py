@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 _NUM_BUFFERS = 4
-"""With two steps in flight and two sends a step, a buffer is free again by the time its turn comes."""
+"""With two steps in flight and two sends per step, a buffer is free again before it is used again."""
 _BUFFER_NUMBERS = 1 << 16
 """Three numbers a token of a large prefill step: pinned memory that grows in a run stops the device"""
 _ALIGN = 2

@@ -130,6 +130,6 @@ def _read_tokenizer(path: Path) -> Tokenizer:
 
 
 def _end_tokens(named: tuple[int, ...], tokenizer: Tokenizer | None, config: ModelConfig) -> tuple[int, ...]:
-    """With the tokenizer's EOS: a chat model ends its turn with it, whether or not its configs name it."""
+    """The named end tokens and the tokenizer's EOS, which ends a chat model's turn whether or not a config names it."""
     own = () if tokenizer is None else tokenizer.eos_token_ids
     return tuple(dict.fromkeys(named + tuple(token_id for token_id in own if token_id < config.vocab_size)))

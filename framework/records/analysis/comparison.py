@@ -28,17 +28,17 @@ class Row:
     mean: Estimate
     baseline: Group | None = None
     difference: Estimate | None = None
-    """Of the group less the baseline; None for the baseline itself, or where there is none."""
+    """The group's mean less that of the baseline; None for the baseline itself, or if there is no baseline."""
     test: Test = ""
     num_compared: int = 0
     """Pairs, or for Welch the smaller number of seeds."""
     effect: float | None = None
     """The difference as a share of the baseline's mean over what was compared."""
     p: float | None = None
-    """Of the difference, corrected if that was asked for."""
+    """The p-value of the difference, corrected if that was asked for."""
     mark: Mark = ""
     few: int | None = None
-    """Of a percentile: the number of values in a cell, where it is too small for it."""
+    """The number of values in a cell if the metric is a percentile and there are too few of them for it."""
 
 
 @dataclass(slots=True, kw_only=True)

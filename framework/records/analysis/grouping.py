@@ -12,7 +12,7 @@ _ABSENT = "<absent>"
 ARM = "study.arm"
 _WITHOUT_EFFECT = ("tracker", "record", "plugins", "objective", "study", "effective", "environment")
 _OF_A_SEED = ("workload.requests_sha256", "workload.first_bad_line")
-"""Of what became of the workload, the part that may differ between seeds, or names a file by its path."""
+"""The recorded facts about a workload that may differ between seeds or that name a file by its path."""
 _DEVICE_KEYS = ("executor", "executor.hardware", "effective.device", "effective.hardware", "environment.device_name")
 
 
@@ -21,7 +21,7 @@ class Group:
     """Cells that share the values of the compared keys."""
 
     values: dict[str, Value]
-    """By compared key, in their order."""
+    """The values of the compared keys, in the order of the keys."""
     cells: list[Cell]
     shown: Sequence[str] | None = None
     """The keys by which it is called, where there are too many; None for all."""

@@ -65,7 +65,7 @@ class Label:
 
 
 def label(metric: str) -> Label:
-    """Of any metric; one that is not known goes by its own name."""
+    """The label of a metric. An unknown metric goes by its own name."""
     way = {1: "more is better", -1: "less is better", 0: ""}[direction(metric)]
     of_client = _CLIENT.fullmatch(metric)
     base, _, statistic = (of_client[2] if of_client else metric).partition("/")
@@ -82,5 +82,5 @@ def label(metric: str) -> Label:
 
 
 def key_label(key: str) -> str:
-    """Of a configuration key."""
+    """The label of a configuration key."""
     return _KEYS.get(key, key)

@@ -43,7 +43,7 @@ def direction(metric: str) -> int:
 
 
 def too_few(metric: str, cells: Sequence[Cell]) -> int | None:
-    """Of the percentile `metric` the smallest number of values that one of `cells` has, if it is too small to mean it.
+    """The smallest number of values behind the percentile `metric` in one of `cells`, if it is too small for it.
 
     None for other metrics, and where there are enough or the number is not known.
     """

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from framework.interfaces.records import RequestRecord
 
 MAX_CLIENTS = 100
-"""With more, such as one client a session, shares are too small to mean anything."""
+"""With more clients, such as one per session, shares are too small to mean anything."""
 PROMPT_WEIGHT, OUTPUT_WEIGHT = 1.0, 2.0
 """Service of a token, as in "Fairness in Serving Large Language Models" (OSDI'24)."""
 Floats = NDArray[np.float64]
@@ -71,7 +71,7 @@ def fairness(requests: Sequence[RequestRecord], window_s: float = 1.0) -> dict[s
 def _backlogged(
     ran: Sequence[RequestRecord], clients: dict[str, int], origin_s: float, window_s: float
 ) -> list[NDArray[np.int64]]:
-    """Of each client the windows, by number and ascending, at both ends of which it has a request waiting."""
+    """For each client, the ascending numbers of the windows in which it has a request waiting at both ends."""
     waits: list[list[tuple[int, int]]] = [[] for _ in clients]  # at the beginnings of windows first to end - 1
     for request in ran:
         assert request.scheduled_s is not None

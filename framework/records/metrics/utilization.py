@@ -17,9 +17,9 @@ class ModelCosts:
     kv_bytes_per_token: int
     """Keys and values of one position over all layers"""
     flops_per_token: int
-    """Of the weight matrices, LM head included"""
+    """Operations of the weight matrices, including the LM head."""
     attention_flops_per_token_pair: int
-    """Of one query position and one key position over all layers"""
+    """Operations for one query position and one key position over all layers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ from framework.records.over_time import REQUEST_COLUMNS, STEP_COLUMNS, Series, c
 Point = dict[str, float | int]
 X_AXIS = "time/s"
 MAX_REPLICAS = 8
-"""With more, none gets a series of its own."""
+"""With more replicas, no replica gets a series of its own."""
 
 
 def condense(steps: Sequence[StepRecord], requests: Sequence[RequestRecord], max_points: int) -> list[Point]:

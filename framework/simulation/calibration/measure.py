@@ -23,7 +23,7 @@ class Measured:
 
     shape: StepShape
     run_s: float
-    """From the device's start of the step to its end"""
+    """Seconds from when the device starts the step to its end."""
     submit_s: float
     """Host time of `submit`"""
 

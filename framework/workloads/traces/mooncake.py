@@ -12,7 +12,7 @@ from framework.workloads.traces.trace_workload import TraceWorkload
 
 KEY_TOKENS = 512
 MAX_KEY = 2**62
-"""Of the keys in a file: those of later passes count on from them, in 64 bits."""
+"""The largest key in a file. Keys of later passes count on from it, within 64 bits."""
 
 
 @WORKLOADS.register("mooncake")

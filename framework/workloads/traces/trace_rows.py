@@ -24,7 +24,7 @@ class TraceRows:
     first_skipped: str
     """Why the first skipped line was; empty if none was."""
     sha256: str
-    """Of the whole file, so that a record says which trace it ran."""
+    """The hash of the whole file, so that a record says which trace it ran."""
 
 
 def read_trace(

@@ -73,7 +73,7 @@ def run_cell(cfg: DictConfig, cell: CellInfo | None = None) -> Status:
                     _measure(cfg, workload, record, tracker, cell.folder)
                     record.status, record.reason = _served(record.requests, workload.left_out)
             except IncompatibleError as error:
-                # A sweep goes on without a combination that cannot be had; who asks for that one alone gets an error.
+                # A sweep goes on without a combination that cannot work. A single run of it gets an error.
                 record.status, record.reason = "skipped" if cell.group else "failed", str(error)
                 refused = not cell.group
             except KeyboardInterrupt as error:
@@ -174,7 +174,7 @@ def _measure(cfg: DictConfig, workload: Workload, record: Record, tracker: Track
 
 
 def _serve(cfg: DictConfig, record: Record, tracker: Tracker, folder: Path, stack: ExitStack, start_s: float) -> None:
-    """A cell whose requests come over HTTP."""
+    """Run a cell whose requests come over HTTP."""
     from framework.app.build import build
     from framework.app.measure import describe, measure
     from framework.app.serving.serve import check_live, listen, serve
@@ -240,7 +240,7 @@ def _calibrate(cfg: DictConfig, record: Record, folder: Path) -> None:
 def interruptible() -> Iterator[None]:
     """The first Ctrl-C or SIGTERM inside raises KeyboardInterrupt, so that the record gets written; the next one kills.
 
-    A SIGTERM that somebody handles already (a launcher, submitit) stays theirs.
+    If a launcher or submitit handles SIGTERM already, its handler stays.
     """
     if threading.current_thread() is not threading.main_thread():  # signals belong to the main thread
         yield

@@ -100,8 +100,8 @@ def measure(
 def measure_again(built: BuiltEngine, cfg: DictConfig) -> Record:
     """A further cell on an executor that has served others, with policies of `cfg`, an empty cache, and time from 0 on.
 
-    For studies whose cells differ in workload, seed and policies only: building an engine for each takes longer than
-    some of them run. All else of `cfg` must be what `built` was built from.
+    This is for studies whose cells differ in workload, seed and policies only, where building an engine can take longer
+    than a run. All else in `cfg` must be what `built` was built from.
     """
     used = built.single_engine
     used.reset()

@@ -1,4 +1,4 @@
-"""Composes the plugins that somebody names, and runs the checks of their kinds."""
+"""Composes the named plugins and runs the checks of their kinds."""
 
 from __future__ import annotations
 

@@ -6,8 +6,9 @@ from framework.engine.request import Request
 from framework.interfaces.errors import StuckError
 
 MAX_FRUITLESS_PREEMPTIONS = 200
-"""Preemptions of one request in a time in which none at all got further. Sound policies need 1, since who preempts lets
-somebody else get on; `scheduler=random`, which draws lots, 5 at most in 800 random traces with tiny caches."""
+"""How often one request may be preempted while no request gets any further. Sound policies need 1, since a preemption
+lets another request get on. `scheduler=random`, which draws lots, took at most 5 in 800 random traces with tiny caches.
+"""
 
 
 class LivelockGuard:
@@ -38,5 +39,5 @@ class LivelockGuard:
             others = sorted(self._preemptions.keys() - {request.id})
             raise StuckError(
                 f"request {request.id} was preempted {number} times (and {len(others)} others, {others[:5]}) while no "
-                f"request got any further: nobody would ever end. Let those who run get on before preempting them"
+                f"request got any further, so none would ever end. Let running requests get on before preempting them"
             )

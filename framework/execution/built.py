@@ -37,6 +37,6 @@ class BuiltEngine:
 
     @property
     def single_engine(self) -> Engine:
-        """The engine of what is no fleet."""
+        """The only engine, if this is not a fleet."""
         assert isinstance(self.engine, Engine)
         return self.engine

@@ -1,6 +1,6 @@
 """Devices that can be simulated, each figure with its source.
 
-Data sheets give peaks that no program reaches. Where nobody here measured a device, its rates are the data sheet's
+Data sheets give peaks that no program reaches. For a device that was not measured here, the rates are the data sheet's
 times the share that the same figure reached on the H200: 0.90 of the bandwidth and 0.80 of the dense bfloat16 rate.
 """
 

@@ -55,7 +55,7 @@ class ShadowMemory:
     def _admit(self, admission: Admission) -> None:
         slot, keys = admission.slot, admission.keys
         tokens = list(admission.token_ids)
-        if keys is not None:  # what stands for a token is its key and its place in it, or nobody else's
+        if keys is not None:  # a token stands for its key and its place in it, or for itself only
             covered = [hash((keys.keys[p // keys.key_tokens], p % keys.key_tokens)) for p in range(keys.num_tokens)]
             own = [hash((admission.request_id, p, "own")) for p in range(keys.num_tokens, admission.num_prompt)]
             tokens = covered + own + tokens

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-_SCHEDULER = '''"""What this policy does and for whom it is better, in one sentence."""
+_SCHEDULER = '''"""What this policy does and which requests gain from it, in one sentence."""
 
 from framework.interfaces import Queue, Scheduler, StepPlan, Verdict
 from framework.registry import SCHEDULERS
@@ -28,7 +28,7 @@ class {class_name}(Scheduler):
                 plan.preempt(queue.running[-1])  # the youngest recomputes later
                 preempted = True
         if preempted:
-            return  # the blocks just freed belong to those who run
+            return  # the blocks just freed belong to the running requests
         waiting = sorted(queue.waiting, key=lambda request: request.id)
         for request in waiting[: self.max_prompts]:
             if plan.add(request) is not Verdict.OK:

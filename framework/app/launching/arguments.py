@@ -53,7 +53,7 @@ def expand(arguments: Sequence[str]) -> list[str]:
 
 def _full_paths(text: str) -> str:
     """An override with full paths in place of relative ones that lead to something: a cell or a later `resume` may run
-    in another folder. Of keys whose name ends in path, file, folder or tokenizer."""
+    in another folder. This applies to keys whose name ends in path, file, folder or tokenizer."""
     key, equals, _ = text.partition("=")
     if not equals or key.rpartition(".")[2].rpartition("_")[2] not in (*NAMES_OF_PATHS, "tokenizer"):
         return text

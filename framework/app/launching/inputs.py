@@ -50,7 +50,7 @@ def read_inputs(config: Mapping[str, Any]) -> Inputs:
 
 
 def check_inputs(cells: Iterable[Mapping[str, Any]]) -> None:
-    """Refuse a sweep of whose cells one reads a file that does not exist, before the first one runs.
+    """Refuse a sweep, before its first cell runs, if one of its cells reads a file that does not exist.
 
     Raises:
         ValueError: naming key and path.
@@ -134,7 +134,7 @@ def _model_inputs(config: Mapping[str, Any]) -> Inputs:
     if text.startswith("pypi:"):
         try:
             path = packaged_gguf(text.removeprefix("pypi:"))
-        except ValueError:  # not installed, which is said by who loads it
+        except ValueError:  # not installed; loading it will say so
             path = Path(os.devnull) / "x.gguf"
     is_here = path.is_dir() or path.suffix == ".gguf"
     if text and not (inline and (random or (simulated and (text.startswith("pypi:") or not is_here)))):

@@ -18,8 +18,8 @@ from framework.registry import REGISTRIES, Registry
 from framework.registry.discovery import ROOT
 
 NO_INFLUENCE = ("study", "objective", "tracker", "plugins")
-"""Keys of the configuration that change nothing in a result: what describes the cell, who gets a copy of the record,
-where plugins were found (their sources count). `record` is not among them: the record would lack what it asks for."""
+"""Keys of the configuration that do not change a result: the description of the cell, where copies of the record go,
+and where plugins were found (their sources count). `record` counts, since the record would lack what it asks for."""
 CELL_KEY = "SERVELAB_CELL_KEY"
 """Environment variable of a cell: the key that it had when its sweep began."""
 _CODE = (".py", ".cpp", ".h")

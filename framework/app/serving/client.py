@@ -99,7 +99,7 @@ class EngineClient:
         return call
 
     def abort(self, call: Call) -> None:
-        """Whoever waited for it has gone. Idempotent."""
+        """Abort `call`, because its caller has gone. Calling it again does nothing."""
         if self._calls.pop(call.key, None) is not None and not call.ended:
             self._link.send(Abort(call.key))
 

@@ -70,7 +70,7 @@ def several_deployments() -> tuple[Deployment, ...]:
 def _accepts(build: Callable[[Deployment], CostModel], deployment: Deployment) -> bool:
     try:
         build(deployment)
-    except Exception as error:  # noqa: BLE001 (any other one is no refusal: the first check reports it)
+    except Exception as error:  # noqa: BLE001 (any other one is not a refusal: the first check reports it)
         return not isinstance(error, ValueError)
     return True
 

@@ -15,7 +15,7 @@ READS = "changes nothing of what it is shown"
 
 @dataclass(frozen=True, slots=True)
 class ReplicaState:
-    """A `ReplicaView` that nobody can write to."""
+    """A `ReplicaView` that cannot be written to."""
 
     index: int
     num_requests: int
@@ -27,7 +27,7 @@ class WatchedRouter(Router):
     """Passes every call on to `router`; `choices` are its answers, in order of arrival.
 
     Raises:
-        Violation: from `route`, for an answer that is no index, or if `router` changed the path.
+        Violation: from `route`, if the answer is not an index, or if `router` changed the path.
     """
 
     def __init__(self, router: Router) -> None:

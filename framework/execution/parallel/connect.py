@@ -42,7 +42,7 @@ def connect(
         from torch.distributed import ProcessGroupNCCL
 
         options = ProcessGroupNCCL.Options()
-        options._timeout = 2 * limit  # torch ends the process then; whoever watches the ranks knows more, and before
+        options._timeout = 2 * limit  # torch ends the process then; the watch over the ranks knows more, and earlier
         if local:
             os.environ.setdefault("NCCL_SOCKET_IFNAME", "lo")
         talk = ProcessGroupNCCL(store, rank, size, options)
@@ -77,7 +77,7 @@ def open_sockets() -> set[tuple[int, int]]:
 
 
 def shut_down(sockets: set[tuple[int, int]]) -> None:
-    """Make whoever waits at these sockets fail, here and at the other end; gloo has no other way to give up."""
+    """Make every wait at these sockets fail, here and at the other end. gloo has no other way to give up."""
     for descriptor, _ in sockets & open_sockets():  # not those whose number went to another socket meanwhile
         with contextlib.suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as duplicate:
             duplicate.getpeername()  # fails for a listening one, which has to stay as it is

@@ -34,9 +34,9 @@ class Joined:
     _ending: threading.Thread | None = None
 
     def abort(self) -> None:
-        """Give up what is in flight, from any thread, so that whoever waits for a lost peer is freed. Idempotent.
+        """Give up what is in flight, from any thread, and free all waits for a lost peer. May be repeated.
 
-        Does not wait: NCCL frees its waiters first, and ends once the graphs that hold its sums are gone.
+        It does not wait: NCCL frees its waiters first, and ends once the graphs that hold its sums are gone.
         """
         shut_down(self.sockets)
         self.sockets = set()

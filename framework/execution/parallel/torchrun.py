@@ -108,7 +108,7 @@ class TorchrunRanks(Ranks):
 
 
 def _new_store() -> Any:
-    """A connection of its own to torchrun's store: whoever waits at one keeps others from using it."""
+    """A separate connection to torchrun's store, because a wait on a connection keeps others from using it."""
     store, _, _ = next(iter(rendezvous("env://")))
     return store
 

@@ -59,7 +59,7 @@ class Peer:
 
 
 class Watch:
-    """Watches until `close`. The first failure is final: it kills every worker, which frees whoever waits for them.
+    """Watches until `close`. The first failure is final: it kills every worker, which frees every wait for them.
 
     Args:
         progress: rank 0's own.
@@ -124,7 +124,7 @@ class Watch:
     def _run(self) -> None:
         try:
             self._watch()
-        except Exception as error:  # noqa: BLE001 (nobody would end what waits)
+        except Exception as error:  # noqa: BLE001 (the waits would never end)
             self._fail(f"the watch over the ranks ended: {error!r}")
 
     def _watch(self) -> None:

@@ -52,7 +52,7 @@ class Choices:
     strategy: GraphStrategy
     graph_name: str
     kernels: str
-    """`fused` or `torch`: whose kernels run the layers on a GPU"""
+    """The kernels that run the layers on a GPU: `fused` or `torch`."""
 
 
 def choose(cfg: DictConfig) -> Choices:

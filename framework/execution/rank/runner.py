@@ -47,7 +47,7 @@ class Runner:
         self._vocab_size = network.model.config.vocab_size
         self._params = [SamplingParams()] * state.num_slots
         self._redrawn_slots: set[int] = set()
-        """Slots of requests whose rows the sampler redraws"""
+        """Slots of requests whose rows the sampler redraws."""
         self._logprob_slots: set[int] = set()
         """Slots of requests that ask for log-probabilities"""
         self._sampled_slots: list[int] = []

@@ -79,7 +79,7 @@ class PendingStep:
         return self._readback.done()
 
     def wait(self) -> None:
-        """For a rank whose tokens nobody reads. In place of `result`."""
+        """Wait without reading the tokens. A rank whose tokens are not needed calls this in place of `result`."""
         self._readback.wait()
         self._release(self._readback)
 

@@ -154,7 +154,7 @@ def _rope(file: GGUFFile) -> dict[str, Any]:
         for key in ("beta_fast", "beta_slow"):
             if file.has(f"{{arch}}.rope.scaling.yarn_{key}"):
                 rope[key] = file.number(f"{{arch}}.rope.scaling.yarn_{key}")
-        if attention != 1.0:  # multiplies YaRN's own factor, in whose place Hugging Face's setting stands
+        if attention != 1.0:  # multiplies YaRN's own factor, which Hugging Face's setting replaces
             rope["attention_factor"] = attention * (0.1 * math.log(factor) + 1.0 if factor > 1 else 1.0)
         return rope
     if attention != 1.0:

@@ -53,7 +53,7 @@ def _stored(folder: Path) -> dict[str, StoredTensor]:
     path = folder / SINGLE
     if path.exists():
         with open_tensors(path) as file:
-            return {name: StoredTensor(path, name) for name in file.keys()}  # noqa: SIM118, it is no dict
+            return {name: StoredTensor(path, name) for name in file.keys()}  # noqa: SIM118, it is not a dict
     index = folder / INDEX
     if not index.exists():
         others = sorted(folder.glob("*.bin")) + sorted(folder.glob("*.pt*")) + sorted(folder.glob("consolidated*"))

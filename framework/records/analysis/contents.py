@@ -58,7 +58,7 @@ def _inputs(effective: Any) -> list[tuple[str, tuple[str, str]]]:
 
 
 def _role(key: str, value: object, hashes: Mapping[str, tuple[str, str]]) -> str | None:
-    """Whose path `value` is; the record has it absolute, the configuration as it was typed."""
+    """The role of the file that `value` is the path of. The record has absolute paths, the configuration typed ones."""
     if not isinstance(value, str) or not value or key.startswith(("effective.", "environment.")):
         return None
     if key in hashes:

@@ -33,7 +33,7 @@ def fairness(requests: Sequence[RequestRecord], window_s: float = 1.0) -> dict[s
     - `unfair_service_fraction`: service beyond fair shares over all service in these windows; 0 when fair.
 
     A prompt counts evenly from when the request first ran to its first token, an output token when it was delivered.
-    Both are None with fewer than two clients, more than MAX_CLIENTS, or nobody ever backlogged.
+    Both are None with fewer than two clients, with more than MAX_CLIENTS, or if no client was ever backlogged.
     """
     ran = [r for r in requests if r.scheduled_s is not None]
     clients = {name: i for i, name in enumerate(dict.fromkeys(r.client for r in ran))}
@@ -94,8 +94,8 @@ def _inside(spans: list[tuple[int, int]]) -> NDArray[np.int64]:
 
 
 def max_min_shares(caps: Floats, total: float) -> Floats:
-    """Divide `total` so that nobody gets more than their cap, and nobody could get more without another, who has no
-    more than they, getting less. `total` is at most the sum of the caps.
+    """Divide `total` max-min fairly: no client gets more than its cap, and none could get more unless a client with no
+    more than it got less. `total` is at most the sum of the caps.
     """
     shares = np.zeros_like(caps)
     left, waiting = total, len(caps)

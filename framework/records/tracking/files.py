@@ -1,4 +1,4 @@
-"""The tracker of those who need none."""
+"""The tracker that exports nothing: the files of the record are enough."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A trace of your own: lengths, times, what prompts share, who sent them and how soon they are due."""
+"""A trace of your own: lengths, times, what prompts share, their clients, and how soon they are due."""
 
 from __future__ import annotations
 

@@ -21,15 +21,18 @@ COUNTED = (
 )
 UNIT = (
     "add|batch|block|bucket|category|cell|chunk|choice|client|column|decision|device|eviction|field|file|frequency|gpu|"
-    "GPU|graph|group|head|hit|host|kind|layer|line|list|machine|message|metric|model|multiprocessor|node|pair|part|policy|"
-    "position|process|program|prompt|push|rank|record|replica|request|round|row|scheduler|second|seed|session|size|slot|step|"
-    "sweep|tile|token|trial|turn|value|worker"
+    "graph|group|head|hit|host|kind|layer|line|list|machine|message|metric|model|multiprocessor|node|pair|part|policy|"
+    "position|process|program|prompt|push|rank|record|replica|request|round|row|scheduler|second|seed|session|size|"
+    "slot|step|sweep|tile|token|trial|turn|value|worker"
+)
+ONE = (
+    "call|candidate|chunk|column|copy|effect|entry|file|id|index|key|line|name|object|one|point|process|program|queue|"
+    "row|run|score|task|token|value"
 )
 PER = re.compile(
     rf"(?<!many )(?<!much )(?<!which )\b(?:{COUNTED}) an? (?:{UNIT})\b(?!-)"  # 12 ms a step
     rf"|\b(?:once|times|O\([^)]*\)) an? (?:{UNIT})\b(?! (?:has|is|was|had|can)\b)"  # once a step, O(1) a hit
-    rf"|\b(?:a|an|one) (?:\w+ )?(?:call|candidate|chunk|column|copy|effect|entry|file|id|index|key|line|name|one|point|"
-    rf"process|program|queue|row|run|score|task|token|value) an? (?:{UNIT})\b(?! time)"  # a row a request
+    rf"|\b(?:a|an|one) (?:\w+ )?(?:{ONE}) an? (?:{UNIT})\b(?! time)"  # a row a request
     rf"|\bone an? (?:{UNIT})\b",  # pass one a prompt
     re.IGNORECASE,
 )

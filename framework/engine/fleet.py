@@ -17,14 +17,14 @@ from framework.interfaces.router import Router
 
 @dataclass(slots=True)
 class Replica:
-    """An engine, and what the router knows of it (a `ReplicaView`)."""
+    """An engine and what the router knows of it (a `ReplicaView`)."""
 
     index: int
     engine: Engine
     num_requests: int = 0
     num_prompt_tokens: int = 0
     num_sent: int = 0
-    """Requests routed to it since start."""
+    """The number of requests routed to it since start."""
     ended: deque[tuple[float, int]] = field(default_factory=deque)
     """End and prompt tokens of requests that the router does not know to have ended yet, in order of their end."""
 
@@ -40,11 +40,12 @@ class Replica:
 
 
 class Fleet:
-    """The same calls as an engine, for `drive`: a request goes to one replica for good.
+    """Several engines with the calls of one, for `drive`. A request goes to one replica and stays there.
 
-    Each engine keeps a clock of its own and is stepped when no other one with work is further behind; the fleet's time
-    is that of the engine furthest behind. A step returns when it ends, so an engine may be ahead by one step of a
-    request that arrives: it is planned from then on, as in a real engine, and the router is told nothing of that step.
+    Each engine has its own clock and is stepped when no other engine with work is further behind. The fleet's time is
+    that of the engine furthest behind. A step returns when it ends, so an engine may be one step ahead of a request
+    that arrives. The request is then planned from the next step on, as in a real engine, and the router is told nothing
+    of the step that ran ahead.
     """
 
     def __init__(self, engines: Sequence[Engine], router: Router) -> None:
@@ -71,7 +72,7 @@ class Fleet:
 
         Raises:
             ValueError: naming the value, the limit and the remedy; nothing else is disturbed.
-            PluginError: if the router names a replica that does not exist.
+            PluginError: the router named a replica that does not exist.
         """
         request_id = self._next_id
         self._next_id += 1
@@ -130,7 +131,7 @@ class Fleet:
 
 
 class FleetClock:
-    """The time of the engine with work that is furthest behind; of the one furthest ahead while all are idle."""
+    """The time of the engine furthest behind among those with work. While all are idle, that of the one furthest ahead."""
 
     def __init__(self, replicas: Sequence[Replica]) -> None:
         self._replicas = replicas
@@ -140,7 +141,7 @@ class FleetClock:
         return min(times_s) if times_s else max(replica.engine.clock.now_s() for replica in self._replicas)
 
     def sleep_until(self, time_s: float) -> None:
-        """While all are idle; one that is ahead already stays there."""
+        """Move all idle engines on. An engine that is ahead already stays there."""
         for replica in self._replicas:
             replica.engine.clock.sleep_until(time_s)
 

@@ -23,15 +23,15 @@ class LivelockGuard:
         self._preemptions: dict[int, int] = {}  # by request, since the last progress
 
     def progressed(self) -> None:
-        """A step is on its way that takes some request further than it ever was."""
+        """Note that a step in flight takes some request further than it ever was."""
         if self._preemptions:
             self._preemptions.clear()
 
     def preempted(self, request: Request) -> None:
-        """`request` is about to lose what it computed.
+        """Note that `request` is about to lose what it computed.
 
         Raises:
-            StuckError: naming it, when that has happened too often.
+            StuckError: this has happened to it too often. The message names it.
         """
         request.furthest_tokens = max(request.furthest_tokens, request.num_computed)
         number = self._preemptions[request.id] = self._preemptions.get(request.id, 0) + 1

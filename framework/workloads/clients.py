@@ -19,8 +19,8 @@ GREEDY = "greedy"
 
 @WORKLOADS.register("clients")
 class Clients(Workload):
-    """Clients "polite 1", "polite 2", ... send single requests, a Poisson process in which the next one is anybody's;
-    "greedy" sends bursts, which are a Poisson process of their own.
+    """The clients "polite 1", "polite 2", ... send single requests. These are one Poisson process, and each request
+    belongs to a random client. "greedy" sends bursts, which are a Poisson process of their own.
 
     Lengths are uniform in closed ranges; prompts share nothing. Drawn from one numpy PCG64 generator, in this order:
     the polite arrivals, their clients, the gaps between bursts, then prompt and output lengths, the polite ones first.
@@ -48,7 +48,7 @@ class Clients(Workload):
     ) -> None:
         """
         Args:
-            num_requests: of all clients together.
+            num_requests: number of requests of all clients together.
             rate_per_s: mean requests per second, of all clients together.
             num_polite: how many polite clients.
             prompt_tokens_min: shortest prompt of a polite client.
@@ -61,7 +61,7 @@ class Clients(Workload):
             greedy_prompt_tokens_max: longest prompt of the greedy client.
             greedy_output_tokens_min: smallest max_tokens of the greedy client.
             greedy_output_tokens_max: largest max_tokens of the greedy client.
-            greedy_priority: of its requests; the others have 0, and lower is more urgent.
+            greedy_priority: priority of its requests; the others have 0, and lower is more urgent.
             temperature: 0 for greedy sampling.
             seed: None takes the run's seed.
         """

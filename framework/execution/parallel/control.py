@@ -1,4 +1,4 @@
-"""Short messages between rank 0 and a worker beside the plans: start, heartbeat, failure. One JSON object a line."""
+"""Short messages between rank 0 and a worker beside the plans: start, heartbeat, failure. One JSON object per line."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ MAX_KEY = 2**62
 
 @WORKLOADS.register("mooncake")
 class Mooncake(TraceWorkload):
-    """A Mooncake trace (FAST'25): a JSON object a line with timestamp (ms), input_length, output_length, hash_ids.
+    """A Mooncake trace (FAST'25): a JSON object per line with timestamp (ms), input_length, output_length, hash_ids.
 
     Each hash id stands for 512 tokens of the prompt together with everything before them; the last one may stand for
     fewer. Prompts that begin with the same ids begin with the same tokens. Few timestamps are distinct (1,180 of 12,031

@@ -17,7 +17,7 @@ OPTIONAL = ("keys", "key_tokens", "client", "category", "priority", "ttft_slo_s"
 
 @WORKLOADS.register("trace")
 class Trace(TraceWorkload):
-    """A JSON object a line: time_s, prompt_tokens, output_tokens and, if wanted, what else is known of the request.
+    """A JSON object per line: time_s, prompt_tokens, output_tokens and, if wanted, what else is known of the request.
 
     keys: integers, one for each key_tokens (default 512) tokens of the prompt from its beginning, the last one for what
     is left; prompts that begin with the same keys begin with the same tokens. A prompt without keys shares nothing.

@@ -16,18 +16,18 @@ FILES = [
 ] + [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
 
 COUNTED = (
-    "all-reduces|blocks|bytes|calls|cells|columns|entries|events|GPUs|ids|kernels|keys|launches|layers|messages|ms|"
+    "all-reduces|blocks|bytes|calls|cells|columns|entries|events|GPUs|hits|ids|kernels|keys|launches|layers|letters|messages|ms|"
     "products|programs|pushes|requests|rows|seconds|stages|steps|sums|tasks|tokens|warps"
 )
 UNIT = (
     "add|batch|block|bucket|category|cell|chunk|choice|client|column|decision|device|eviction|field|file|frequency|gpu|"
-    "graph|group|head|hit|host|kind|layer|line|list|machine|message|metric|model|multiprocessor|node|pair|part|policy|"
+    "graph|group|head|hit|host|inch|kind|layer|line|list|lookup|machine|message|metric|model|multiprocessor|node|pair|part|policy|"
     "position|process|program|prompt|push|rank|record|replica|request|round|row|scheduler|second|seed|session|size|"
     "slot|step|sweep|tile|token|trial|turn|value|worker"
 )
 ONE = (
-    "call|candidate|chunk|column|copy|effect|entry|file|id|index|key|line|name|object|one|point|process|program|queue|"
-    "row|run|score|task|token|value"
+    "call|candidate|chunk|colour|column|copy|effect|entry|file|id|index|key|line|name|object|observation|one|panel|"
+    "point|process|program|queue|row|run|score|table|task|token|value"
 )
 PER = re.compile(
     rf"(?<!many )(?<!much )(?<!which )\b(?:{COUNTED}) an? (?:{UNIT})\b(?!-)"  # 12 ms a step

@@ -9,7 +9,7 @@ from framework.interfaces.prompt_keys import Content
 
 @dataclass(slots=True, eq=False)
 class Block:
-    """A block that `ref` requests hold. It is cached if `hash` is set; if also no request or child holds it, evictable."""
+    """A block that `ref` requests hold. It is cached if `hash` is set, and evictable if nothing holds it then."""
 
     id: int
     ref: int = 0

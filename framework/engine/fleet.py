@@ -131,7 +131,7 @@ class Fleet:
 
 
 class FleetClock:
-    """The time of the engine furthest behind among those with work. While all are idle, that of the one furthest ahead."""
+    """The time of the engine furthest behind among those with work. If all are idle, that of the one furthest ahead."""
 
     def __init__(self, replicas: Sequence[Replica]) -> None:
         self._replicas = replicas

@@ -22,7 +22,7 @@ def check_graphs(
     kernels: str,
     device: torch.device,
 ) -> None:
-    """Refuse what can't be captured, before any weight is loaded.
+    """Refuse, before any weight is loaded, what can't be captured.
 
     Raises:
         IncompatibleError: naming what stands in the way and what to choose instead.

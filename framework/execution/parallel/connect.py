@@ -66,7 +66,7 @@ def _reachable() -> dict[str, str]:
 
 
 def open_sockets() -> set[tuple[int, int]]:
-    """Descriptor and inode of each of this process's sockets."""
+    """The descriptor and inode of each socket of this process."""
     found = set()
     for name in os.listdir("/proc/self/fd"):
         with contextlib.suppress(OSError):  # the listing's own

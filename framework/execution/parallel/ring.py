@@ -18,9 +18,9 @@ from framework.execution.parallel.control import readable
 from framework.models.layers.group import PeerError
 
 _BELL = struct.Struct("<IB")
-"""Bytes that lie ready, and whether more of the same message follow."""
+"""The number of bytes that lie ready, and whether more of the same message follow."""
 _MAX_UNREAD = 64
-"""Pieces a reader may be behind: a plan is made at most two steps ahead, so that this is far away in normal use."""
+"""How many pieces a reader may be behind. A plan is made at most two steps ahead, so this is rarely reached."""
 RING_BYTES = 4 << 20
 
 
@@ -45,7 +45,7 @@ class RingWriter:
         self._check = check
 
     def send(self, message: bytes) -> None:
-        """Give `message` to every reader, waiting only while one of them is far behind. Empty: the end.
+        """Give `message` to every reader, waiting only while one of them is far behind. An empty message is the end.
 
         Raises:
             PeerError: a reader is gone.
@@ -69,7 +69,7 @@ class RingWriter:
                 return
 
     def close(self) -> None:
-        """Give the memory back. Readers see the end. Idempotent."""
+        """Give the memory back. Readers see the end. Calling it again does nothing."""
         for socket_ in (*self._bells, *self.reader_sockets):
             socket_.close()
         if not self._memory.closed:
@@ -98,7 +98,7 @@ class RingWriter:
 
 
 class RingReader:
-    """A receiving end, made from the file descriptors that the writer's process handed over."""
+    """A receiving end, made from the file descriptors that the writer's process passed on."""
 
     def __init__(self, memory_fd: int, bell_fd: int) -> None:
         self._memory = mmap.mmap(memory_fd, os.fstat(memory_fd).st_size, prot=mmap.PROT_READ)
@@ -107,7 +107,7 @@ class RingReader:
         self._position = 0
 
     def receive(self) -> bytes:
-        """The next message, waiting for it; empty at the end, the writer's death included."""
+        """Wait for the next message. It is empty at the end, also when the writer dies."""
         pieces = []
         while True:
             bell = self._bell.recv(_BELL.size, socket.MSG_WAITALL)

@@ -19,7 +19,7 @@ HELLO_S = 5.0
 
 
 def hello(token: str, rank: int) -> bytes:
-    """What a rank says first on its connection."""
+    """The first message of a rank on its connection."""
     return json.dumps({"token": token, "rank": rank}).encode() + b"\n"
 
 
@@ -87,7 +87,7 @@ def welcome(server: socket.socket, ranks: set[int], token: str, limit_s: float) 
 
 
 def _hear(connection: socket.socket, about: _Guest, token: str) -> int | None:
-    """The rank that it has proved to be, -1 for none, None while the hello is not complete."""
+    """The rank that the connection has proved to be; -1 if it is not one, None while the hello is not complete."""
     try:
         data = connection.recv(HELLO_BYTES + 1 - len(about.said))
     except BlockingIOError:

@@ -1,4 +1,4 @@
-"""What a configuration comes to on this machine: device, types and plugins of one rank, before any weight is loaded."""
+"""Resolves a configuration for this machine: device, types and plugins of one rank, before any weight is loaded."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from framework.registry import EXECUTORS, SAMPLERS
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choices:
-    """Everything that a rank is built from; equal on every rank but for the device's index."""
+    """Everything that a rank is built from. It is equal on every rank except for the index of the device."""
 
     cfg: DictConfig
     """The configuration with every size filled in"""

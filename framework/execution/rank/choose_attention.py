@@ -1,4 +1,4 @@
-"""Which attention backend runs: the one asked for, or for `auto` the first that this machine can run."""
+"""Which attention backend runs: the one asked for or, for `auto`, the first one that this machine can run."""
 
 from __future__ import annotations
 

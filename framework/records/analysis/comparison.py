@@ -1,4 +1,4 @@
-"""What a comparison is made of: a row for each metric of each group of cells."""
+"""The data of a comparison: a row for each metric of each group of cells."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ class Row:
     group: Group
     metric: str
     n: int
-    """Seeds that define it."""
+    """The number of seeds for which the metric is defined."""
     mean: Estimate
     baseline: Group | None = None
     difference: Estimate | None = None
     """The group's mean less that of the baseline; None for the baseline itself, or if there is no baseline."""
     test: Test = ""
     num_compared: int = 0
-    """Pairs, or for Welch the smaller number of seeds."""
+    """The number of pairs or, for Welch's test, the smaller number of seeds."""
     effect: float | None = None
     """The difference as a share of the baseline's mean over what was compared."""
     p: float | None = None
@@ -43,26 +43,26 @@ class Row:
 
 @dataclass(slots=True, kw_only=True)
 class Comparison:
-    """What `compare` found."""
+    """The result of `compare`."""
 
     by: list[str]
     shown: list[str]
-    """Those of `by` that a table has columns for."""
+    """The keys of `by` that have columns in a table."""
     baseline: dict[str, str]
     seeds: list[str]
-    """Keys that tell repeats apart."""
+    """The keys that tell repeats apart."""
     metrics: list[str]
     correction: Correction
     cells: list[Cell]
-    """Completed ones, which were compared."""
+    """The completed cells, which were compared."""
     groups: list[Group]
     rows: list[Row] = field(default_factory=list)
     not_completed: list[Cell] = field(default_factory=list)
     damaged: list[Damaged] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
-    """What may make the numbers mean something else than they seem to."""
+    """Warnings: what may make the numbers mean something else than they seem to."""
     notes: list[str] = field(default_factory=list)
-    """How the numbers were made."""
+    """Notes: how the numbers were made."""
 
     def of(self, metric: str) -> list[Row]:
         """The rows of one metric, in order of the groups."""

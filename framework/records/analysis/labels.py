@@ -1,4 +1,4 @@
-"""Metrics and keys in words and with units, as the axis of a figure has them: `p99 TTFT (ms)`."""
+"""Names of metrics and keys in words and with units, as on the axis of a figure: `p99 TTFT (ms)`."""
 
 from __future__ import annotations
 
@@ -51,11 +51,11 @@ _KEYS = {
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """What an axis says of a metric."""
+    """The text of an axis for a metric."""
 
     text: str
     scale: float
-    """What a value is multiplied by to be in the unit that `text` names."""
+    """The factor that brings a value to the unit that `text` names."""
     way: str
     """`less is better`, `more is better`, or nothing."""
 

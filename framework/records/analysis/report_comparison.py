@@ -10,7 +10,7 @@ from framework.records.analysis.tables import MARKS, cells, header, shown_mean, 
 
 
 def summarized(comparison: Comparison) -> dict[str, Any]:
-    """What the page's template needs of `comparison`."""
+    """The values that the page's template needs of `comparison`."""
     rows = []
     for group in comparison.groups:
         own = {row.metric: row for row in comparison.rows if row.group is group}

@@ -36,7 +36,7 @@ def mean(values: Sequence[float], min_n: int = MIN_SEEDS) -> Estimate:
 
 
 def paired_difference(values: Sequence[float], baseline: Sequence[float], min_n: int = MIN_SEEDS) -> Estimate:
-    """Mean of `values[i] - baseline[i]`: what differs between pairs, but not within them, is no noise here.
+    """Mean of `values[i] - baseline[i]`. What differs between pairs, but not within them, is not noise here.
 
     Raises:
         ValueError: the two differ in length.

@@ -17,7 +17,7 @@ from framework.interfaces.records import RequestRecord
 MAX_CLIENTS = 100
 """With more clients, such as one per session, shares are too small to mean anything."""
 PROMPT_WEIGHT, OUTPUT_WEIGHT = 1.0, 2.0
-"""Service of a token, as in "Fairness in Serving Large Language Models" (OSDI'24)."""
+"""The service that a token counts for, as in "Fairness in Serving Large Language Models" (OSDI'24)."""
 Floats = NDArray[np.float64]
 
 

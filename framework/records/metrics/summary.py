@@ -20,7 +20,7 @@ COMPLETED = ("stop", "length")
 MAX_CLIENT_COLUMNS = 16
 """With more clients than this, no client gets metrics of its own."""
 PERCENTILES = (50.0, 90.0, 99.0)
-"""What `metrics.percentiles` says unless it is set."""
+"""The default of `metrics.percentiles`."""
 _OF_A_CLIENT = re.compile(r"client/.*/(ttft_s/[^/]+|goodput_requests_per_s)")
 
 

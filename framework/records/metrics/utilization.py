@@ -10,12 +10,12 @@ from framework.interfaces.records import RequestRecord, StepRecord
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelCosts:
-    """What a model's steps cost."""
+    """The cost of a model's steps."""
 
     weight_bytes: int
-    """Read once per step"""
+    """Bytes of the weights that each step reads once."""
     kv_bytes_per_token: int
-    """Keys and values of one position over all layers"""
+    """Bytes of the keys and values of one position over all layers."""
     flops_per_token: int
     """Operations of the weight matrices, including the LM head."""
     attention_flops_per_token_pair: int
@@ -24,7 +24,7 @@ class ModelCosts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DevicePeaks:
-    """Measured on the device itself."""
+    """The peaks, measured on the device itself."""
 
     bytes_per_s: float
     flops_per_s: float

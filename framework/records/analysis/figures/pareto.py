@@ -1,4 +1,4 @@
-"""Throughput against latency: which groups no other one beats in both."""
+"""Throughput against latency: the groups that no other group beats in both."""
 
 from __future__ import annotations
 

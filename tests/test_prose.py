@@ -22,7 +22,7 @@ COUNTED = (
 UNIT = (
     "add|batch|block|bucket|category|cell|chunk|choice|client|column|decision|device|eviction|field|file|frequency|gpu|"
     "graph|group|head|hit|host|inch|kind|layer|line|list|lookup|machine|message|metric|model|multiprocessor|node|pair|part|policy|"
-    "position|process|program|prompt|push|rank|record|replica|request|round|row|scheduler|second|seed|session|size|"
+    "position|process|program|prompt|push|rank|record|replica|request|round|row|rule|scheduler|second|seed|session|size|"
     "slot|step|sweep|tile|token|trial|turn|value|worker"
 )
 ONE = (

@@ -148,7 +148,7 @@ def hydra_cell(cfg: DictConfig, hydra: Any = None, folder: Path | None = None) -
 
 
 def _measure(cfg: DictConfig, workload: Workload, record: Record, tracker: Tracker, folder: Path) -> None:
-    """Build, run, and fill `record` with whatever was done, however it ends."""
+    """Build and run the cell, and fill `record` with what was done, however it ends."""
     start_s = time.perf_counter()
     from framework.app.build import build
     from framework.app.measure import draw, measure
@@ -193,7 +193,7 @@ def _serve(cfg: DictConfig, record: Record, tracker: Tracker, folder: Path, stac
 
 
 def _served(requests: Sequence[RequestRecord], left_out: str) -> tuple[Status, str]:
-    """Status and reason of a run that came to its end; one that served nothing failed.
+    """The status and reason of a run that came to its end. A run that served nothing has failed.
 
     The reason names what is missing, with the first cause of each kind: lines of the workload's file that were
     `left_out`, rejected requests, and requests that failed.
@@ -262,7 +262,7 @@ def interruptible() -> Iterator[None]:
 
 
 def _report(record: Record, folder: Path, ended: str) -> None:
-    """Print the metrics and, if it did not complete, how it `ended` and why."""
+    """Print the metrics and, if the cell did not complete, how it `ended` and why."""
     from framework.app.progress import chosen, print_summary
 
     if record.metrics:

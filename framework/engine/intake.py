@@ -106,7 +106,7 @@ class Intake:
         except TypeError as error:
             bad = next(token for token in given_ids if not hasattr(token, "__index__"))
             raise ValueError(
-                f"prompt token id {bad!r} is no integer; pass ids from 0 to {self.vocab_size - 1}"
+                f"prompt token id {bad!r} is not an integer; pass ids from 0 to {self.vocab_size - 1}"
             ) from error
         except OverflowError:
             low, high = min(given_ids), max(given_ids)

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from framework.models.loading.tokenizer import Tokenizer
 
 _CONTEXT_GIB = 0.6
-"""What the driver and PyTorch take of a GPU's memory before the first tensor."""
+"""The share of a GPU's memory that the driver and PyTorch take before the first tensor."""
 
 
 def build_simulated(cfg: DictConfig) -> BuiltEngine:
@@ -109,7 +109,7 @@ def build_simulated(cfg: DictConfig) -> BuiltEngine:
 
 
 def _tokenizer(cfg: DictConfig) -> Tokenizer | None:
-    """The model's own, which counts the tokens of prompts that are text; other workloads need none.
+    """The model's own tokenizer, which counts the tokens of prompts that are text. Other workloads need none.
 
     Raises:
         IncompatibleError: there is none to be had.
@@ -175,7 +175,7 @@ def build_replica(
 
 
 def read_deployment(cfg: DictConfig) -> Deployment:
-    """What a cost model would be built for.
+    """The deployment that a cost model is built for.
 
     Raises:
         IncompatibleError, ValueError: as `build_simulated`.
@@ -184,7 +184,7 @@ def read_deployment(cfg: DictConfig) -> Deployment:
 
 
 def _deployment(cfg: DictConfig, config: ModelConfig) -> tuple[Deployment, str]:
-    """What is simulated, and why with that dtype."""
+    """What is simulated, and the reason for its dtype."""
     tp = cfg.executor.tp
     check_split(config, tp)
     device = hardware(cfg.executor.hardware)

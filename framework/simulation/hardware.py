@@ -76,7 +76,7 @@ HARDWARE = {
 
 
 def hardware(name: str) -> Hardware:
-    """The device called `name`.
+    """The device with this name.
 
     Raises:
         ValueError: there is none; lists those that exist.

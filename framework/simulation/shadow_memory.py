@@ -1,4 +1,4 @@
-"""A shadow of the KV memory: for every position the prefix that it must hold, so that a wrong read is noticed."""
+"""A shadow of the KV memory. It knows the prefix that every position must hold, so that a wrong read is noticed."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class ShadowMemory:
         assert len(set(batch.slots)) == len(batch.slots), "a slot runs twice in one step"
 
     def sampled(self, slot: int, position: int, token: int) -> None:
-        """The row in `slot` brought `token`, which comes to `position` of its sequence."""
+        """Note that the row in `slot` brought `token`, which belongs to `position` of its sequence."""
         assert len(self._tokens[slot]) == position
         self._tokens[slot].append(token)
 
@@ -75,7 +75,7 @@ class ShadowMemory:
                 raise AssertionError(f"request {self._owner[slot]} reads wrong KV at {start + wrong}")
 
     def _digests(self, slot: int, num: int) -> list[int]:
-        """What each position up to `num`, at least, must hold: a hash over all tokens up to it."""
+        """What each position up to at least `num` must hold: a hash over all tokens up to it."""
         digests, tokens = self._digests_of[slot], self._tokens[slot]
         assert len(tokens) >= num, "a token runs before it was sampled"
         for position in range(len(digests), num):

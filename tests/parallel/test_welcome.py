@@ -111,5 +111,5 @@ def test_it_listens_at_the_masters_address_alone(host: str) -> None:
 
 
 def test_a_master_that_is_elsewhere_is_named() -> None:
-    with pytest.raises(RankError, match=r"MASTER_ADDR=192\.0\.2\.1 is no address of this host.*--master-addr"):
+    with pytest.raises(RankError, match=r"MASTER_ADDR=192\.0\.2\.1 is not an address of this host.*--master-addr"):
         torchrun._listen("192.0.2.1")

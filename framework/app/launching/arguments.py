@@ -114,7 +114,7 @@ def _resume(folder: Path, rest: list[str]) -> list[str]:
 
 
 def _is_search(rest: Sequence[str]) -> bool:
-    """Whether another sweeper than the grid is chosen, here or by the experiment."""
+    """Whether a sweeper other than the grid is chosen, here or by the experiment."""
     chosen = {_key(text): text.partition("=")[2] for text in rest}
     if "hydra/sweeper" in chosen:
         return chosen["hydra/sweeper"] != "grid"
@@ -134,7 +134,7 @@ def _smoke(value: str, rest: Sequence[str]) -> list[str]:
 
 
 def smoke_overrides(experiment: str) -> list[str]:
-    """What makes a study small, from its file.
+    """The overrides that make a study small, from its file.
 
     Raises:
         ValueError: no such study, or none that says how.

@@ -1,4 +1,4 @@
-"""Hears of a sweep from Hydra, whichever launcher and sweeper run it."""
+"""Learns from Hydra what a sweep does, whichever launcher and sweeper run it."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ NO_INFLUENCE = ("study", "objective", "tracker", "plugins")
 """Keys of the configuration that do not change a result: the description of the cell, where copies of the record go,
 and where plugins were found (their sources count). `record` counts, since the record would lack what it asks for."""
 CELL_KEY = "SERVELAB_CELL_KEY"
-"""Environment variable of a cell: the key that it had when its sweep began."""
+"""Environment variable of a cell: the resume key that it had when its sweep began."""
 _CODE = (".py", ".cpp", ".h")
 _IMPORT = re.compile(r"^\s*(?:from|import) +([\w.]+)(?: +import +([\w ,]*))?", re.MULTILINE)
 _FRAMEWORK = str(ROOT / "framework") + os.sep
@@ -160,5 +160,5 @@ def _file(module: str) -> str | None:
 
 
 def _name(file: str) -> str:
-    """What a file goes by: its place in the framework; a plugin may lie anywhere."""
+    """The name of a file: its place in the framework. A plugin may lie anywhere."""
     return file.removeprefix(_FRAMEWORK) if file.startswith(_FRAMEWORK) else os.path.basename(file)

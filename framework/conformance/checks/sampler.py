@@ -170,7 +170,9 @@ def _distribution(build: Build, budget: Budget) -> str:
         if probs_V is None:
             raise NotApplicable("the sampler states no distribution: give it `probabilities(logits_V, params)`")
         if probs_V.shape != (_VOCAB,) or abs(float(probs_V.sum()) - 1) > 1e-6 or probs_V.min() < 0:
-            raise Violation(DISTRIBUTION, f"`probabilities` is no distribution over {_VOCAB} tokens; {_short(params)}")
+            raise Violation(
+                DISTRIBUTION, f"`probabilities` is not a distribution over {_VOCAB} tokens; {_short(params)}"
+            )
         few = budget.num_draws // 4
         for what, seeds in (
             ("one request's positions", [7] * budget.num_draws),

@@ -146,7 +146,7 @@ def _listen(host: str) -> socket.socket:
         return socket.create_server(address[:2], family=family, backlog=128)
     except OSError as error:
         raise RankError(
-            f"MASTER_ADDR={host} is no address of this host, on which rank 0 runs ({error}); give torchrun's "
+            f"MASTER_ADDR={host} is not an address of this host, on which rank 0 runs ({error}); give torchrun's "
             f"--master-addr or --rdzv-endpoint of the host of rank 0"
         ) from None
 

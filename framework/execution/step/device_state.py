@@ -32,7 +32,7 @@ class DeviceState:
         self.num_prompt_S = torch.zeros(num_rows, dtype=torch.int64, device=device)
 
     def apply(self, batch: StepBatch) -> None:
-        """Take over what the plan changed."""
+        """Apply what the plan changed."""
         if batch.admissions:
             self._admit(batch.admissions)
         if batch.new_blocks:

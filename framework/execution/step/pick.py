@@ -53,14 +53,14 @@ def redraw_tokens(
     history: TokenHistory,
     token_R: Tensor,
 ) -> Tensor:
-    """`token_R` of `pick_tokens`, with the tokens of rows that `sampler.redraws` in their place."""
+    """The `token_R` of `pick_tokens`, with new tokens in the rows that `sampler.redraws`."""
     whole_RV = head.gather(logits_RV) if head.split else logits_RV
     drawn_R = sampler.redraw(whole_RV, prepared, seed_R, position_R, history, token_R)
     return _checked(sampler, drawn_R, position_R)
 
 
 def not_finite_rows(logits_RV: Tensor) -> Tensor:
-    """[R] bool: which rows hold a logit that is NaN or infinite."""
+    """[R] bool: which rows hold a NaN or infinite logit."""
     if logits_RV.is_cuda:
         from framework.execution.kernels.cuda.sampling.finite import not_finite_rows as fused_not_finite_rows
 
@@ -72,7 +72,7 @@ def not_finite_rows(logits_RV: Tensor) -> Tensor:
 
 
 def whole_rows(head: ParallelLMHead) -> Callable[[Tensor], Tensor] | None:
-    """What makes [R, V] of the logits that `head` gives; None if they are whole."""
+    """The function that makes [R, V] of the logits that `head` gives; None if they are whole."""
     return head.gather if head.split else None
 
 

@@ -1,4 +1,4 @@
-"""One engine for several callers at once, in one thread or in many: each gets the outputs of its own requests."""
+"""One engine for several callers at once, in one or many threads. Each caller gets the outputs of its own requests."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class SharedEngine:
         self.engine = engine
         self._turn = threading.Lock()
         self._waiting: set[object] = set()
-        """A token for each caller that waits for its turn"""
+        """A token for each caller that waits for its turn."""
         self._news: dict[int, deque[RequestOutput]] = {}
-        """What each live caller's requests have been sent and it has not taken"""
+        """Outputs of live callers' requests that their callers have not taken yet."""
         self._left: deque[int] = deque()
         """Requests whose callers have gone while another thread had the turn."""
         self._closed = False
@@ -43,7 +43,7 @@ class SharedEngine:
         """Add a request to the engine, and its id to `mine`.
 
         Raises:
-            ValueError: it is refused; nothing else is disturbed.
+            ValueError: the request is refused. Nothing else is disturbed.
         """
 
         def add() -> None:

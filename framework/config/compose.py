@@ -59,7 +59,7 @@ def compose_with_hydra(overrides: Sequence[str] = (), config_name: str = "config
 
 
 def prepare(overrides: Sequence[str]) -> list[str]:
-    """What has to happen before Hydra composes: schema, plugins, resolvers. Idempotent.
+    """Do what has to happen before Hydra composes: schema, plugins, resolvers. It may be repeated.
 
     Returns `overrides` with full paths in `plugins=[...]`, since a process of another folder may read them.
 

@@ -33,7 +33,7 @@ def claim(folder: Path, *, resume: bool = False) -> None:
 class FolderTakenError(BaseException):
     """A single run must not write into the folder that it was given.
 
-    It is not an `Exception`, since Hydra makes a mere warning of one that comes from a callback, and a callback is all that
+    It is not an `Exception`, since Hydra turns an `Exception` from a callback into a warning, and a callback is all that
     Hydra calls before it writes into the folder.
     """
 

@@ -1,4 +1,4 @@
-"""What the HTTP process and the engine process tell each other, over a pair of sockets that only they hold."""
+"""The messages between the HTTP process and the engine process, over a pair of sockets that only they hold."""
 
 from __future__ import annotations
 

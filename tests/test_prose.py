@@ -20,7 +20,7 @@ COUNTED = (
     "products|programs|pushes|requests|rows|seconds|stages|steps|sums|tasks|tokens|warps"
 )
 UNIT = (
-    "add|batch|block|bucket|category|cell|chunk|choice|client|column|decision|device|eviction|field|file|frequency|gpu|"
+    "add|batch|block|bucket|byte|category|cell|chunk|choice|client|column|decision|device|eviction|field|file|frequency|gpu|"
     "graph|group|head|hit|host|inch|kind|layer|line|list|lookup|machine|message|metric|model|multiprocessor|node|pair|part|policy|"
     "position|process|program|prompt|push|rank|record|replica|request|round|row|rule|scheduler|second|seed|session|size|"
     "slot|step|sweep|tile|token|trial|turn|value|worker"

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from framework.models.loading.tokenizer import Tokenizer
 
 _CONTEXT_GIB = 0.6
-"""The share of a GPU's memory that the driver and PyTorch take before the first tensor."""
+"""The memory that the driver and PyTorch take on a GPU before the first tensor."""
 
 
 def build_simulated(cfg: DictConfig) -> BuiltEngine:

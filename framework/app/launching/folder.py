@@ -33,7 +33,7 @@ def claim(folder: Path, *, resume: bool = False) -> None:
 class FolderTakenError(BaseException):
     """A single run must not write into the folder that it was given.
 
-    It is not an `Exception`, since Hydra turns an `Exception` from a callback into a warning, and a callback is all that
+    It is not an `Exception`, since Hydra turns an `Exception` of a callback into a warning. A callback is all that
     Hydra calls before it writes into the folder.
     """
 

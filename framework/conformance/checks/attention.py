@@ -1,4 +1,4 @@
-"""What is checked of an attention backend: random mixed batches against explicit loops in float64."""
+"""The checks of attention backends: random mixed batches against explicit loops in float64."""
 
 from __future__ import annotations
 

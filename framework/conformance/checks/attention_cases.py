@@ -24,7 +24,7 @@ _PADDING_ROWS = 2
 
 @dataclass(frozen=True)
 class Target:
-    """A registered backend and what to try it on."""
+    """A registered backend and the cases to try it on."""
 
     name: str
     device: str = "cpu"
@@ -32,10 +32,10 @@ class Target:
     block_sizes: tuple[int, ...] = (1, 2, 3, 7, 16, 33, 64)
     head_sizes: tuple[int, ...] = (16, 40, 64, 128)
     kv_dtype: torch.dtype | None = None
-    """None: that of the model"""
+    """The type of the KV cache. None takes that of the model."""
     max_length: int = 300
     max_checked: int = 300
-    """The last tokens of a chunk that are compared: the oracle's loops are slow."""
+    """How many of the last tokens of a chunk are compared, since the loops of the oracle are slow."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What is checked of a cost model: its seconds for random steps of several deployments."""
+"""The checks of cost models: their seconds for random steps of several deployments."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def checks(
 
 @cache
 def several_deployments() -> tuple[Deployment, ...]:
-    """Large and small models, one rank and several, narrow KV caches; those whose profiles are shipped among them."""
+    """Large and small models, one or several ranks, narrow KV caches. Those with shipped profiles are among them."""
     return tuple(read_deployment(compose(["executor=simulated", *overrides])) for overrides in _DEPLOYMENTS)
 
 
@@ -163,7 +163,7 @@ class _Subject:
         return ", ".join(keys) or "nothing"
 
     def quick(self) -> str:
-        """In time of this process: a whole trace takes a call per step."""
+        """The cost is measured in CPU time of this process, since a whole trace takes one call per step."""
         model = self.build(self.deployments[0])
         step = Batch(contexts=(500,) * 32, chunks=(), kind=(None, False)).shape()
         started_s = time.process_time()

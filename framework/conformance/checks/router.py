@@ -1,4 +1,4 @@
-"""What is checked of a router: its choices in simulated fleets, and what it costs to ask it."""
+"""The checks of routers: their choices in simulated fleets, and the cost of a choice."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def _spread(build: Callable[[], Router]) -> str:
 
 
 def _sent(build: Callable[[], Router], prefix: tuple[int, ...]) -> Counter[int]:
-    """Requests to each replica, of a burst with prompts of like length that begin with `prefix`."""
+    """How many requests each replica gets of a burst whose prompts have about one length and begin with `prefix`."""
     requests = tuple(
         TraceRequest(0.0, prefix + tuple((number * 61 + i) % 9973 for i in range(20)), max_tokens=2, eos_after=3)
         for number in range(_NUM_REQUESTS)
@@ -116,7 +116,7 @@ def _sent(build: Callable[[], Router], prefix: tuple[int, ...]) -> Counter[int]:
 
 
 def _cost(build: Callable[[], Router]) -> str:
-    """In time of this process, with prompts of which half is known."""
+    """The cost of a choice in CPU time of this process, for prompts of which half is known."""
     router, half, spent_s = build(), _PATH_BLOCKS // 2, 0.0
     intake = make_engine(
         SCHEDULERS.get("chunked_prefill")(), EVICTIONS.get("lru")(), num_blocks=_PATH_BLOCKS + 1, block_size=_BLOCK_SIZE

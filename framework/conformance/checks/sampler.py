@@ -1,4 +1,4 @@
-"""What is checked of a sampler: shape and range, independence of batch mates, and its stated distribution."""
+"""The checks of samplers: shape and range, independence of the batch, and their stated distribution."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def _seeds(build: Build) -> str:
 
 
 def _mates(build: Build) -> str:
-    """Every row alone, in a batch of all settings, and in the reverse of it."""
+    """A row gets the same token alone, in a batch of all settings, and in the reverse of that batch."""
     sampler = build(_VOCAB, torch.device("cpu"))
     params = _accepted(sampler) * 4
     logits_RV = _kinds_of_logits(len(params), _VOCAB)[0][1]

@@ -19,7 +19,7 @@ _LIMIT_S = 4.0
 
 
 def serve_fleet(trace: Trace, num_replicas: int, router: Router) -> list[int]:
-    """The replica of each request of `trace`, served to its end by `num_replicas` engines that are alike.
+    """The replica of each request of `trace`, which `num_replicas` equal engines serve to its end.
 
     Raises:
         Violation: the first rule that breaks, with the fleet and the trace.

@@ -1,4 +1,4 @@
-"""Random traces: requests, and a machine that is small enough to hurt."""
+"""Random traces: requests, and a machine so small that they run out of everything."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A router under observation: it is shown copies of what a fleet shows, and every answer is looked at."""
+"""A router under observation. It is shown copies of what a fleet shows, and every answer is checked."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class ReplicaState:
 
 
 class WatchedRouter(Router):
-    """Passes every call on to `router`; `choices` are its answers, in order of arrival.
+    """Passes every call on to `router`. `choices` are its answers in order of arrival.
 
     Raises:
         Violation: from `route`, if the answer is not an index, or if `router` changed the path.

@@ -16,7 +16,7 @@ _GPU_ROWS, _GPU_TOKENS = 256, 16384
 """The sizes with which `nano_bench` is fastest on an H100 and an H200 (experiments/gpu_speed/)."""
 _LEAST_ROWS, _LEAST_TOKENS = 8, 2048
 _SHORT_CONTEXT_TOKENS = 256
-"""Most requests need at least this many tokens. A cache that holds fewer per row cannot use all rows."""
+"""The tokens that most requests come to. A cache that cannot hold this many for each row cannot use all rows."""
 _ACTIVATION_SHARE = 8
 
 

@@ -179,7 +179,7 @@ class Watch:
             self._judge_start(ranks, now_s)
 
     def _judge_start(self, ranks: list[Peer], now_s: float) -> None:
-        """The ranks furthest behind. They are at fault, counted from when the last of them got there."""
+        """Find the ranks furthest behind at fault if they stay there too long after the last of them got there."""
         behind = min((peer.phase, peer.count) for peer in ranks)
         late = [peer for peer in ranks if (peer.phase, peer.count) == behind]
         if behind[0] is Phase.RUN and not self.working and all(peer.ready is not None for peer in self.peers):

@@ -22,15 +22,15 @@ _ROWS = 4096
 
 @dataclass(frozen=True, slots=True)
 class StoredTensor:
-    """Where a tensor is."""
+    """The place of a tensor."""
 
     path: Path
     name: str
-    """In the file."""
+    """Its name in the file."""
 
 
 def tensor_files(folder: Path) -> dict[str, StoredTensor]:
-    """Name of each tensor in a causal language model -> where it is.
+    """Maps the name of each tensor in a causal language model to its place.
 
     `model.safetensors` comes before an index beside it, as in `transformers`. A base model (`LlamaModel` and the like)
     is saved without the prefix `model.`, which is put back.

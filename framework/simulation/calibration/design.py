@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 _CONTEXTS = (32, 64, 128, 192, 256, 384, 512, 1024, 2048, 4096)
-"""Numbers of rows, dense where rows are few tiles of keys long and time does not grow evenly."""
+"""Mean contexts, dense where rows are few tiles of keys long and time does not grow evenly."""
 _EAGER_ROWS = (1, 8, 32, 64, 128, 256)
 _MOST_DRAWS = 1000
 """The number of tries for a step that fits; 1 to 3 are enough with the limits of an engine that serves."""

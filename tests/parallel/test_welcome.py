@@ -1,4 +1,4 @@
-"""Under torchrun rank 0 lets in who proves to be a rank, and nobody else holds the start up or ends it."""
+"""Under torchrun, rank 0 lets in connections that prove to be a rank. No other connection delays or ends the start."""
 
 from __future__ import annotations
 

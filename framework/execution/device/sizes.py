@@ -52,8 +52,8 @@ class Room:
 def choose_step(engine: EngineSettings, config: ModelConfig, room: Room) -> tuple[int, int, dict[str, str]]:
     """Rows and tokens of the largest step, and the reasons for those that `engine` leaves open.
 
-    On a GPU they are those known to be fastest, halved until the activations of such a step take no more than an eighth
-    of the memory that the weights leave, and short contexts of all rows no more than all of it.
+    On a GPU they begin with the sizes that are known to be fastest. Tokens are halved until the activations of a step
+    take at most an eighth of the memory that the weights leave, and rows until short contexts of all rows fit there.
     """
     rows, tokens, reasons = engine.max_num_seqs, engine.max_num_batched_tokens, dict[str, str]()
     length = engine.max_model_len or config.max_model_len

@@ -1,4 +1,4 @@
-"""Who may import whom, what must stay light, and how long a file may get."""
+"""Which packages may import which, what must stay light, and how long a file may get."""
 
 from __future__ import annotations
 

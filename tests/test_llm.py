@@ -44,7 +44,7 @@ def test_a_bad_request_does_not_stop_the_others(llm: LLM) -> None:
     assert "empty" in str(empty.error)
     assert "512" in str(out_of_range.error)
     assert "0 to 511" in str(out_of_range.error)
-    assert "prompt token id 2.5 is no integer" in str(fraction.error)
+    assert "prompt token id 2.5 is not an integer" in str(fraction.error)
 
 
 def test_text_that_is_not_unicode_does_not_stop_the_others(llm: LLM) -> None:

@@ -21,7 +21,7 @@ THIS = [*CELL, "scheduler=shortest_first", "eviction=length_aware", "seed=7", "w
 
 
 def served(*cells: list[str]) -> dict[str, Any]:
-    """What the last of `cells`, served one after the other by one executor, brought; host times left out."""
+    """The result of the last of `cells`, which one executor serves one after the other. Host times are left out."""
     configs = [compose(cell) for cell in cells]
     built = build_simulated(configs[0])
     with closing(built.engine):

@@ -70,7 +70,7 @@ def test_a_thread_does_not_wait_for_the_whole_call_of_another(llm: LLM) -> None:
 
 
 def in_child(call: Callable[[], object]) -> str:
-    """What `call` raises in a process that is forked from this one, within five seconds."""
+    """The error that `call` raises, within five seconds, in a process that is forked from this one."""
     read, write = os.pipe()
     child = os.fork()
     if child == 0:

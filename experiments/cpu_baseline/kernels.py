@@ -68,7 +68,7 @@ def time_linears(rows: list[int], repeats: int) -> None:
         for num_rows in rows:
             x = {size: torch.randn(num_rows, size).to(dtype) for size in (HIDDEN, INTERMEDIATE)}
             line.append(best_ms(lambda body=body, x=x: run_body(body, x), repeats))  # type: ignore[misc]
-            few = x[HIDDEN][:64]  # a step samples one row a request
+            few = x[HIDDEN][:64]  # a step samples one row per request
             head_line.append(best_ms(lambda head=head, few=few: head(few), repeats))  # type: ignore[misc]
         label = f"{name} {str(dtype).removeprefix('torch.')}"
         print(f"| {label} | body |", " | ".join(f"{ms:.1f}" for ms in line), "|", flush=True)

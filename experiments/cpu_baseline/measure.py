@@ -137,7 +137,7 @@ def main() -> None:
     print(
         f"\n{machine['cpu']}, {torch.get_num_threads()} threads, torch {torch.__version__}, {machine['git_revision']}\n"
     )
-    print("| system | dtype | load | output tokens/s, median (min-max) | ms a token |")
+    print("| system | dtype | load | output tokens/s, median (min-max) | ms per token |")
     print("| --- | --- | --- | --- | --- |")
     for name, dtype, load_name, rates in rows:
         median = statistics.median(rates)

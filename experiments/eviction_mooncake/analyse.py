@@ -61,7 +61,7 @@ def _digits(value: float | None) -> str:
 
 
 def by_size(table: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """A row a policy, a column a size, the mean over seeds; the best at 10,000 blocks first."""
+    """A row per policy, a column per size, the mean over seeds; the best at 10,000 blocks first."""
     pivot = table.pivot_table(index="policy", columns="num_blocks", values=metric, aggfunc="mean")
     return pivot.sort_values(10_000, ascending=metric.startswith("ttft"))
 

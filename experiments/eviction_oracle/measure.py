@@ -2,7 +2,7 @@
 
     python experiments/eviction_oracle/measure.py --trace ../shared/traces/mooncake_conversation.jsonl
 
-Writes results.csv beside this file; a row a policy and cache size.
+Writes results.csv beside this file; a row per policy and cache size.
 """
 
 from __future__ import annotations

@@ -243,7 +243,7 @@ def kernel_table(trace: Any, steps: int) -> str:
     by_name: dict[str, list[float]] = {}
     for event in events:
         by_name.setdefault(event.name[:70], []).append(event.time_range.end - event.time_range.start)
-    lines = [f"idle share {1 - busy / (end - first):.4f}, {len(events) / steps:.0f} kernels a step"]
+    lines = [f"idle share {1 - busy / (end - first):.4f}, {len(events) / steps:.0f} kernels per step"]
     for name, times in sorted(by_name.items(), key=lambda item: -sum(item[1]))[:14]:
         lines.append(
             f"  {sum(times) / steps:9.1f} us a step {len(times) / steps:6.1f} x {statistics.mean(times):7.2f} us  {name}"

@@ -31,7 +31,7 @@ COLUMNS = ["metric", "tau_of_means", "tau_mean", "tau_low", "tau_high", "seeds",
 
 
 def by_scheduler(folder: str, metric: str) -> pd.DataFrame:
-    """A row a seed, a column a scheduler."""
+    """A row per seed, a column per scheduler."""
     cells = load(folder)
     cells = cells[cells["status"] == "completed"]
     return cells.pivot_table(index="seed", columns="scheduler", values=metric, aggfunc="mean")

@@ -1,4 +1,4 @@
-"""On the GPU: calibrate each model shape, then serve every workload with both schedulers. One file a model, in --out.
+"""On the GPU: calibrate each model shape, then serve every workload with both schedulers. One file per model, in --out.
 
 `python experiments/simulator_fidelity/real.py qwen3_0_6b qwen3_8b --azure FOLDER/azure_conv_2023.csv --out results`
 """
@@ -78,7 +78,7 @@ def serve(
 
 
 def saturated_rate(recorder: Recorder) -> float:
-    """Requests a second that end between a fifth and four fifths of the way: while somebody always waits."""
+    """Requests per second that end between a fifth and four fifths of the way: while somebody always waits."""
     ends = sorted(request.finish_s for request in recorder.requests)
     low, high = len(ends) // 5, 4 * len(ends) // 5
     return (high - low) / (ends[high] - ends[low])

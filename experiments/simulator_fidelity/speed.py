@@ -92,7 +92,7 @@ def measure(overrides: list[str]) -> dict[str, float]:
 
 
 def write_trace(path: Path, num_requests: int) -> None:
-    """Short chats at 400 requests a second: 200 prompt tokens, 16 output tokens."""
+    """Short chats at 400 requests per second: 200 prompt tokens, 16 output tokens."""
     with path.open("w") as file:
         for index in range(num_requests):
             row = {"time_s": index / 400, "prompt_tokens": 200, "output_tokens": 16, "keys": [index]}

@@ -1,4 +1,4 @@
-"""What a process a cell costs beyond the engine's own start and run: `python experiments/sweep_overhead/measure.py`."""
+"""The cost of a process per cell beyond start and run of the engine: `python experiments/sweep_overhead/measure.py`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WAYS = {
 
 
 def overhead_s(calls: list[list[str]], *executor: str) -> tuple[float, float]:
-    """Wall seconds a cell that are neither the engine's start nor its run, and CPU seconds a cell in all."""
+    """Wall seconds per cell that are neither the engine's start nor its run, and CPU seconds per cell in all."""
     with tempfile.TemporaryDirectory() as folder:
         start_s, start_cpu_s = time.perf_counter(), _children_cpu_s()
         for call in calls:

@@ -1,7 +1,7 @@
 # ruff: noqa: E501
 """Scaling over tensor-parallel ranks: `python experiments/tp_scaling/measure.py all`, or one of the parts below.
 
-    scaling     tokens/s of nano_bench and ms a token of one request, each tp beside tp=1 in this one run
+    scaling     tokens/s of nano_bench and ms per token of one request, each tp beside tp=1 in this one run
     allreduce   one sum over the ranks inside a CUDA graph, by size: NCCL, one shot, two shots
     parity      greedy tokens against tp=1: equal in fp32; in bf16 the first position that differs and the gap there
     profile     kernels of a decode step on rank 0

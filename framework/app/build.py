@@ -1,4 +1,4 @@
-"""The one way from a checked configuration to an engine, wherever its steps run."""
+"""The only way from a checked configuration to an engine, wherever its steps run."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ def run_cell(cfg: DictConfig, cell: CellInfo | None = None) -> Status:
                     _measure(cfg, workload, record, tracker, cell.folder)
                     record.status, record.reason = _served(record.requests, workload.left_out)
             except IncompatibleError as error:
-                # A sweep goes on without a combination that cannot be had; who asks for that one alone gets an error.
+                # A sweep goes on without a combination that cannot work. A single run of it gets an error.
                 record.status, record.reason = "skipped" if cell.group else "failed", str(error)
                 refused = not cell.group
             except KeyboardInterrupt as error:
@@ -148,7 +148,7 @@ def hydra_cell(cfg: DictConfig, hydra: Any = None, folder: Path | None = None) -
 
 
 def _measure(cfg: DictConfig, workload: Workload, record: Record, tracker: Tracker, folder: Path) -> None:
-    """Build, run, and fill `record` with whatever was done, however it ends."""
+    """Build and run the cell, and fill `record` with what was done, however it ends."""
     start_s = time.perf_counter()
     from framework.app.build import build
     from framework.app.measure import draw, measure
@@ -174,7 +174,7 @@ def _measure(cfg: DictConfig, workload: Workload, record: Record, tracker: Track
 
 
 def _serve(cfg: DictConfig, record: Record, tracker: Tracker, folder: Path, stack: ExitStack, start_s: float) -> None:
-    """A cell whose requests come over HTTP."""
+    """Run a cell whose requests come over HTTP."""
     from framework.app.build import build
     from framework.app.measure import describe, measure
     from framework.app.serving.serve import check_live, listen, serve
@@ -193,7 +193,7 @@ def _serve(cfg: DictConfig, record: Record, tracker: Tracker, folder: Path, stac
 
 
 def _served(requests: Sequence[RequestRecord], left_out: str) -> tuple[Status, str]:
-    """Status and reason of a run that came to its end; one that served nothing failed.
+    """The status and reason of a run that came to its end. A run that served nothing has failed.
 
     The reason names what is missing, with the first cause of each kind: lines of the workload's file that were
     `left_out`, rejected requests, and requests that failed.
@@ -240,7 +240,7 @@ def _calibrate(cfg: DictConfig, record: Record, folder: Path) -> None:
 def interruptible() -> Iterator[None]:
     """The first Ctrl-C or SIGTERM inside raises KeyboardInterrupt, so that the record gets written; the next one kills.
 
-    A SIGTERM that somebody handles already (a launcher, submitit) stays theirs.
+    If a launcher or submitit handles SIGTERM already, its handler stays.
     """
     if threading.current_thread() is not threading.main_thread():  # signals belong to the main thread
         yield
@@ -262,7 +262,7 @@ def interruptible() -> Iterator[None]:
 
 
 def _report(record: Record, folder: Path, ended: str) -> None:
-    """Print the metrics and, if it did not complete, how it `ended` and why."""
+    """Print the metrics and, if the cell did not complete, how it `ended` and why."""
     from framework.app.progress import chosen, print_summary
 
     if record.metrics:

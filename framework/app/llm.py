@@ -56,8 +56,8 @@ _NO_METHODS = {
 class LLM:
     """An engine with a tokenizer around it. Close it, or use it as a context manager.
 
-    Several threads may call it at once, and several streams may be open: all their requests run together, with the same
-    tokens as alone. An interrupt (Ctrl-C) ends the call that it strikes; open streams go on, or raise if it struck
+    Several threads may call it at once, and several streams may be open. All their requests run together and get the
+    same tokens as alone. An interrupt (Ctrl-C) ends the call that it strikes. Open streams go on, or raise if it struck
     while a token was on its way to them. A forked process cannot use the `LLM` of its parent.
 
     Args:
@@ -68,7 +68,7 @@ class LLM:
             (`record={"outputs": True}`), and `overrides=[...]` with Hydra overrides as on the command line.
 
     Raises:
-        ValueError: unknown key, choice, type or limit; a missing or broken model file.
+        ValueError: a key or choice is unknown, a value has a wrong type or is out of range, or a model file is broken.
     """
 
     def __init__(self, model: str = "smollm2", **overrides: Any) -> None:
@@ -146,7 +146,7 @@ class LLM:
             others: as in `generate`.
 
         Raises:
-            ValueError: as `generate`, and if the model has no chat template.
+            ValueError: as for `generate`, or the model has no chat template.
         """
         wanted = _wanted("chat", sampling_params, others)
         variables = {**(chat_template_kwargs or {}), "add_generation_prompt": add_generation_prompt}
@@ -193,7 +193,7 @@ class LLM:
             raise AttributeError(f"LLM has no {name}" + (f": {reason}" if reason else ""))
 
     def close(self) -> None:
-        """Give back threads and memory, after the step that runs. Idempotent."""
+        """Give back threads and memory after the running step. Calling it again does nothing."""
         self._shared.close()
 
     def __enter__(self) -> LLM:

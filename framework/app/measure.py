@@ -41,7 +41,7 @@ def describe(built: BuiltEngine, record: Record) -> None:
 
 
 def draw(cfg: DictConfig, built: BuiltEngine, workload: Workload, record: Record) -> list[TimedRequest]:
-    """The requests of `workload`, ready for the engine, which is told of them if its eviction policy needs to know.
+    """The requests of `workload`, ready for the engine. An eviction policy that needs the future is told of them.
 
     Raises:
         ValueError: the workload cannot be drawn.
@@ -109,10 +109,10 @@ def measure(
 
 
 def measure_again(built: BuiltEngine, cfg: DictConfig) -> Record:
-    """A further cell on an executor that has served others, with policies of `cfg`, an empty cache, and time from 0 on.
+    """Run a further cell on an executor that has served others, with the policies of `cfg`, an empty cache and time 0.
 
-    For studies whose cells differ in workload, seed and policies only: building an engine for each takes longer than
-    some of them run. All else of `cfg` must be what `built` was built from.
+    This is for studies whose cells differ in workload, seed and policies only, where building an engine can take longer
+    than a run. All else in `cfg` must be what `built` was built from.
     """
     used = built.single_engine
     used.reset()
@@ -134,7 +134,7 @@ def measure_again(built: BuiltEngine, cfg: DictConfig) -> Record:
 
 
 def _peak_memory_gib(device: str) -> float:
-    """Memory of the device at its fullest; on a CPU that of the process, earlier cells of a sweep included."""
+    """The peak memory of the device. On a CPU, that of the process, which includes earlier cells of a sweep."""
     if not device.startswith("cuda"):
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux counts in KiB
     import torch

@@ -1,4 +1,4 @@
-"""What a person sees: a bar while requests run, a table of the metrics at the end."""
+"""What the user sees: a bar while requests run, and a table of the metrics at the end."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ LINE_INTERVAL_S = 5.0
 
 
 class ProgressBar(Observer):
-    """Finished requests, output tokens per second, queue and KV use; on stderr, so that piped output stays clean.
+    """Shows finished requests, output tokens per second, queue and KV use on stderr, so that piped output stays clean.
 
-    A terminal gets a bar, drawn at most five times a second on the engine's thread (no thread of its own). Anything
+    A terminal gets a bar, drawn at most five times per second on the engine's thread (no thread of its own). Anything
     else gets a plain line every five seconds. Use as a context manager around the run.
 
     Args:

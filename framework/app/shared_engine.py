@@ -1,4 +1,4 @@
-"""One engine for several callers at once, in one thread or in many: each gets the outputs of its own requests."""
+"""One engine for several callers at once, in one or many threads. Each caller gets the outputs of its own requests."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class SharedEngine:
         self.engine = engine
         self._turn = threading.Lock()
         self._waiting: set[object] = set()
-        """A token for each caller that waits for its turn"""
+        """A token for each caller that waits for its turn."""
         self._news: dict[int, deque[RequestOutput]] = {}
-        """What each live caller's requests have been sent and it has not taken"""
+        """Outputs of live callers' requests that their callers have not taken yet."""
         self._left: deque[int] = deque()
-        """Requests whose callers have gone, while somebody else had the turn"""
+        """Requests whose callers have gone while another thread had the turn."""
         self._closed = False
         self._process_id = os.getpid()
 
@@ -43,7 +43,7 @@ class SharedEngine:
         """Add a request to the engine, and its id to `mine`.
 
         Raises:
-            ValueError: it is refused; nothing else is disturbed.
+            ValueError: the request is refused. Nothing else is disturbed.
         """
 
         def add() -> None:
@@ -63,16 +63,16 @@ class SharedEngine:
         """The next output of a request that has not ended, stepping the engine until there is one.
 
         Raises:
-            Exception: whatever a step raised, unless it ended requests, whose last outputs say so.
+            Exception: whatever a step raised. If the step ended requests, their last outputs say so instead.
         """
         while (output := self._in_turn(lambda: self._take_or_step(request_id))) is None:
             if self._waiting:
-                time.sleep(_GIVE_WAY_S)  # a lock does not go to whoever has waited longest
+                time.sleep(_GIVE_WAY_S)  # a lock does not go to the thread that has waited longest
         return output
 
     def leave(self, mine: Iterable[int]) -> None:
         """Forget these requests, and end those that still run. Never waits, since it may be called from anywhere by the
-        garbage collector: the work is left to whoever has the turn."""
+        garbage collector: the thread that has the turn does the work."""
         self._left.extend(mine)
         self._tidy_if_idle()
 
@@ -112,7 +112,7 @@ class SharedEngine:
     def _in_turn(self, call: Callable[[], T]) -> T:
         token = object()
         try:
-            self._check()  # before the lock, which nobody gives back in a forked process
+            self._check()  # before the lock, which is never released in a forked process
             self._waiting.add(token)
             with self._turn:
                 self._waiting.discard(token)

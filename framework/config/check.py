@@ -18,7 +18,7 @@ from framework.registry.parameters import wrong_choice
 
 
 def check(cfg: DictConfig) -> None:
-    """Refuse values that no engine could be built from.
+    """Refuse values with which no engine can be built.
 
     Raises:
         ValueError: naming the key, its value, the limit and a remedy.
@@ -80,7 +80,7 @@ def _check_percentiles(percentiles: Sequence[float]) -> None:
 
 
 def check_objective(names: Iterable[str], percentiles: Sequence[float] = (50, 90, 99)) -> None:
-    """Refuse a search for what no run measures that takes these percentiles.
+    """Refuse a search for a metric that no run with these percentiles measures.
 
     Raises:
         ValueError: naming the metric, and those that were probably meant.

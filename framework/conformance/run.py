@@ -1,4 +1,4 @@
-"""Composes the plugins that somebody names, and runs the checks of their kinds."""
+"""Composes the named plugins and runs the checks of their kinds."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def checks_of(kind: str, cfg: DictConfig, budget: Budget) -> list[Check]:
 
 
 def run_checks(checks: Iterable[Check]) -> list[Finding]:
-    """Run one after the other. A check of several rules gives a finding for each rule that fails."""
+    """Run the checks one after the other. A check of several rules gives a finding for each rule that fails."""
     findings: list[Finding] = []
     for check in checks:
         try:

@@ -1,1 +1,1 @@
-"""The step loop and who owns memory: requests, plans, the KV cache. Nothing here loads torch."""
+"""The step loop and the owners of memory: requests, plans, the KV cache. Nothing here loads torch."""

@@ -38,7 +38,7 @@ def blaming() -> Iterator[None]:
 
 
 def blame(error: Exception) -> PluginError | None:
-    """An error that names the innermost plugin whose method was running; None if none was, or `error` names it."""
+    """An error that names the innermost plugin that was running; None if none was, or if `error` names it already."""
     for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
         plugin = frame.f_locals.get("self")
         kind = next((name for base, name in _KINDS.items() if isinstance(plugin, base)), None)

@@ -9,15 +9,15 @@ from framework.interfaces.prompt_keys import Content
 
 @dataclass(slots=True, eq=False)
 class Block:
-    """Held by `ref` requests; cached when `hash` is set; evictable when cached, unheld and without cached children."""
+    """A block that `ref` requests hold. It is cached if `hash` is set, and evictable if nothing holds it then."""
 
     id: int
     ref: int = 0
     hash: int | None = None
     content: Content | None = None
-    """What it holds, compared at a lookup so that a hash collision cannot serve a wrong block."""
+    """The content of the block. A lookup compares it, so that a hash collision cannot serve a wrong block."""
     serial: int = 0
-    """Which publication to the prefix cache it is from, counted from 1; 0 when it is not cached."""
+    """The number of the publication that put it into the prefix cache, counted from 1; 0 if it is not cached."""
     parent: Block | None = None
     children: int = 0
     depth: int = 0

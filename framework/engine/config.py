@@ -1,4 +1,4 @@
-"""The limits of one engine, as numbers: nothing in it is left to be chosen."""
+"""The limits of one engine, as numbers. Nothing is left to be chosen."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ class EngineConfig:
     """What the step loop may do in one step, and how its KV memory is cut.
 
     Raises:
-        ValueError: a value is out of range, with the key that sets it.
+        ValueError: a value is out of range. The message names the key that sets it.
     """
 
     block_size: int
-    """Token positions of one KV block."""
+    """Token positions per KV block."""
     max_num_seqs: int
-    """Requests that run at once."""
+    """The largest number of requests that run at once."""
     max_num_batched_tokens: int
-    """Tokens of one step."""
+    """The largest number of tokens per step."""
     overlap: int = 1
     """Steps that may be planned and submitted beyond the one being collected: 0 waits for each step, 1 hides planning
     behind the device."""

@@ -13,7 +13,7 @@ REJECTED = "rejected"
 def last_output(
     request: Request, reason: str, finish_s: float, *, new_token_ids: list[int], error: Exception | None = None
 ) -> RequestOutput:
-    """Of a request that ends for `reason` at `finish_s`; `error` is why, if it failed. Its text is complete now."""
+    """The last output of a request that ends for `reason` at `finish_s`. `error` says why it failed, if it did."""
     delta = text = ""
     stop_reason: int | str | None = None
     if reason == "stop" and new_token_ids[-1] in request.params.stop_token_ids:
@@ -39,7 +39,7 @@ def last_output(
 
 
 def failed_output(request: Request, error: Exception, finish_s: float) -> RequestOutput:
-    """Of a request that `error` ends, perhaps in the middle of a delivery: it keeps the tokens that came whole."""
+    """The last output of a request that `error` ends, maybe in the middle of a delivery. Whole tokens are kept."""
     num_output = min(request.num_output, len(request.token_times_s), len(request.output_ids))
     request.num_known = request.num_prompt + num_output
     del request.token_times_s[num_output:]

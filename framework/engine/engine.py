@@ -43,9 +43,9 @@ class _Flight:
 class Engine:
     """Continuous batching over an executor.
 
-    A call that raises leaves no trace. Steps in flight are dropped, and the prefix cache is emptied, since it may hold
-    blocks that they were to write. If the executor failed a step, the requests in it end as failed; all others wait
-    again and go on from the tokens that they have. `renew` makes new policies for that, because an error may have
+    A call that raises leaves nothing half done. Steps in flight are dropped, and the prefix cache is emptied, since it
+    may hold blocks that they were to write. If the executor failed a step, the requests in it end as failed. All others
+    wait again and go on from the tokens that they have. `renew` makes new policies for that, because an error may have
     struck in the middle of the old ones. Without it, or if the executor cannot go on, the engine ends.
     """
 
@@ -62,20 +62,20 @@ class Engine:
         self.executor, self.intake, self.config, self._renew = executor, intake, config, renew
         self.observers: list[StepObserver] = []
         self.outbox: deque[RequestOutput] = deque()
-        """What `advance` brought and `step` has not returned, the oldest first"""
+        """Outputs that `advance` brought and `step` has not returned, the oldest first."""
         self._live: dict[int, Request] = {}
         self._hidden = HiddenLengths()
         self._next_id = 0
         self._num_steps = 0
         self._is_open = False
-        """Whether a call has begun and neither ended nor been recovered from"""
+        """Whether a call has begun and has neither ended nor been recovered from."""
         self._cause: BaseException | None = None
-        """What is being recovered from"""
+        """The exception that is being recovered from."""
         self._ended_by: BaseException | None = None
         self._at_risk: Sequence[Request] = ()
-        """Requests of the step that the executor is being asked about"""
+        """Requests of the step that the executor is working on."""
         self._touched: Request | None = None
-        """The request whose tokens are being changed"""
+        """The request whose tokens are being changed."""
         self._start(scheduler, eviction)
 
     def _start(self, scheduler: Scheduler, eviction: EvictionPolicy) -> None:
@@ -109,7 +109,7 @@ class Engine:
 
     @property
     def next_id(self) -> int:
-        """What the next `add_request` will return."""
+        """The id that the next `add_request` will return."""
         return self._next_id
 
     def add_request(self, spec: RequestSpec) -> int:
@@ -165,10 +165,10 @@ class Engine:
         return output
 
     def step(self) -> list[RequestOutput]:
-        """Submit as many steps as `overlap` allows, then collect the oldest; returns what it brought.
+        """Submit as many steps as `overlap` allows, then collect the oldest and return what it brought.
 
         Raises:
-            PluginError: if a plugin breaks a rule or raises; and whatever else the executor raises.
+            PluginError: a plugin broke a rule or raised. Whatever else the executor raises is passed on.
             EngineEndedError: an earlier call failed for good.
         """
         if not self.outbox:  # what a call that raised had brought comes first
@@ -178,7 +178,7 @@ class Engine:
         return outputs
 
     def advance(self) -> None:
-        """As `step`, but what it brought stays in `outbox`, where an interrupt of the caller cannot lose it."""
+        """Like `step`, but the outputs stay in `outbox`, where an interrupt of the caller cannot lose them."""
         self._begin()
         try:
             with blaming():
@@ -228,7 +228,7 @@ class Engine:
         self._at_risk, self._touched, self._cause, self._is_open = (), None, None, False
 
     def _sort_requests(self, cause: BaseException | None, fatal: BaseException | None = None) -> None:
-        """End those that `cause` hit, all of them if it is `fatal`; let the others wait."""
+        """End the requests that `cause` hit, or all of them if it is `fatal`. The others wait again."""
         failed = set(self._at_risk) if isinstance(cause, Exception) else set()
         if self._touched is not None:
             failed.add(self._touched)
@@ -258,7 +258,7 @@ class Engine:
             self.scheduler.on_arrival(request)
 
     def reset(self) -> None:
-        """Empty the prefix cache, restart clock, ids and step count: what warm-up did leaves no trace in a number."""
+        """Empty the prefix cache and restart clock, ids and step count, so that no metric contains the warm-up."""
         assert not self.has_work
         with blaming():
             self.cache.reset()
@@ -271,7 +271,7 @@ class Engine:
         self.executor.close()
 
     def _submit(self) -> bool:
-        """Plan and submit one step; False if there is nothing to submit before something in flight returns."""
+        """Plan and submit one step. False if there is nothing to submit until a step in flight returns."""
         while True:
             started = time.perf_counter()
             self.queue.now_s = self.cache.now_s = self.clock.now_s()
@@ -284,7 +284,7 @@ class Engine:
                 return False
             if self.plan.num_preempted == num_preempted:
                 raise self._stuck()
-            # Only preempted: plan again. That comes to an end, see `LivelockGuard`.
+            # The plan only preempted, so plan again. `LivelockGuard` sees to it that this ends.
         batch, requests = self.plan.seal(self._num_steps)
         self._hidden.submitted(batch.step, batch.admissions, self._live)
         record = self._records.of(batch)

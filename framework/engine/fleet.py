@@ -212,7 +212,7 @@ def _arrival(request: Request) -> Arrival:
 
 
 class FleetClock:
-    """The time of the engine with work that is furthest behind; of the one furthest ahead while all are idle."""
+    """The time of the engine furthest behind among those with work. If all are idle, that of the one furthest ahead."""
 
     def __init__(self, replicas: Sequence[Replica]) -> None:
         self._replicas = replicas
@@ -222,7 +222,7 @@ class FleetClock:
         return min(times_s) if times_s else max(replica.engine.clock.now_s() for replica in self._replicas)
 
     def sleep_until(self, time_s: float) -> None:
-        """While all are idle; one that is ahead already stays there."""
+        """Move all idle engines on. An engine that is ahead already stays there."""
         for replica in self._replicas:
             replica.engine.clock.sleep_until(time_s)
 

@@ -22,7 +22,7 @@ from framework.interfaces.sampling_params import SamplingParams
 class Intake:
     """The limits that a request is held against.
 
-    `tokenizer` may be None, for models without one; prompts are token ids then and stop strings are refused.
+    `tokenizer` is None for a model without one. Prompts must then be token ids, and stop strings are refused.
     `refuses(params)` is the sampler's `unsupported_reason`. With `simulated_block_size`, the block size of an engine
     without a model, prompts by key are taken too and requests run to their last token: nothing says what they sample.
     """
@@ -108,7 +108,7 @@ class Intake:
         except TypeError as error:
             bad = next(token for token in given_ids if not hasattr(token, "__index__"))
             raise ValueError(
-                f"prompt token id {bad!r} is no integer; pass ids from 0 to {self.vocab_size - 1}"
+                f"prompt token id {bad!r} is not an integer; pass ids from 0 to {self.vocab_size - 1}"
             ) from error
         except OverflowError:
             low, high = min(given_ids), max(given_ids)

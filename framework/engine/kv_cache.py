@@ -1,11 +1,11 @@
 """Owner of all KV blocks: reference counts, the prefix cache, and eviction through a policy.
 
 A cached block is found by a hash chained over the tokens from the start of the sequence (as in vLLM's automatic prefix
-caching) and then compared token by token and parent by parent; a prompt without tokens has keys in their place.
+caching) and then compared token by token and parent by parent. A prompt without tokens has keys in their place.
 Two requests that compute the same block at once do so in blocks of their own. The one that would publish it later takes
-the other's into its table and gives its own back. So a request holds one block per `block_size` tokens and no more.
-The cached ones in a table are a path of the tree: a held child implies a held parent, and evictable blocks are exactly
-the unheld leaves. `num_free` is O(1).
+the other's block into its table and gives its own back. A request therefore holds one block per `block_size` tokens.
+The cached blocks in a table are a path of the tree: a held child implies a held parent, and the evictable blocks are
+exactly the leaves that no request holds. `num_free` is O(1).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ NEVER = EVERYTHING + 1
 
 @dataclass(slots=True)
 class CacheCounters:
-    """Events since start or `KVCache.reset`."""
+    """Counts of events since start or `KVCache.reset`."""
 
     hit_blocks: int = 0
     lookup_blocks: int = 0
@@ -55,7 +55,7 @@ class KVCache:
 
     @property
     def num_free(self) -> int:
-        """Blocks that can be handed out: free ones and those the policy can be made to give up."""
+        """How many blocks can be handed out: the free ones and the evictable ones."""
         return len(self._free) + self._num_unheld_cached
 
     @property
@@ -91,7 +91,7 @@ class KVCache:
         return self._cached.keys()
 
     def prompt_path(self, request: Request) -> list[int]:
-        """Hashes of the blocks that a new request will look for, cached or not. Changes nothing."""
+        """The hashes of the blocks that a new request will look for, cached or not. The call changes nothing."""
         full = self._num_shareable(request) if self.prefix_caching else 0
         return [self._hash(request, index) for index in range(full)]
 
@@ -99,8 +99,8 @@ class KVCache:
         return min(request.num_known, request.num_tokens - 1, request.memory.shareable_tokens) // self.block_size
 
     def admit(self, request: Request, max_tokens: int) -> int:
-        """Match the prefix cache and allocate for up to `max_tokens` further tokens; returns how many, or 0 if blocks
-        do not suffice, with nothing changed."""
+        """Match the prefix cache and allocate for up to `max_tokens` further tokens. Returns how many; 0 means that the
+        blocks do not suffice and that nothing has changed."""
         cached = self.match(request)
         start = len(cached) * self.block_size
         num = min(request.num_pending - start, max_tokens)

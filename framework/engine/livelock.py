@@ -6,8 +6,9 @@ from framework.engine.request import Request
 from framework.interfaces.errors import StuckError
 
 MAX_FRUITLESS_PREEMPTIONS = 200
-"""Preemptions of one request in a time in which none at all got further. Sound policies need 1, since who preempts lets
-somebody else get on; `scheduler=random`, which draws lots, 5 at most in 800 random traces with tiny caches."""
+"""How often one request may be preempted while no request gets any further. Sound policies need 1, since a preemption
+lets another request get on. `scheduler=random`, which draws lots, took at most 5 in 800 random traces with tiny caches.
+"""
 
 
 class LivelockGuard:
@@ -22,15 +23,15 @@ class LivelockGuard:
         self._preemptions: dict[int, int] = {}  # by request, since the last progress
 
     def progressed(self) -> None:
-        """A step is on its way that takes some request further than it ever was."""
+        """Note that a step in flight takes some request further than it ever was."""
         if self._preemptions:
             self._preemptions.clear()
 
     def preempted(self, request: Request) -> None:
-        """`request` is about to lose what it computed.
+        """Note that `request` is about to lose what it computed.
 
         Raises:
-            StuckError: naming it, when that has happened too often.
+            StuckError: this has happened to it too often. The message names it.
         """
         request.furthest_tokens = max(request.furthest_tokens, request.num_computed)
         number = self._preemptions[request.id] = self._preemptions.get(request.id, 0) + 1
@@ -38,5 +39,5 @@ class LivelockGuard:
             others = sorted(self._preemptions.keys() - {request.id})
             raise StuckError(
                 f"request {request.id} was preempted {number} times (and {len(others)} others, {others[:5]}) while no "
-                f"request got any further: nobody would ever end. Let those who run get on before preempting them"
+                f"request got any further, so none would ever end. Let running requests get on before preempting them"
             )

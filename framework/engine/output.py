@@ -11,27 +11,27 @@ from framework.interfaces.records import RequestRecord
 
 @dataclass(slots=True, kw_only=True)
 class RequestOutput:
-    """News of one request. The last one (`finished`) carries everything that it produced."""
+    """What is new about one request. The last output (`finished`) carries all that the request produced."""
 
     request_id: int
     new_token_ids: list[int]
     new_logprobs: list[TokenLogprobs] | None = None
-    """Those of `new_token_ids`, if they were asked for; only when it streams."""
+    """The log-probabilities of `new_token_ids`, if they were asked for and the request streams."""
     text_delta: str = ""
     finished: bool = False
     finish_reason: str | None = None
     stop_reason: int | str | None = None
     """The stop string or the stop token that ended it; None for the model's own end tokens and for any other end."""
     token_ids: list[int] = field(default_factory=list)
-    """All output ids; only when finished."""
+    """All output ids, once the request has finished."""
     text: str = ""
-    """All output text; only when finished."""
+    """All output text, once the request has finished."""
     logprobs: list[TokenLogprobs] | None = None
-    """One an output token, if asked for; only when finished."""
+    """The log-probabilities of each output token, if asked for, once the request has finished."""
     record: RequestRecord | None = None
-    """Only when finished."""
+    """The record of the request, once it has finished."""
     error: Exception | None = None
-    """What ended it, if it failed."""
+    """The error that ended the request, if it failed."""
 
 
 class TextTracker:
@@ -94,7 +94,7 @@ class TextTracker:
         self._hold_back = 0
 
     def take_delta(self) -> str:
-        """Text that can be shown and was not yet."""
+        """The text that can be shown and has not been shown yet."""
         end = max(self._num_shown, len(self.text) - self._hold_back)
         delta, self._num_shown = self.text[self._num_shown : end], end
         return delta

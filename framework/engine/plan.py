@@ -12,7 +12,8 @@ from framework.interfaces.scheduler import Verdict
 
 
 class RequestQueue:
-    """Every live request: waiting in arrival order (preempted ones in front), running in admission order."""
+    """Every live request. `waiting` is in order of arrival with preempted requests in front, `running` in order of
+    admission."""
 
     def __init__(self) -> None:
         self.waiting = WaitingQueue()
@@ -136,7 +137,7 @@ class Plan:
         return max(0, -(-num_tokens // self._cache.block_size) - len(request.memory.blocks))
 
     def retire(self, request: Request) -> None:
-        """Take a running request off its slot and blocks."""
+        """Take the slot and the blocks of a running request away."""
         self._cache.release(request)
         self._queue.running.remove(request)
         request.running = False

@@ -1,4 +1,4 @@
-"""One request: its tokens, its blocks and the counters that say how far it is."""
+"""One request: its tokens, its blocks and the counters of its progress."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Request:
 
     id: int
     token_ids: array[int]
-    """Ids known on the host: prompt and delivered outputs (C int, so that a block's ids are one slice of bytes). A
-    prompt by key has no ids; then these are the outputs alone."""
+    """The ids known on the host: prompt and delivered outputs (C int, so that a block's ids are one slice of bytes). A
+    prompt by key has no ids, so these are then the outputs only."""
     num_prompt: int
     max_total_tokens: int
     """It ends when it has this many at the latest: prompt + max_tokens, or the model's length limit. Lowered to its
@@ -34,26 +34,27 @@ class Request:
     """No token ends it before it has this many: prompt + min_tokens."""
 
     keys: PromptKeys | None = None
-    """What stands for the prompt's tokens in a simulated run that has no ids."""
+    """The keys that stand for the prompt in a simulated run without token ids."""
     num_known: int = 0
-    """Prompt and delivered outputs."""
+    """The number of prompt tokens and delivered output tokens."""
     num_tokens: int = 0
-    """Known tokens plus sampled ones still in flight."""
+    """The number of known tokens plus the sampled ones in flight."""
     num_computed: int = 0
     num_inflight: int = 0
-    """Submitted steps, not yet collected, that hold a row of it."""
+    """The number of submitted and not yet collected steps that hold a row of this request."""
     running: bool = False
     slot: int = -1
-    """Its row of the device-resident batch state while running."""
+    """The row of the request in the batch state on the device, while it runs."""
     planned_in: int = -1
-    """Serial of the last plan that took it in or preempted it."""
+    """The serial of the last plan that admitted or preempted the request."""
     finish_reason: str | None = None
 
     memory: BlockTable = field(default_factory=BlockTable)
-    """Its KV blocks, and what the cache knows of its prefix."""
+    """The KV blocks of the request, and what the cache knows of its prefix."""
+
     num_preemptions: int = 0
     furthest_tokens: int = 0
-    """The most tokens that it ever had computed; a preemption takes them away and not this."""
+    """The most tokens that were ever computed. A preemption takes the tokens away and leaves this number."""
     num_cached_tokens: int = 0
     scheduled_s: float | None = None
     token_times_s: array[float] = field(default_factory=lambda: array("d"))
@@ -66,7 +67,7 @@ class Request:
             self.memory.shareable_tokens = self.keys.num_tokens
 
     def restart(self) -> None:
-        """Forget all that a cache, a plan or a device held of it, and steps in flight; it keeps its known tokens."""
+        """Forget what caches, plans, the device and steps in flight held of the request. Its known tokens stay."""
         self.num_tokens = self.num_known
         self.num_computed = self.num_inflight = 0
         self.running, self.slot, self.planned_in = False, -1, -1

@@ -9,7 +9,7 @@ from framework.interfaces.records import StepRecord
 
 
 class StepRecords:
-    """Makes a `StepRecord` of each sealed plan; what the step itself brings is filled in when it is delivered."""
+    """Makes a `StepRecord` of each sealed plan. The result of the step is filled in when it is delivered."""
 
     def __init__(self, queue: RequestQueue, cache: KVCache, plan: Plan) -> None:
         self._queue, self._cache, self._plan = queue, cache, plan

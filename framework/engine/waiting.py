@@ -1,4 +1,4 @@
-"""The requests that wait, in order, of which any may leave at once."""
+"""The waiting requests, in order. Any of them may leave at any time."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from framework.engine.request import Request
 
 
 class WaitingQueue(Sequence[Request]):
-    """Adding at either end, removing from anywhere and looking at the ends are O(1), so that a policy which admits in
-    an order of its own does not pay for the length of the queue. Any other place costs a copy of the queue, once until
-    it changes.
+    """A queue in which adding at either end, removing from anywhere and looking at the ends are O(1). A policy with an
+    order of its own therefore does not pay for the length of the queue. Looking at any other place copies the queue,
+    once until it changes.
 
-    As of a deque, iterating over it while it changes is a RuntimeError.
+    As with a deque, iterating over it while it changes is a RuntimeError.
     """
 
     def __init__(self) -> None:

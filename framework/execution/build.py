@@ -1,4 +1,4 @@
-"""From a checked configuration to an engine that is ready to run."""
+"""Builds an engine that is ready to run from a checked configuration."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def _policies(cfg: DictConfig) -> tuple[Scheduler, EvictionPolicy]:
 
 
 def _engine_around(cfg: DictConfig, choices: Choices, rank: Rank, executor: LocalExecutor) -> Any:
-    """`start(scheduler, eviction) -> Engine`."""
+    """Returns the function `start(scheduler, eviction) -> Engine`."""
     return partial(
         Engine,
         executor=executor,
@@ -163,7 +163,7 @@ def _intake(seed: int, loaded: LoadedModel, max_model_len: int, refuses: Any) ->
 
 
 def _warm_up(engine: Engine) -> None:
-    """One short request, so that lazily built kernels and buffers are in no number; it leaves no trace."""
+    """Run one short request, so that no metric contains lazily built kernels and buffers. It leaves no trace."""
     num_prompt = max(1, min(8, engine.intake.max_model_len - 2))
     most = min(2, engine.intake.max_model_len - num_prompt)
     params = SamplingParams(temperature=0, max_tokens=most, ignore_eos=True)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # a simulation does not wait for torch
 
 @dataclass(slots=True)
 class BuiltEngine:
-    """An engine, and what was found out while building it."""
+    """An engine and what was found out while it was built."""
 
     engine: Engine | Fleet
     tokenizer: Tokenizer | None
@@ -25,18 +25,18 @@ class BuiltEngine:
     eos_token_ids: tuple[int, ...]
     max_model_len: int
     effective: dict[str, object]
-    """What was chosen where the configuration left it open."""
+    """The choices that were made where the configuration left something open."""
     costs: ModelCosts
-    """Of the same ranks as `peaks`: one that is real, or all simulated ones"""
+    """The costs of the ranks that `peaks` covers: one real rank, or all simulated ones."""
     peaks: DevicePeaks | None
-    """None on a CPU, whose utilisation is not reported"""
+    """None on a CPU, where utilisation is not reported."""
     startup_s: float
-    """From here to the end of warm-up, imports excluded."""
+    """Seconds from the start of building to the end of warm-up, without imports."""
     after_run: Callable[[], dict[str, object]] = dict
-    """What only a run can tell, to be added to `effective` when it has ended."""
+    """What only a run can tell. It is added to `effective` at the end of the run."""
 
     @property
     def single_engine(self) -> Engine:
-        """The engine of what is no fleet."""
+        """The only engine, if this is not a fleet."""
         assert isinstance(self.engine, Engine)
         return self.engine

@@ -13,10 +13,10 @@ from framework.registry import EVICTIONS, SCHEDULERS
 
 
 def build_policies(cfg: DictConfig) -> tuple[Scheduler, EvictionPolicy]:
-    """New ones, without a memory of anything."""
+    """New policies, without a memory of anything."""
     return SCHEDULERS.build(cfg.scheduler), EVICTIONS.build(cfg.eviction)
 
 
 def renewal(cfg: DictConfig) -> Callable[[], tuple[Scheduler, EvictionPolicy]] | None:
-    """What `Engine` takes as `renew`; None if the eviction policy knows the future, which cannot be told twice."""
+    """The `renew` argument of `Engine`. None if the eviction policy knows the future, which cannot be told twice."""
     return None if issubclass(EVICTIONS.get(cfg.eviction.name), NeedsFuture) else partial(build_policies, cfg)

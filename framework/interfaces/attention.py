@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # composing a configuration imports every plugin, and must no
 
 
 class GraphSupport(enum.IntEnum):
-    """Which batches a backend can run inside a captured graph."""
+    """Which batches a backend can run inside a captured graph: none, decode rows only, or any mixture of rows."""
 
     NEVER = 0
     DECODE = 1
@@ -27,7 +27,8 @@ class GraphSupport(enum.IntEnum):
 
 @dataclass(slots=True, frozen=True, kw_only=True)
 class AttentionSpec:
-    """What the engine asks of a backend; fixed for its lifetime. Head counts are those of one tensor-parallel rank."""
+    """What the engine asks of a backend. It stays the same for the lifetime of the backend. Head counts are those of
+    one tensor-parallel rank."""
 
     device: torch.device
     dtype: torch.dtype
@@ -45,46 +46,47 @@ class AttentionSpec:
 
 @dataclass(slots=True, kw_only=True)
 class BatchLayout:
-    """Where the tokens of a step lie. Row r owns tokens `query_start_R1[r]:query_start_R1[r+1]`, the last ones of its
-    `seq_lens_R[r]` tokens; earlier ones are in the cache. Decode rows (one token) come first.
+    """Where the tokens of a step lie. Row r owns tokens `query_start_R1[r]:query_start_R1[r+1]`. These are the last of
+    its `seq_lens_R[r]` tokens; the earlier ones are in the cache. Decode rows (one token) come first.
 
     The device tensors are buffers that the runner may reuse in the next step. `*_host` are plain lists of the same
-    values, so that planning needs no device synchronisation. In a captured batch the lists are empty: lengths change
-    from replay to replay, on the device alone. Rows that pad such a batch come last; they have length 0 and no tokens
-    (where all are decode rows: one token, of slot -1).
+    values, so that planning needs no device synchronisation. In a captured batch the lists are empty, because lengths
+    change from replay to replay on the device alone. Rows that pad such a batch come last. They have length 0 and no
+    tokens; if all rows are decode rows, a padding row has one token in slot -1.
     """
 
     num_rows: int
     num_tokens: int
     num_decode_rows: int
-    """0 if `kinds_vary`"""
+    """How many of the rows are decode rows; 0 if `kinds_vary`."""
     query_start_R1: Tensor
-    """[R+1] int32"""
+    """[R+1] int32: where the tokens of each row begin, and the end of the last row."""
     seq_lens_R: Tensor
-    """[R] int32, this step's tokens included"""
+    """[R] int32: tokens of each row, including those of this step."""
     block_table_RB: Tensor
-    """[R, >=B] int32; entries past a row's blocks are undefined"""
+    """[R, >=B] int32: the KV blocks of each row. Entries past a row's blocks are undefined."""
     slot_mapping_T: Tensor
-    """[T] int64: block * block_size + offset where each token's KV is written; -1 (padding) writes nowhere"""
+    """[T] int64: the slot (block * block_size + offset) that each token's KV is written to. -1 marks padding, which is
+    not written."""
     positions_T: Tensor
-    """[T] int64"""
+    """[T] int64: the position of each token in its sequence."""
     query_start_host: list[int]
     seq_lens_host: list[int]
     kinds_vary: bool = False
-    """Captured with prompt chunks: how many rows are decode rows (one token) differs from replay to replay too. For
-    backends with `GraphSupport.MIXED` only."""
+    """Whether the batch is captured with prompt chunks. The number of decode rows (one token) then differs from replay
+    to replay, too. Only backends with `GraphSupport.MIXED` get such a batch."""
 
 
 class AttentionBackend(ABC):
     """Writes the step's keys and values into the paged cache and attends over it.
 
-    Constructed as `Backend(spec, **parameters)`.
+    The framework constructs it as `Backend(spec, **parameters)`.
     """
 
     graph_support: GraphSupport = GraphSupport.NEVER
     separate_write: bool = False
-    """Whether `attend` exists and the cache is [2 (K, V), num_blocks, block_size, M, H]: then the framework may fuse
-    the cache write with what comes before it, and call `attend` where it would have called `forward`."""
+    """Whether `attend` exists and the cache is [2 (K, V), num_blocks, block_size, M, H]. If so, the framework may fuse
+    the cache write with the operations before it, and call `attend` instead of `forward`."""
 
     def __init__(self, spec: AttentionSpec) -> None:
         self.spec = spec
@@ -92,20 +94,20 @@ class AttentionBackend(ABC):
     @classmethod
     @abstractmethod
     def unsupported_reason(cls, spec: AttentionSpec) -> str | None:
-        """Why this machine or shape can't be served, with what to choose instead; None when it can."""
+        """Why this backend can't serve this machine or shape, and what to choose instead. None if it can."""
 
     @classmethod
     def preferred_block_size(cls, device_type: str, parameters: Mapping[str, Any]) -> int:
-        """The `engine.block_size` that suits it best, which it gets where the configuration leaves that open.
+        """The `engine.block_size` that suits the backend best. It is used if the configuration leaves the size open.
 
         Args:
             device_type: `cpu` or `cuda`.
-            parameters: its keys of the configuration.
+            parameters: the configuration keys of the backend.
         """
         return 16
 
     def implementation(self) -> str:
-        """Whose code computes it, with its version, for the record: `flash-attn 2.8.3`."""
+        """The name and version of the code that computes attention, for the record: `flash-attn 2.8.3`."""
         return f"{type(self).__module__}.{type(self).__qualname__}"
 
     @abstractmethod
@@ -114,17 +116,19 @@ class AttentionBackend(ABC):
 
     @abstractmethod
     def plan(self, batch: BatchLayout) -> Any:
-        """Prepare what `forward` needs, once a step.
+        """Prepare what `forward` needs. Called once per step.
 
-        A backend that supports graphs plans such a batch by device work alone: it is captured with the step.
+        A backend that supports graphs plans a captured batch by device work alone, because planning is captured with
+        the step.
         """
 
     @abstractmethod
     def forward(
         self, layer: int, q_TNH: Tensor, k_TMH: Tensor, v_TMH: Tensor, kv_cache: Tensor, metadata: Any
     ) -> Tensor:
-        """Write K and V, then attend; returns [T, N, H]. Runs inside graphs, so it never synchronises with the host."""
+        """Write K and V, then attend. Returns [T, N, H]. It runs inside graphs, so it must not synchronise with the
+        host."""
 
     def attend(self, layer: int, q_TNH: Tensor, kv_cache: Tensor, metadata: Any) -> Tensor:
-        """`forward` after the step's keys and values were written to the cache; only with `separate_write`."""
+        """Attend without writing: the step's keys and values are in the cache already. Only with `separate_write`."""
         raise NotImplementedError

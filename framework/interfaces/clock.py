@@ -14,7 +14,7 @@ class Clock(Protocol):
         """Return when `now_s() >= time_s`."""
 
     def restart(self) -> None:
-        """Make this moment 0: called when warm-up is over."""
+        """Make this moment 0. Called when warm-up is over."""
 
 
 class RealClock:
@@ -35,7 +35,7 @@ class RealClock:
 
 
 class VirtualClock:
-    """Time that passes only when somebody sleeps or works: the clock of every simulation."""
+    """The clock of every simulation: time passes only when the engine sleeps or the simulated device works."""
 
     __slots__ = ("time_s",)
 
@@ -54,9 +54,9 @@ class VirtualClock:
 
 
 class PacedClock(VirtualClock):
-    """Virtual time that keeps pace with wall time: a simulation that clients talk to.
+    """Virtual time that keeps pace with wall time, for a simulation that clients talk to.
 
-    Work moves it ahead, as in any simulation; who waits for it waits in earnest.
+    Simulated work moves it ahead, as in any simulation. `sleep_until` really sleeps.
     """
 
     __slots__ = ("_start",)

@@ -13,21 +13,22 @@ from framework.interfaces.graph import GraphScope
 
 @dataclass(slots=True, frozen=True, kw_only=True)
 class Hardware:
-    """One device, and the link to its neighbours. Rates are what programs reach, not what data sheets promise."""
+    """One device and the link to its neighbours. Rates are what programs reach, not what data sheets promise."""
 
     name: str
     device_name: str
-    """As the driver calls it."""
+    """The name that the driver gives to the device."""
     memory_gib: float
-    """What the driver offers to programs."""
+    """The memory that the driver offers to programs."""
     bytes_per_s: float
-    """Of device memory, by a copy: read plus written."""
+    """The bandwidth of device memory in a copy, counting bytes read plus bytes written."""
     flops_per_s: float
-    """Of a large matrix product in a half type."""
+    """The rate of a large matrix product in a 16-bit type."""
     kernel_s: float
-    """From the end of a small kernel to the end of the next one, when both are in a graph."""
+    """Time from the end of a small kernel to the end of the next one, when both are in a graph."""
     product_s: float
-    """What a matrix product of more than a few rows takes beside its operations and bytes: filling the matrix units."""
+    """Time that a matrix product of more than a few rows takes in addition to its operations and bytes, to fill the
+    matrix units."""
     launch_s: float
     """Host time to launch one kernel outside a graph."""
     graph_launch_s: float
@@ -35,9 +36,9 @@ class Hardware:
     capture_s: float
     """Time to capture one graph while requests wait."""
     link_bytes_per_s: float
-    """To other devices of the host, in one direction."""
+    """The bandwidth to other devices of the host, in one direction."""
     link_latency_s: float
-    """Of one all-reduce of a few bytes."""
+    """The time of one all-reduce of a few bytes."""
     source: str
     """Where the figures come from."""
 
@@ -56,13 +57,13 @@ class ModelShape:
 
     @property
     def layer_parameters(self) -> int:
-        """Entries of the weight matrices of one layer."""
+        """The number of entries in the weight matrices of one layer."""
         attention = 2 * (self.num_heads + self.num_kv_heads) * self.head_size
         return self.hidden_size * (attention + 3 * self.intermediate_size)
 
     @property
     def kv_values_per_token(self) -> int:
-        """Keys and values of one position over all layers."""
+        """The number of values that the keys and values of one position take over all layers."""
         return 2 * self.num_layers * self.num_kv_heads * self.head_size
 
 
@@ -71,7 +72,7 @@ _ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float8_e4m3fn": 1}
 
 @dataclass(slots=True, frozen=True, kw_only=True)
 class Deployment:
-    """What is simulated."""
+    """What is simulated: the device, the model, their types and the number of ranks."""
 
     hardware: Hardware
     model_name: str
@@ -92,7 +93,7 @@ class Deployment:
 
 
 class StepShape(NamedTuple):
-    """What a step has to do, all that its cost may depend on."""
+    """The work of a step. Its cost may depend on nothing else."""
 
     num_tokens: int
     num_rows: int
@@ -100,46 +101,49 @@ class StepShape(NamedTuple):
     num_sampled: int
     """Rows that go through the LM head and the sampler."""
     decode_kv_tokens: int
-    """Positions that decode rows read, each its own included."""
+    """Positions that all decode rows read. Each row also reads the position that it writes."""
     prefill_kv_tokens: int
-    """Positions that chunks read: for each its context and itself, once."""
+    """Positions that all chunks read. A chunk reads its context and itself once."""
     prefill_pairs: int
-    """Query and key positions that chunks bring together, causal."""
+    """Pairs of a query and a key position in all chunks, under the causal mask."""
     scope: GraphScope | None
-    """What a graph replays of this step; None for eager."""
+    """The part of this step that a graph replays; None if the step runs eagerly."""
     padded_tokens: int
-    """Tokens of the graph; `num_tokens` when eager."""
+    """Tokens of the graph; `num_tokens` if the step runs eagerly."""
     padded_rows: int
-    """Rows of the graph, sampled or not; `num_rows` when eager or when the graph has no rows."""
+    """Rows of the graph, sampled or not; `num_rows` if the step runs eagerly or if the graph has no rows."""
     captures: bool = False
-    """Whether the graph is captured first."""
+    """Whether the graph has to be captured first."""
     new_rows: bool = False
-    """Whether its rows are not those of the step before: the host has more to prepare."""
+    """Whether the rows differ from those of the step before, so that the host has more to prepare."""
     longest_chunk_kv: int = 0
-    """Positions that the chunk with most of them reads: few tokens after a long context wait for a walk over it."""
+    """Positions that the chunk with the longest context reads. Even a short chunk has to wait for a walk over all of
+    its context."""
 
     @property
     def mixed_graph(self) -> bool:
-        """Whether one graph replays all of a step with prompt chunks."""
+        """Whether the step has prompt chunks and one graph replays all of it."""
         return self.scope is not None and self.scope is not GraphScope.PIECES and self.padded_tokens > self.padded_rows
 
 
 class StepCost(NamedTuple):
-    """Seconds. The device starts after `host_s`, or when its last step ends if that is later."""
+    """The times of one step, in seconds. The device starts after `host_s`, or at the end of its last step if that is
+    later."""
 
     device_s: float
-    """The device's own work."""
+    """Time that the device works."""
     host_s: float
-    """Of planning, submitting and delivering, before the device can start: hidden behind the step before, if any."""
+    """Time that the host plans, submits and delivers before the device can start. The step before can hide it."""
     launch_s: float = 0.0
-    """How long the host goes on launching kernels while the device runs them; the step ends no earlier."""
+    """Time that the host goes on launching kernels while the device runs them. The step does not end before that."""
 
 
 class CostModel(ABC):
     """Times steps for a simulated executor. One object serves one run.
 
-    Plugins register with `@COST_MODELS.register("name")`, take the `deployment` by position, and keyword-only,
-    annotated parameters. A model that cannot know the deployment raises ValueError with a remedy when it is built.
+    Plugins register with `@COST_MODELS.register("name")`. Their constructor takes the `deployment` by position and
+    annotated parameters by keyword only. A model that does not know the deployment raises ValueError with a remedy
+    when it is constructed.
     """
 
     def __init__(self, deployment: Deployment) -> None:
@@ -147,19 +151,20 @@ class CostModel(ABC):
 
     @classmethod
     def reads(cls, config: Mapping[str, Any]) -> Sequence[Path]:
-        """Files that it reads in the cell `config` beside those that its parameters name: their content is part of what
-        the cell is. Any kind of plugin may have this method."""
+        """The files that the plugin reads in the cell `config`, apart from those that its parameters name. Their
+        content is part of the identity of the cell. Any kind of plugin may have this method."""
         return ()
 
     @abstractmethod
     def cost(self, step: StepShape) -> StepCost:
-        """The cost of one step: a function of `step` alone, finite, no less for more work. It is asked once a step, so
-        be quick.
+        """The cost of one step. It is a function of `step` alone, it is finite, and more work costs no less. It is
+        called once per step, so it has to be fast.
 
         Raises:
-            ValueError: for a kind of graph (scope, with prompt chunks or without) that it does not know; with a remedy.
+            ValueError: the model does not know this kind of graph (its scope, and whether it holds prompt chunks). The
+                message names a remedy.
         """
 
     def effective(self) -> dict[str, object]:
-        """What the record should say about it: a profile's source and fit error, say."""
+        """What the record should say about the model, such as the source and the fit error of a profile."""
         return {}

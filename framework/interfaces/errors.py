@@ -4,7 +4,7 @@
 class PluginError(RuntimeError):
     """A plugin broke a rule of its interface. The message names the plugin, the rule and the request or block.
 
-    `is_named`: the message says which plugin it was, so that the one whose call led there is not blamed for it.
+    `is_named` means that the message names the plugin already, so that the plugin that was called is not blamed for it.
     """
 
     def __init__(self, message: str, *, is_named: bool = False) -> None:
@@ -21,11 +21,11 @@ class RefusedError(ValueError):
 
 
 class IncompatibleError(ValueError):
-    """Plugins, model and machine cannot work together: the cell is skipped, with this message as the reason."""
+    """Plugins, model and machine cannot work together. The cell is skipped, with this message as the reason."""
 
 
 class RankError(RuntimeError):
-    """A rank of a tensor-parallel engine died, raised or stalled. Its traceback, where there is one, is a note."""
+    """A rank of a tensor-parallel engine died, raised or stalled. Its traceback, if it left one, is a note of this."""
 
 
 class NotFiniteError(ValueError):

@@ -29,7 +29,7 @@ class CachedBlock(Protocol):
 
     @property
     def hits(self) -> int:
-        """Times a request found it in the cache."""
+        """How often requests found the block in the cache."""
 
     @property
     def last_used_s(self) -> float:
@@ -64,21 +64,22 @@ class EvictionPolicy(ABC):
 
 @runtime_checkable
 class NeedsFuture(Protocol):
-    """A policy with these two methods is told all requests before the first, which only a run of a workload can do."""
+    """A policy with these two methods learns all requests before the first one runs. Only the run of a workload can
+    provide that."""
 
     def on_future(self, requests: Sequence[Sequence[int]]) -> None:
         """`requests[n]` are the content hashes that request n, counted by arrival, will look for in the cache."""
 
     def on_request(self, number: int) -> None:
-        """Request `number` looks for its blocks now: it is no longer future. Comes before its `on_hit` calls, and
-        again when it returns from a preemption."""
+        """Request `number` looks for its blocks now, so it is no longer in the future. Called before its `on_hit`
+        calls, and again when it returns from a preemption."""
 
 
 class ScorePolicy(EvictionPolicy):
-    """Base for policies that can give a block a number when it becomes evictable: the lowest score goes first.
+    """Base class for policies that can give a block a score when it becomes evictable. The lowest score goes first.
 
-    Ties go to the deeper block, then to the lower id, so that a decision depends on nothing else. O(log n) a decision:
-    a removed block stays in the heap until it surfaces.
+    Ties go to the deeper block, then to the lower id, so that a decision depends on nothing else. A decision takes
+    O(log n). A removed block stays in the heap until it surfaces.
     """
 
     def __init__(self) -> None:
@@ -88,13 +89,13 @@ class ScorePolicy(EvictionPolicy):
 
     @abstractmethod
     def score(self, block: CachedBlock) -> float:
-        """How much `block` is worth keeping, asked once each time it becomes evictable."""
+        """How much `block` is worth keeping. Called once each time it becomes evictable."""
 
     def add(self, block: CachedBlock) -> None:
         self._tickets += 1
         self._live[block.id] = (self._tickets, block)
         heapq.heappush(self._heap, (self.score(block), -block.depth, block.id, self._tickets))
-        if len(self._heap) > 2 * len(self._live) + 64:  # mostly stale entries: rebuild, amortised O(1) an add
+        if len(self._heap) > 2 * len(self._live) + 64:  # mostly stale entries: rebuild, amortised O(1) per add
             self._heap = [entry for entry in self._heap if self._is_live(entry)]
             heapq.heapify(self._heap)
 

@@ -13,22 +13,22 @@ from framework.interfaces.sampling_params import SamplingParams
 
 @dataclass(slots=True)
 class Admission:
-    """A request that got a slot in this step. Whatever the executor knew of that slot is void."""
+    """A request that got a slot in this step. Whatever the executor knew of that slot is no longer valid."""
 
     slot: int
     request_id: int
     token_ids: array[int]
-    """Every token known so far: the prompt, and after a preemption the outputs too."""
+    """Every token known so far: the prompt and, after a preemption, the output tokens."""
     num_prompt: int
     params: SamplingParams
     seed: int
     keys: PromptKeys | None = None
-    """What stands for the prompt in a simulated run; `token_ids` are the outputs alone then."""
+    """The keys that stand for the prompt in a simulated run. `token_ids` then holds the output tokens only."""
 
 
 @dataclass(slots=True)
 class StepBatch:
-    """A sealed plan as parallel lists, one entry a row; decode rows (one token) come first.
+    """A sealed plan as parallel lists with one entry per row. Decode rows (one token) come first.
 
     Row r computes positions `starts[r]` to `starts[r] + row_tokens[r]` of the request in `slots[r]`. The executor
     owns the batch from `submit` on.
@@ -41,13 +41,14 @@ class StepBatch:
     slots: list[int] = field(default_factory=list)
     starts: list[int] = field(default_factory=list)
     samples: list[bool] = field(default_factory=list)
-    """Whether the row reaches its request's last token, so that a new one is sampled."""
+    """Whether the row reaches the last token of its request, so that a new one is sampled."""
     admissions: list[Admission] = field(default_factory=list)
-    """Requests that take a slot with this step; applied before `new_blocks`."""
+    """Requests that take a slot in this step. They are applied before `new_blocks`."""
     new_blocks: list[tuple[int, int, list[int]]] = field(default_factory=list)
-    """(slot, index of the first, block ids): what a block table holds from there on, written before the step runs."""
+    """(slot, index, block ids): the block table of `slot` holds these blocks from `index` on. The tables are written
+    before the step runs."""
     eager: bool = False
-    """Run it outside graphs whatever the strategy says; for calibration."""
+    """Whether to run the step outside graphs, whatever the strategy says. Calibration uses it."""
 
 
 @dataclass(slots=True)
@@ -62,57 +63,59 @@ class TokenLogprobs:
 
 @dataclass(slots=True)
 class StepResult:
-    """What came back of a step."""
+    """The result of a step."""
 
     step: int
     token_ids: list[int]
-    """One for each sampled row, in row order."""
+    """One token id per sampled row, in row order."""
     logprobs: list[TokenLogprobs | None] | None = None
-    """As `token_ids`; None when no row asked."""
+    """The log-probabilities of the rows that asked for them, in the order of `token_ids`. None if no row asked."""
     graph_key: str = "eager"
     num_padding_tokens: int = 0
     run_s: float = 0.0
     """Time the device spent on this step."""
     failed: dict[int, Exception] | None = None
-    """Sampled rows that have no token, by their index in `token_ids`, and why: their requests end, the others go on."""
+    """Maps the index (in `token_ids`) of each sampled row that has no token to the reason. Its request ends as failed;
+    the others go on."""
 
 
 class Executor(ABC):
     """Runs steps in submission order. It knows slots, blocks and tokens, never queues or policies."""
 
     num_blocks: int
-    """KV blocks that it has room for."""
+    """The number of KV blocks that the executor has room for."""
     clock: Clock
 
     @abstractmethod
     def submit(self, batch: StepBatch) -> None:
-        """Start a step after all earlier ones; never waits for it."""
+        """Start a step after all earlier ones, without waiting for it."""
 
     @abstractmethod
     def collect(self) -> StepResult:
-        """The oldest step submitted and not collected, waiting for it to end.
+        """Wait for the end of the oldest step that was submitted and not collected, and return its result.
 
         Raises:
             Exception: whatever the step raised.
         """
 
     def discard(self) -> None:
-        """Drop the steps that were submitted and not collected, after one of them or the engine failed, and return
-        when they write no more. Every request of the steps to come is admitted anew.
+        """Drop the steps that were submitted and not collected, after one of them or the engine failed. Return when
+        they no longer write. Every request of later steps is admitted anew.
 
         Raises:
-            Exception: no further step can run; the engine ends.
+            Exception: no further step can run, so the engine ends.
         """
         raise NotImplementedError(f"{type(self).__name__} cannot go on after a step that failed")
 
     def fill_cache(self) -> None:
-        """Fill the KV cache with random numbers: calibration reads positions that nobody wrote. Needs a device."""
+        """Fill the KV cache with random numbers, because calibration reads positions that no request wrote. Only a
+        real device can do this."""
         raise NotImplementedError(f"{type(self).__name__} has no KV cache to calibrate with")
 
     @abstractmethod
     def close(self) -> None:
-        """Give back threads, processes and memory. Idempotent."""
+        """Give back threads, processes and memory. Calling it again does nothing."""
 
     def effective(self) -> dict[str, object]:
-        """Choices that were made here (`auto` resolved, compile time, graph memory, ...), for the record."""
+        """What the record should say about the choices made here: what `auto` became, compile time, graph memory."""
         return {}

@@ -11,16 +11,16 @@ class GraphScope(enum.Enum):
     """How much of a step one replay covers."""
 
     FORWARD = "forward"
-    """Input gather and model; head and sampling are launched one by one."""
+    """Input gather and model. The kernels of head and sampling are launched one by one."""
     STEP = "step"
     """Input gather, model, head, sampling and feeding the token back."""
     PIECES = "pieces"
-    """Everything between two attention calls, of any batch: keys have tokens and no rows (`num_rows=0`)."""
+    """Everything between two attention calls, for any batch. Keys have tokens and no rows (`num_rows=0`)."""
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
 class GraphLimits:
-    """What a strategy may ask for."""
+    """The limits of what a strategy may ask for."""
 
     max_num_seqs: int
     max_num_batched_tokens: int
@@ -42,9 +42,9 @@ class BatchShape:
 
 @dataclass(slots=True, frozen=True, order=True)
 class GraphKey:
-    """The padded shape of a captured graph; a key with as many tokens as rows holds decode rows only.
+    """The padded shape of a captured graph. A graph with as many tokens as rows holds decode rows only.
 
-    One with more tokens than rows holds any batch that fits it, prompt chunks included (`mixed`).
+    A graph with more tokens than rows holds any batch that fits into it, including prompt chunks (`mixed`).
     """
 
     num_tokens: int
@@ -56,21 +56,22 @@ class GraphKey:
 
 
 class GraphStrategy(ABC):
-    """Chooses graph shapes. Capturing, memory pools and padding are the framework's."""
+    """Chooses graph shapes. The framework takes care of capturing, memory pools and padding."""
 
     scope: GraphScope = GraphScope.FORWARD
     needs_mixed: bool = False
     """Whether to refuse an attention backend that cannot be captured with prefill chunks (`limits.mixed_supported`)."""
     max_graphs: int | None = None
-    """Graphs kept at once; the one not replayed for longest makes room. None keeps all."""
+    """How many graphs are kept at once. The one that was not replayed for the longest time makes room for a new one.
+    None keeps all of them."""
 
     @abstractmethod
     def keys(self, limits: GraphLimits) -> list[GraphKey]:
-        """The shapes to capture at start, largest first so that all of them share one memory pool."""
+        """The shapes to capture at start, largest first, so that all of them share one memory pool."""
 
     @abstractmethod
     def select(self, shape: BatchShape) -> GraphKey | None:
-        """The shape to replay `shape` in, every dimension at least as large; None runs it eagerly.
+        """The captured shape in which `shape` is replayed, at least as large in every dimension. None runs it eagerly.
 
         A shape that `keys` did not list is captured when it is first selected.
         """

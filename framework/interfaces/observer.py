@@ -1,4 +1,4 @@
-"""Who watches a run: the recorder, the progress bar, the printer of answers, the tracker."""
+"""The interface of everything that watches a run: the recorder, the progress bar, the printer of answers, trackers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from framework.interfaces.workload import TimedRequest
 
 
 class Output(Protocol):
-    """News of one request: after every step if it streams, else at its end only."""
+    """What is new about one request. A request that streams has one after every step, any other only at its end."""
 
     @property
     def request_id(self) -> int: ...
@@ -22,21 +22,23 @@ class Output(Protocol):
     def finished(self) -> bool: ...
     @property
     def token_ids(self) -> list[int]:
-        """All output ids, when finished."""
+        """All output ids, once the request has finished."""
 
     @property
     def text(self) -> str:
-        """All output text, when finished and if the engine had a reason to decode it (streaming, stop strings)."""
+        """All output text, once the request has finished. It is empty if the engine had no reason to decode it
+        (streaming, stop strings)."""
 
     @property
     def finish_reason(self) -> str | None: ...
     @property
     def record(self) -> RequestRecord | None:
-        """Set when finished."""
+        """The record of the request, once it has finished."""
 
 
 class Observer:
-    """Base with every callback doing nothing. Called between steps on the engine's thread: be quick, never block."""
+    """Base class whose callbacks do nothing. The engine's thread calls them between steps, so they must be fast and
+    must not block."""
 
     def on_request(self, request_id: int, request: TimedRequest) -> None:
         """The engine accepted `request`."""
@@ -48,4 +50,4 @@ class Observer:
         """The engine collected a step."""
 
     def on_outputs(self, outputs: Sequence[Output]) -> None:
-        """What that step produced; once a step rather than once a request, which matters at 256 rows."""
+        """The outputs of that step, in one call per step. One call per request would be slow at 256 rows."""

@@ -1,4 +1,4 @@
-"""Prompts given by keys: traces that say which blocks two prompts share, and not which tokens these hold."""
+"""Prompts given by keys. Traces have them: they say which blocks two prompts share, and not which tokens these hold."""
 
 from __future__ import annotations
 
@@ -6,29 +6,29 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 Content = bytes | int | tuple[int, ...]
-"""What a block holds, as far as equality goes: the bytes of its token ids, or the keys that stand for them."""
+"""The content of a block, for comparison with that of another: the bytes of its token ids, or the keys for them."""
 
 
 @dataclass(slots=True, frozen=True)
 class PromptKeys:
     """Key i stands for tokens `i * key_tokens` to `(i + 1) * key_tokens` of a prompt; the last one may cover fewer.
 
-    Equal keys hold equal tokens, and two prompts share a block if all keys up to it are equal. No keys at all: the
-    prompt shares nothing. Needs a block size that divides `key_tokens`, or is a multiple of it: then this is exact.
+    Equal keys stand for equal tokens, and two prompts share a block if all keys up to it are equal. A prompt without
+    keys shares nothing. The block size has to divide `key_tokens` or be a multiple of it, so that this is exact.
     """
 
     keys: Sequence[int]
     key_tokens: int
     block_size: int
     num_tokens: int
-    """Leading tokens of the prompt that keys stand for, hence those that can be shared."""
+    """The number of leading tokens of the prompt that the keys stand for. Only these can be shared."""
 
     @classmethod
     def of(cls, keys: Sequence[int], *, key_tokens: int, block_size: int, num_prompt: int) -> PromptKeys:
-        """Check and build.
+        """Check the values and construct the object.
 
         Raises:
-            ValueError: sizes of which neither divides the other, or more keys than the prompt has room for.
+            ValueError: neither of the two sizes divides the other, or there are more keys than the prompt has room for.
         """
         if key_tokens < 1:
             raise ValueError(f"key_tokens={key_tokens} must be at least 1: the tokens that one prompt key stands for")
@@ -45,7 +45,7 @@ class PromptKeys:
         return cls(keys, key_tokens, block_size, min(num_prompt, len(keys) * key_tokens))
 
     def content(self, index: int) -> Content:
-        """What block `index` of the prompt holds; it lies within `num_tokens`."""
+        """The content of block `index` of the prompt, which lies within `num_tokens`."""
         if self.key_tokens >= self.block_size:
             # Which part of the key's tokens it is follows from its parents, which are compared too.
             return self.keys[index // (self.key_tokens // self.block_size)]

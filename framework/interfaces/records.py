@@ -1,4 +1,4 @@
-"""The two rows that the engine reports and everything else is computed from. Times are seconds since start."""
+"""The two rows that the engine reports. Every metric is computed from them. Times are seconds since start."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True, kw_only=True)
 class StepRecord:
-    """One executed step. Counts of events (`evictions`, `preemptions`, `cache_*`) are those since the step before was
-    planned, plans that came to nothing included."""
+    """One executed step. Events (`evictions`, `preemptions`, `cache_*`) are counted from when the step before was
+    planned, including events of plans that were dropped."""
 
     step: int
     submit_s: float
     finish_s: float
     plan_s: float
-    """Host time spent planning it."""
+    """Host time spent planning the step."""
     run_s: float
-    """Device time."""
+    """Time that the device spent on the step."""
     num_rows: int
     num_prefill_tokens: int
     num_decode_tokens: int
@@ -26,33 +26,33 @@ class StepRecord:
     num_running: int
     num_waiting: int
     blocks_used: int
-    """Held by requests."""
+    """Blocks that requests hold."""
     blocks_cached: int
-    """Evictable: cached and held by nobody."""
+    """Evictable blocks: they are cached, and no request holds them."""
     blocks_free: int
     evictions: int
     preemptions: int
     cache_hit_blocks: int
     cache_lookup_blocks: int
     replica: int = 0
-    """Which engine of a fleet."""
+    """The engine of the fleet that ran the step."""
 
 
 @dataclass(slots=True, kw_only=True)
 class RequestRecord:
-    """One request, from arrival to end. One that was rejected or has failed says why in `error`."""
+    """One request, from its arrival to its end. If it was rejected or has failed, `error` says why."""
 
     request_id: int
     client: str
     arrival_s: float
     scheduled_s: float | None
-    """When it first ran."""
+    """When the request first ran."""
     first_token_s: float | None
     finish_s: float
     num_prompt_tokens: int
     num_output_tokens: int
     num_cached_tokens: int
-    """Prompt tokens that the prefix cache held when it was first admitted."""
+    """Prompt tokens that the prefix cache held when the request was first admitted."""
     num_preemptions: int
     finish_reason: str
     """stop (EOS, stop token or stop string), length (`max_tokens`, the model's limit, or the true length that its
@@ -63,4 +63,4 @@ class RequestRecord:
     token_times_s: Sequence[float] = field(default_factory=list)
     """When each output token reached the host."""
     replica: int = 0
-    """Which engine of a fleet served it."""
+    """The engine of the fleet that served the request."""

@@ -1,4 +1,4 @@
-"""What is asked of an engine: one prompt, how to sample, and on whose behalf."""
+"""A request to an engine: one prompt, how to sample, and the client that it belongs to."""
 
 from __future__ import annotations
 
@@ -20,23 +20,24 @@ class RequestSpec:
     prompt: str | None = None
     """Text, which the engine tokenises."""
     prompt_keys: Sequence[int] | None = None
-    """A prompt of `num_prompt_tokens` known only by what it shares: key i stands for its tokens from i * `key_tokens`
-    on, equal keys for equal tokens, no keys for a prompt that shares nothing. Simulated executors take it as it is."""
+    """A prompt of `num_prompt_tokens` tokens that is known only by what it shares. Key i stands for the tokens from
+    i * `key_tokens` on. Equal keys stand for equal tokens, and a prompt without keys shares nothing. Simulated
+    executors take keys as they are."""
     num_prompt_tokens: int | None = None
     key_tokens: int = 0
     params: SamplingParams = field(default_factory=SamplingParams)
     arrival_s: float | None = None
-    """Seconds since start; when a client would have sent it, however busy the engine is. None: now."""
+    """When a client would have sent the request, however busy the engine is, in seconds since start. None is now."""
     priority: int = 0
     """Lower runs earlier, as in vLLM."""
     client: str = ""
-    """Whom to account the service to; empty when the workload names no client."""
+    """The client that the service is charged to; empty if the workload names no client."""
     category: str = ""
-    """What kind of request it is, such as "chat" or "api", for policies that tell kinds apart."""
+    """The kind of request, such as "chat" or "api", for policies that tell kinds apart."""
     deadline_s: float | None = None
-    """When its first token is due, seconds since start."""
+    """When the first token is due, in seconds since start."""
     want_text: bool = False
-    """Whether its last output brings the text, and not only the token ids."""
+    """Whether the last output brings the text, and not only the token ids."""
     streams: bool = False
     """Whether its tokens, and its text if there is a tokenizer, are wanted after every step and not only at the end."""
     output_tokens: int | None = None

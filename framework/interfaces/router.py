@@ -75,7 +75,8 @@ class Refuse:
 class Router(ABC):
     """Base of all routers. One object serves one run, and the same arrivals get the same choices in each.
 
-    A replica that gets nothing while all others have more than they can serve is a fault; otherwise a router is free.
+    It is a fault if one replica gets nothing while all others have more than they can serve. Apart from that a router
+    is free to choose.
 
     Plugins register with `@ROUTERS.register("name")` and take keyword-only, annotated parameters.
     """
@@ -90,9 +91,9 @@ class Router(ABC):
         Holding a request while every replica is idle is an error, since nothing would ever change.
 
         Args:
-            path: chained hashes of the prompt's full blocks, from the first token on: two prompts share a prefix as
-                far as their paths are equal. Empty without prefix caching.
-            replicas: all of them, in order of their index; at least 2.
+            path: the chained hashes of the prompt's full blocks, from the first token on. Two prompts share a prefix
+                as far as their paths are equal. The path is empty without prefix caching.
+            replicas: all replicas in order of their index; there are at least 2.
         """
 
     def on_step(self, replica: ReplicaView) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 MAX_INT = (1 << 63) - 1
 MAX_SEED = (1 << 64) - 1
 MAX_FLOAT = 3.4028234e38
-"""Samplers compute in float32."""
+"""The largest float32, since samplers compute in float32."""
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -64,7 +64,7 @@ class SamplingParams:
     ignore_eos: bool = False
     """Do not end at the model's end-of-sequence tokens."""
     logprobs: int | None = None
-    """None: no log-probabilities. n: those of the sampled token and of the n most likely ones."""
+    """None returns no log-probabilities. n returns those of the sampled token and of the n most likely tokens."""
 
     def __new__(cls, **given: object) -> SamplingParams:
         for name in given:
@@ -157,7 +157,7 @@ class SamplingParams:
 
     @property
     def has_penalties(self) -> bool:
-        """Whether a logit depends on the tokens seen so far."""
+        """Whether a penalty is set, so that logits depend on the tokens seen so far."""
         return self.repetition_penalty != 1 or self.presence_penalty != 0 or self.frequency_penalty != 0
 
 
@@ -231,7 +231,7 @@ def _is_integer(value: object) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    """Finite in float32; NaN fails the comparison."""
+    """Whether `value` is a number that is finite in float32. NaN fails the comparison."""
     if type(value) not in (int, float) and (isinstance(value, bool) or not isinstance(value, Real)):
         return False
     return bool(-MAX_FLOAT <= value <= MAX_FLOAT)

@@ -11,7 +11,7 @@ from framework.interfaces.sampling_params import SamplingParams
 
 
 class Verdict(enum.Enum):
-    """The answer of `StepPlan.add`: OK, or why the plan was left as it was."""
+    """The answer of `StepPlan.add`: OK, or the reason why the plan is unchanged."""
 
     OK = "ok"
     NO_TOKENS = "no_tokens"
@@ -19,9 +19,9 @@ class Verdict(enum.Enum):
     NO_SLOTS = "no_slots"
     """`max_num_seqs` requests run already."""
     NO_BLOCKS = "no_blocks"
-    """Free and evictable KV blocks do not suffice; preempting somebody may help."""
+    """The free and evictable KV blocks do not suffice. Preempting a request may help."""
     NOT_READY = "not_ready"
-    """Nothing to compute for it now: preempted in this plan, or its last step has not returned."""
+    """The request cannot run in this step: it was preempted in this plan, or its last step has not returned."""
 
 
 @runtime_checkable
@@ -36,15 +36,15 @@ class RequestView(Protocol):
     def num_prompt(self) -> int: ...
     @property
     def num_tokens(self) -> int:
-        """Prompt and output tokens so far, those still in flight included."""
+        """Prompt and output tokens so far, including those in flight."""
 
     @property
     def num_computed(self) -> int:
-        """Tokens whose KV is in the cache, or will be by a step already submitted."""
+        """Tokens whose KV is in the cache, or will be once the submitted steps have run."""
 
     @property
     def num_pending(self) -> int:
-        """Tokens that the next step could compute; 1 for a decode row, 0 when all it may produce is in flight."""
+        """Tokens that the next step could compute: 1 for a decode row, 0 if all that it may produce is in flight."""
 
     @property
     def num_output(self) -> int: ...
@@ -52,7 +52,7 @@ class RequestView(Protocol):
     def num_preemptions(self) -> int: ...
     @property
     def running(self) -> bool:
-        """Whether it holds a slot and blocks; a preemption takes both away."""
+        """Whether the request holds a slot and blocks. A preemption takes both away."""
 
     @property
     def max_total_tokens(self) -> int:
@@ -65,39 +65,39 @@ class RequestView(Protocol):
 
     @property
     def priority(self) -> int:
-        """Lower runs earlier, as in vLLM."""
+        """The priority of the request. Lower runs earlier, as in vLLM."""
 
     @property
     def client(self) -> str:
-        """Whom to account the service to; empty when the workload names nobody."""
+        """The client that the service is charged to; empty if the workload names no client."""
 
     @property
     def category(self) -> str:
-        """What kind of request it is, such as "chat" or "api"; empty when the workload has no kinds."""
+        """The kind of request, such as "chat" or "api"; empty if the workload has no kinds."""
 
     @property
     def deadline_s(self) -> float | None:
-        """When its first token is due (seconds since start), if it carries such an objective."""
+        """When the first token is due (seconds since start), if the request has such an objective."""
 
 
 class Queue(Protocol):
-    """Every live request, in order. The framework owns both sequences; iterate over a copy while preempting."""
+    """Every live request, in order. The framework owns both sequences, so iterate over a copy while preempting."""
 
     @property
     def waiting(self) -> Sequence[RequestView]:
-        """Arrival order; preempted requests in front."""
+        """The waiting requests in order of arrival, with preempted ones in front."""
 
     @property
     def running(self) -> Sequence[RequestView]:
-        """Admission order."""
+        """The running requests in order of admission."""
 
     @property
     def now_s(self) -> float:
-        """Seconds since start on the engine's clock, real or virtual."""
+        """Seconds since start on the engine's clock, which is real or virtual."""
 
 
 class StepPlan(Protocol):
-    """The transaction for one step: all that a scheduler may change."""
+    """The transaction for one step. It is all that a scheduler may change."""
 
     @property
     def tokens_left(self) -> int: ...
@@ -105,7 +105,7 @@ class StepPlan(Protocol):
     def slots_left(self) -> int: ...
     @property
     def blocks_left(self) -> int:
-        """Free plus evictable blocks."""
+        """The number of free and evictable blocks."""
 
     def add(self, request: RequestView, max_tokens: int | None = None) -> Verdict:
         """Run up to `max_tokens` pending tokens of `request` (None: all that the budget allows) in this step.
@@ -114,26 +114,27 @@ class StepPlan(Protocol):
         nothing changes and the verdict says why.
 
         Raises:
-            PluginError: for a `max_tokens` below 1, or for a request that has ended or is in this plan already: its row
-                cannot grow, so a second call can only be a mistake.
+            PluginError: `max_tokens` is below 1, or the request has ended or is in this plan already. A row cannot
+                grow, so a second call can only be a mistake.
         """
 
     def preempt(self, request: RequestView) -> None:
-        """Take `request` off its slot and blocks and re-queue it at the front of waiting; it recomputes later."""
+        """Take the slot and the blocks of `request` away and put it at the front of `waiting`. It recomputes later."""
 
     def cached_tokens(self, request: RequestView) -> int:
-        """Tokens of a waiting request that the prefix cache holds now. Changes nothing."""
+        """How many tokens of a waiting request the prefix cache holds now. The call changes nothing."""
 
     def cached_path(self, request: RequestView) -> Sequence[int]:
-        """Hashes of the cached blocks that a waiting request would find, from the first token on. Two requests whose
-        paths begin alike share these blocks. Changes nothing."""
+        """The hashes of the cached blocks that a waiting request would find, from the first token on. Two requests
+        whose paths begin alike share these blocks. The call changes nothing."""
 
     def blocks_needed(self, request: RequestView, num_tokens: int) -> int:
-        """Further blocks that `request` needs to hold its first `num_tokens` tokens. Changes nothing."""
+        """How many further blocks `request` needs to hold its first `num_tokens` tokens. The call changes nothing."""
 
 
 class Scheduler(ABC):
-    """Fills the plan of one step. Holds private policy state only: queues, blocks and budgets are the framework's.
+    """Fills the plan of one step. It holds the private state of its policy only. The framework owns queues, blocks and
+    budgets.
 
     Plugins register with `@SCHEDULERS.register("name")` and take keyword-only, annotated parameters.
     """
@@ -144,8 +145,9 @@ class Scheduler(ABC):
 
     @abstractmethod
     def schedule(self, queue: Queue, plan: StepPlan) -> None:
-        """Call `plan.add` and `plan.preempt` until the plan is as wanted. Leaving it empty is fine while steps are in
-        flight; with nothing in flight and work waiting it is an error, since nothing would ever change."""
+        """Call `plan.add` and `plan.preempt` until the plan is as wanted. The plan may stay empty while steps are in
+        flight. If nothing is in flight and requests wait, an empty plan is an error, since nothing would ever change.
+        """
 
     def on_true_length(self, request: RequestView, num_output: int) -> None:
         """For an `oracle` only, before `on_arrival`: `request` will produce `num_output` tokens. Where no workload

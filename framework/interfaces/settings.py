@@ -11,22 +11,26 @@ class EngineSettings:
     """Limits of the step loop."""
 
     max_num_seqs: int | None = None
-    """Requests that run at once; null: chosen for the device (at most 256 on a GPU, 64 on a CPU)."""
+    """The largest number of requests that run at once. null lets the engine choose for the device (at most 256 on a
+    GPU, 64 on a CPU)."""
     max_num_batched_tokens: int | None = None
-    """Tokens of one step; null: chosen for the device (at most 16,384 on a GPU, 2,048 on a CPU)."""
+    """The largest number of tokens per step. null lets the engine choose for the device (at most 16,384 on a GPU,
+    2,048 on a CPU)."""
     max_model_len: int | None = None
-    """Prompt and output tokens of one request; null: what the model allows."""
+    """The largest number of prompt and output tokens of one request. null takes what the model allows."""
     block_size: int | None = None
-    """Token positions of one KV block; null: what the attention backend prefers, 16 in a simulation that names none."""
+    """Token positions per KV block. null takes the size that the attention backend prefers, or 16 in a simulation that
+    names no backend."""
     num_blocks: int | None = None
-    """KV blocks; null: what fits into memory."""
+    """The number of KV blocks. null takes as many as fit into memory."""
     kv_memory_fraction: float = 0.9
-    """Share of the device's memory for weights, activations and KV cache together."""
+    """The share of the device's memory that weights, activations and the KV cache may use together."""
     prefix_caching: bool = True
+    """Whether requests share the KV blocks of equal prompt prefixes."""
     overlap: int = 1
-    """Steps submitted before the oldest is collected: 0 or 1."""
+    """How many further steps are submitted before the oldest one is collected: 0 or 1."""
     seed: int = 0
-    """Of sampling noise, for requests without a seed of their own; that of the cell unless it is set."""
+    """The seed of sampling noise for requests without a seed of their own. Unless it is set, it is that of the cell."""
 
     def __post_init__(self) -> None:
         size, length, share = self.block_size, self.max_model_len, self.kv_memory_fraction
@@ -44,29 +48,32 @@ class EngineSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class LocalSettings:
-    """What `executor=local` takes."""
+    """The keys of `executor=local`."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto takes a GPU if there is one, and the CPU otherwise."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Of weights and activations. auto: float32 on a CPU; on a GPU bfloat16 for weights that are bfloat16, float16 for
-    others (GGUF files, float32 and float16 checkpoints)."""
+    """The type of weights and activations. auto is float32 on a CPU. On a GPU, auto is bfloat16 for weights that are
+    bfloat16, and float16 for all others (GGUF files, float32 and float16 checkpoints)."""
     kv_dtype: Literal["auto", "float32", "bfloat16", "float16", "fp8"] = "auto"
-    """Of the KV cache. auto: as dtype; fp8: e4m3, half of bfloat16's bytes; the record has its error as kv_error."""
+    """The type of the KV cache. auto is the same as `dtype`. fp8 is e4m3, which takes half of the bytes of bfloat16.
+    The record gives its error as kv_error."""
     kernels: Literal["auto", "torch", "fused"] = "auto"
-    """Of a GPU's layers. torch: PyTorch's, which compile.level may compile; fused: our own in Triton; auto: fused where
-    nothing is to be compiled and the attention backend allows it."""
+    """The kernels of a GPU's layers. torch uses PyTorch's, which compile.level may compile. fused uses ServeLab's own
+    Triton kernels. auto is fused if nothing is to be compiled and the attention backend allows it, else torch."""
     tp: int = 1
-    """Tensor-parallel ranks: processes of this host, or all of torchrun's."""
+    """The number of tensor-parallel ranks. They are processes of this host, or all processes that torchrun started."""
     allreduce: Literal["auto", "nccl", "symm_mem", "gloo"] = "auto"
-    """Of a GPU's ranks. symm_mem: PyTorch's symmetric memory, nccl for large messages; gloo: through the host, where
-    ranks share a GPU (slow, graph=eager only); auto: symm_mem where it works, else nccl. A CPU's ranks use gloo."""
+    """How GPU ranks add up their results. symm_mem is PyTorch's symmetric memory, with nccl for large messages. gloo
+    goes through the host, for ranks that share a GPU; it is slow and needs graph=eager. auto is symm_mem where that
+    works, and nccl otherwise. CPU ranks use gloo."""
     heartbeat_s: float = 5.0
-    """A rank that others wait for, or that is silent, for this long ends the cell as failed."""
+    """The cell fails if a rank is silent for this long, or if the other ranks wait for it for this long."""
     startup_limit_s: float = 600.0
-    """For each phase of the start of several ranks, such as loading weights or capturing graphs: a rank that takes
-    longer ends the cell as failed."""
+    """The time limit for each phase of the start of several ranks, such as loading weights or capturing graphs. The
+    cell fails if a rank takes longer."""
     threads: int | None = None
-    """CPU threads of the model, of each rank; null: torch's default, with tp > 1 the cores shared among the ranks."""
+    """The number of CPU threads per rank. null takes torch's default; with tp > 1 the ranks share the cores."""
 
     def __post_init__(self) -> None:
         at_least_1(self.threads, "executor.threads", "null for torch's default")
@@ -80,24 +87,27 @@ class LocalSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class SimulatedSettings:
-    """What `executor=simulated` takes."""
+    """The keys of `executor=simulated`."""
 
     hardware: str = "h200"
-    """The device that is simulated: framework/simulation/hardware.py lists them."""
+    """The device to simulate. framework/simulation/hardware.py lists the choices."""
     memory_gib: float | None = None
-    """Memory of the device, to ask what a larger or smaller one would do; null: that of `hardware`."""
+    """The memory of the device in GiB, to ask what a larger or smaller memory would do. null takes the memory of
+    `hardware`."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Of weights and activations; auto: as a real device of that kind has it."""
+    """The type of weights and activations. auto chooses as a real device of that kind does."""
     kv_dtype: Literal["auto", "float32", "bfloat16", "float16", "fp8"] = "auto"
-    """Of the KV cache. auto: as dtype; fp8: e4m3, half of bfloat16's bytes."""
+    """The type of the KV cache. auto is the same as `dtype`. fp8 is e4m3, which takes half of the bytes of bfloat16."""
     tp: int = 1
-    """Tensor-parallel ranks."""
+    """The number of tensor-parallel ranks."""
     replicas: int = 1
-    """Engines that share the workload, each with policies and a KV cache of its own; `router` picks one at arrival."""
+    """The number of engines that share the workload. Each has its own policies and KV cache; `router` picks one for
+    each request at its arrival."""
     router_staleness_s: float = 0.0
     """How old the replicas' reports to the router may be; 0: as of the last step that has ended."""
     verify: bool = False
-    """Check every position that a step reads against a shadow of the KV memory: slow, for tests of policies."""
+    """Check every position that a step reads against a shadow of the KV memory. This is slow and meant for tests of
+    policies."""
 
     def __post_init__(self) -> None:
         at_least_1(self.tp, "executor.tp", "1 for a single rank")

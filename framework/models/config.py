@@ -19,7 +19,7 @@ _REQUIRED = (
     "max_position_embeddings",
 )
 _DEFAULT_WINDOW = 4096
-"""What `transformers` takes where the key is absent; null says that there is no window."""
+"""The value that `transformers` takes if the key is absent. null says that there is no window."""
 _ACTIVATIONS = ("silu", "swish")  # two names of one function
 
 
@@ -42,21 +42,21 @@ class ModelConfig:
     tie_embeddings: bool
     qkv_bias: bool
     output_bias: bool
-    """Of the attention's output projection."""
+    """Whether the attention's output projection has a bias."""
     mlp_bias: bool
     qk_norm: bool
     sliding_window: int | None
-    """Tokens that a layer with a window sees; None when no layer has one."""
+    """The number of tokens that a layer with a window sees; None if no layer has one."""
     dtype: str | None
-    """Of the checkpoint, e.g. "bfloat16"."""
+    """The type of the checkpoint, such as "bfloat16"."""
     initializer_range: float
-    """Standard deviation of random weights."""
+    """The standard deviation of random weights."""
     bos_token_id: int | None
     eos_token_ids: tuple[int, ...]
 
     @classmethod
     def from_hf(cls, config: Any, *, max_model_len: int | None = None) -> ModelConfig:
-        """From a `config.json` as a mapping, or from a `transformers` config object.
+        """Read a `config.json`, given as a mapping, or a `transformers` config object.
 
         Raises:
             ValueError: for an unsupported architecture, activation or RoPE type, a setting that is missing, of a wrong
@@ -102,7 +102,7 @@ class ModelConfig:
 
     @property
     def max_model_len(self) -> int:
-        """The longest sequence that the model can do, RoPE scaling included."""
+        """The longest sequence that the model can do, including RoPE scaling."""
         return self.rope.max_model_len(self.max_position)
 
     def check_length(self, max_model_len: int | None) -> None:
@@ -121,7 +121,7 @@ class ModelConfig:
 
     @property
     def num_parameters(self) -> int:
-        """Weights in the checkpoint; a tied embedding counts once."""
+        """The number of weights in the checkpoint. A tied embedding counts once."""
         norms = (2 * self.num_layers + 1) * self.hidden_size + self.num_layers * 2 * self.head_size * self.qk_norm
         biases = self.num_layers * (
             (self._q_size + 2 * self._kv_size) * self.qkv_bias
@@ -133,12 +133,12 @@ class ModelConfig:
 
     @property
     def matmul_flops_per_token(self) -> int:
-        """Floating-point operations of the weight matrices, LM head included; attention comes on top of it."""
+        """Floating-point operations of the weight matrices, including the LM head. Attention comes on top of it."""
         return 2 * (self.num_layers * self._layer_matrix_size + self.vocab_size * self.hidden_size)
 
     @property
     def kv_values_per_token(self) -> int:
-        """Numbers that one token's keys and values are, over all layers."""
+        """The number of values in the keys and values of one token, over all layers."""
         return 2 * self.num_layers * self._kv_size
 
     @property

@@ -134,12 +134,12 @@ class DecoderLM(nn.Module):
 
     @property
     def num_heads(self) -> int:
-        """Query heads of this rank."""
+        """The number of query heads of this rank."""
         return self.layers[0].self_attn.num_heads
 
     @property
     def num_kv_heads(self) -> int:
-        """KV heads of this rank."""
+        """The number of KV heads of this rank."""
         return self.layers[0].self_attn.num_kv_heads
 
     def forward(self, token_ids_T: Tensor, positions_T: Tensor, attend: Attend) -> Tensor:
@@ -158,7 +158,7 @@ class DecoderLM(nn.Module):
         return self.lm_head(hidden_RD).float()
 
     def finalize(self) -> None:
-        """Call once, when all weights are loaded."""
+        """Prepare the layers. Call it once, when all weights are loaded."""
         for _, layer in self.linear_layers():
             layer.finalize()
 

@@ -1,4 +1,4 @@
-"""How the supported families differ from each other."""
+"""The differences between the supported families."""
 
 from __future__ import annotations
 

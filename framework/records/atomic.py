@@ -35,6 +35,6 @@ def write_text(path: Path, text: str) -> None:
 
 
 def full_disk(folder: Path) -> str:
-    """In words that the disk of `folder`, which exists, has no room for a record; "" if it has."""
+    """A sentence saying that the disk of `folder`, which exists, has no room for a record; "" if it has room."""
     free = shutil.disk_usage(folder).free
     return f"the disk of {folder} is full ({free} bytes are free); make room" if free < MIN_FREE_BYTES else ""

@@ -72,7 +72,7 @@ def _is_tracked() -> bool:
 def _installed_files() -> str | None:
     """Hash over the files of the installed package, as they are now; None where it runs from a checkout.
 
-    Beside the version it tells a wheel from one that somebody edited in place.
+    In addition to the version, it tells an installed package from one that was edited in place.
     """
     try:
         distribution = importlib.metadata.distribution("servelab")

@@ -1,4 +1,4 @@
-"""A run against time: what its steps report, in equal bins, over all replicas and for each of them.
+"""A run against time: what its steps report, in equal bins, for all replicas together and for each of them.
 
 A state (requests running and waiting, blocks held and cached) holds from the step that reported it until the next one
 of the same replica, and is nothing while the replica has no request. Bins hold its mean over time and its extremes, so
@@ -41,17 +41,17 @@ class Series:
     """A run in B bins of equal width."""
 
     edges_s: Floats
-    """[B + 1], from 0 to the end of the last step."""
+    """[B + 1]: the edges of the bins, from 0 to the end of the last step."""
     prefill_tokens_per_s: Floats
     """[B]"""
     decode_tokens_per_s: Floats
     """[B]"""
     states: dict[str, State]
-    """Summed over the replicas, by the names in `STATES`."""
+    """States summed over the replicas, by the names in `STATES`."""
     replicas: dict[int, dict[str, State]]
-    """Those of each replica."""
+    """The states of each replica."""
     num_blocks: int
-    """Of all replicas together."""
+    """The number of KV blocks of all replicas together."""
     bin_of_step: NDArray[np.int64]
     """The bin in which each step ended."""
 
@@ -115,7 +115,7 @@ def _spread(tokens: NDArray, begins_s: Floats, ends_s: Floats, edges: Floats) ->
 
 
 def _idle_from(own: Columns, ends_s: Floats, requests: Columns | None, replica: int) -> NDArray[np.bool_]:
-    """Whether the replica had no request left when each of its steps had ended, up to the next one."""
+    """Whether the replica had no request left from the end of each of its steps to the next step."""
     idle = np.zeros(len(ends_s), dtype=bool)
     idle[-1] = True
     if requests is None or len(ends_s) < 2:
@@ -129,7 +129,7 @@ def _idle_from(own: Columns, ends_s: Floats, requests: Columns | None, replica: 
 
 
 def _changes(own: Columns, name: str, ends_s: Floats, idle: NDArray[np.bool_]) -> tuple[Floats, Floats]:
-    """When a state of one replica changed, and what it was from then on."""
+    """When a state of one replica changed, and its value from then on."""
     values = own[name].astype(np.float64)
     left = np.zeros(int(idle.sum())) if name in _GONE_WHEN_IDLE else values[idle]
     times_s = np.concatenate([own["submit_s"].astype(np.float64), ends_s[idle]])
@@ -148,7 +148,7 @@ def _summed(parts: Sequence[tuple[Floats, Floats]]) -> tuple[Floats, Floats]:
 
 
 def _binned(change: tuple[Floats, Floats], edges: Floats) -> State:
-    """Mean over time and extremes in each bin of a state that is 0 before its first change."""
+    """The mean over time and the extremes, in each bin, of a state that is 0 before its first change."""
     times_s, values = _summed([change])
     times_s = np.concatenate([[min(edges[0], times_s[0]) - 1.0], times_s, [max(edges[-1], times_s[-1]) + 1.0]])
     values = np.concatenate([[0.0], values, values[-1:]])

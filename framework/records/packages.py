@@ -6,7 +6,7 @@ import importlib.util
 
 
 def need(module: str, package: str = "") -> None:
-    """Find out, before a cell runs, whether `module` can be imported; imports nothing.
+    """Find out, before a cell runs, whether `module` can be imported. Nothing is imported.
 
     Raises:
         ValueError: it is not installed, with the command that does it.
@@ -17,5 +17,5 @@ def need(module: str, package: str = "") -> None:
 
 
 def one_line(error: Exception) -> str:
-    """An error of a service, for a record."""
+    """The text of a service's error, for a record."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -1,4 +1,4 @@
-"""Configurations and results as JSON can hold them."""
+"""Configurations and results in the form that JSON can hold."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 
 def plain(value: Any) -> Any:
-    """`value` in str, int, float, bool, None, list and dict only.
+    """`value` as str, int, float, bool, None, list and dict only.
 
     JSON has no NaN and no infinity: those become the strings "nan", "inf" and "-inf". Whatever else is unknown becomes
     its `str`.

@@ -23,7 +23,7 @@ from framework.toolkit.read_file import parse_json, read_json, read_text
 Status = Literal["completed", "failed", "skipped", "interrupted"]
 SUMMARY, REQUESTS, STEPS = "summary.json", "requests.parquet", "steps.parquet"
 SUPERSEDED = "superseded.json"
-"""A summary that a sweep has put aside, since other code made it: what lies beside it is no record any more."""
+"""A summary that a sweep has put aside because other code made it. The files beside it are no longer a record."""
 _MAX_OUTPUT_BYTES = 4 << 30
 OUTPUTS, ERROR, TIMELINE = "outputs.jsonl", "error.txt", "timeline.json"
 _IN_SUMMARY = (
@@ -45,22 +45,22 @@ class Record:
 
     status: Status
     reason: str = ""
-    """Why it is not completed, or what a completed one did not serve, in one line."""
+    """Why the cell is not completed, or what a completed one did not serve, in one line."""
     cell_id: str
     resume_key: str = ""
-    """Of configuration and code: a cell with the same key need not run again."""
+    """Hash of configuration and code. A cell with the same key need not run again."""
     requested: dict[str, Any] = field(default_factory=dict)
     """What the configuration asked for."""
     effective: dict[str, Any] = field(default_factory=dict)
-    """What ran: `auto` resolved, sizes computed."""
+    """What ran: `auto` resolved and sizes computed."""
     environment: dict[str, Any] = field(default_factory=dict)
     metrics: Metrics = field(default_factory=dict)
     tracker_error: str = ""
-    """What kept the tracker from exporting it; the record itself is complete."""
+    """What kept the tracker from exporting the record. The record itself is complete."""
     requests: list[RequestRecord] = field(default_factory=list)
     steps: list[StepRecord] = field(default_factory=list)
     outputs: list[OutputRecord] | None = None
-    """None when outputs are not recorded."""
+    """The outputs; None if they are not recorded."""
     traceback: str = ""
 
 
@@ -71,7 +71,7 @@ def cell_id(config: Mapping[str, Any]) -> str:
 
 
 class RecordWriter:
-    """Writes the record of one cell into `folder`, which it makes; a record that lies there already is removed.
+    """Writes the record of one cell into `folder`, which it makes. A record that lies there already is removed.
 
     Args:
         timeline_max_events: write `timeline.json` too, of at most this many events; 0 for none.
@@ -96,7 +96,7 @@ class RecordWriter:
             raise ValueError(full)
 
     def write(self, record: Record) -> None:
-        """Write every file of `record`; `summary.json` comes last, so that where it exists the rest is complete.
+        """Write every file of `record`. `summary.json` comes last, so that the rest is complete if it exists.
 
         Raises:
             ValueError: naming the file that could not be written (a full disk, say).
@@ -117,7 +117,7 @@ class RecordWriter:
         self.write_summary(record)
 
     def write_failure(self, record: Record, reason: str) -> None:
-        """Say in a summary alone that the whole of `record` could not be written, and why.
+        """Write only a summary, which says that the whole of `record` could not be written, and why.
 
         Raises:
             ValueError: there is no room for that either.
@@ -129,7 +129,7 @@ class RecordWriter:
         self.write(record)
 
     def write_summary(self, record: Record) -> None:
-        """Write `summary.json` alone, again when a tracker added to it.
+        """Write `summary.json` again after a tracker added to it.
 
         Raises:
             ValueError: naming the file that could not be written.

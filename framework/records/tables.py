@@ -26,7 +26,7 @@ _ARROW = {
 
 
 def write_rows(path: Path, rows: list[Any], row_type: type) -> None:
-    """Write `rows`, dataclasses of `row_type`, a column a field, atomically. No rows give an empty table."""
+    """Write `rows`, dataclasses of `row_type`, a column per field, atomically. No rows give an empty table."""
     # The schema comes from the annotations, so that an empty or all-None column has its type all the same.
     schema = pa.schema([(f.name, _ARROW[str(f.type)]) for f in dataclasses.fields(row_type)])
     columns = [_column([getattr(row, field.name) for row in rows], field.type) for field in schema]
@@ -35,7 +35,7 @@ def write_rows(path: Path, rows: list[Any], row_type: type) -> None:
 
 
 def _column(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
-    """From buffers: `pa.array` imports pandas, which takes longer than many simulations, and reads lists slowly."""
+    """Make a column from buffers. `pa.array` would import pandas, which is slow, and it reads lists slowly."""
     if pa.types.is_list(kind):
         items = np.frombuffer(b"".join(_doubles(value) for value in values), dtype=np.float64)
         child = pa.Array.from_buffers(pa.float64(), len(items), [None, pa.py_buffer(items)])

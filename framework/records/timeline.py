@@ -24,7 +24,7 @@ DEVICE, HOST = 1, 2
 def write_timeline(
     path: Path, requests: Sequence[RequestRecord], steps: Sequence[StepRecord], *, max_events: int
 ) -> None:
-    """Write what fits into `max_events` events, from the start of the run on; the file says what was left out.
+    """Write the events that fit into `max_events`, from the start of the run on. The file says what was left out.
 
     Steps count from their submission and requests from their arrival, so that the picture is whole up to some time.
     Names of tracks are not counted.

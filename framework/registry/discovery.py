@@ -36,7 +36,7 @@ class BrokenPlugin:
     traceback: str
 
     def message(self) -> str:
-        """Source, error and its last frames, for whoever asked for one of `names`."""
+        """Source, error and its last frames, as a message to the user who asked for one of `names`."""
         return f"{self.source} could not be imported: {self.summary}\n{self.traceback.rstrip()}"
 
 
@@ -47,7 +47,7 @@ _extra: set[str] = set()
 def discover(extra: Iterable[str] = ()) -> None:
     """Import everything that registers a plugin. Idempotent.
 
-    An import error is kept, and raised by whoever asks for that plugin: one broken file must not stop the others.
+    An import error is kept, and raised when that plugin is asked for, so that one broken file does not stop the others.
 
     Args:
         extra: Files, folders or module names from `plugins=[...]`.
@@ -105,7 +105,7 @@ def _import_extra(item: str) -> None:
 
 
 def _import_file(path: Path, load: Callable[[], object], *, named: bool = False) -> None:
-    """Import `path` if it registers something, or was `named`; helpers beside plugins are left to who imports them."""
+    """Import `path` if it registers something or was `named`. Helpers are imported by the plugins that use them."""
     names = _REGISTRATION.findall(path.read_text(encoding="utf-8"))
     if names or named:
         _try_import(str(path), (path.stem, *names), load)
@@ -135,7 +135,7 @@ def _try_import(source: str, names: tuple[str, ...], load: Callable[[], object])
         return
     try:
         load()
-    except Exception as error:  # noqa: BLE001 (somebody's file; the error is kept and shown to who asks for it)
+    except Exception as error:  # noqa: BLE001 (a user's file; the error is kept and shown when its plugin is asked for)
         summary = "".join(traceback.format_exception_only(error)).strip()
         _broken[source] = BrokenPlugin(names, source, summary, _own_frames(error))
 

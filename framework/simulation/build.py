@@ -1,4 +1,4 @@
-"""From a checked configuration to an engine whose steps are timed and not run. Loads torch for prompts of text only."""
+"""Builds an engine with timed steps from a checked configuration. Loads torch only for prompts that are text."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from framework.models.loading.tokenizer import Tokenizer
 
 _CONTEXT_GIB = 0.6
-"""What the driver and PyTorch take of a GPU's memory before the first tensor."""
+"""The memory that the driver and PyTorch take on a GPU before the first tensor."""
 
 
 def build_simulated(cfg: DictConfig) -> BuiltEngine:
@@ -117,7 +117,7 @@ def build_simulated(cfg: DictConfig) -> BuiltEngine:
 
 
 def _tokenizer(cfg: DictConfig) -> Tokenizer | None:
-    """The model's own, which counts the tokens of prompts that are text; other workloads need none.
+    """The model's own tokenizer, which counts the tokens of prompts that are text. Other workloads need none.
 
     Raises:
         IncompatibleError: there is none to be had.
@@ -183,7 +183,7 @@ def build_replica(
 
 
 def read_deployment(cfg: DictConfig) -> Deployment:
-    """What a cost model would be built for.
+    """The deployment that a cost model is built for.
 
     Raises:
         IncompatibleError, ValueError: as `build_simulated`.
@@ -192,7 +192,7 @@ def read_deployment(cfg: DictConfig) -> Deployment:
 
 
 def _deployment(cfg: DictConfig, config: ModelConfig) -> tuple[Deployment, str]:
-    """What is simulated, and why with that dtype."""
+    """What is simulated, and the reason for its dtype."""
     tp = cfg.executor.tp
     check_split(config, tp)
     device = hardware(cfg.executor.hardware)

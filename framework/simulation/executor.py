@@ -15,7 +15,7 @@ from framework.simulation.shadow_memory import ShadowMemory
 
 
 class SimulatedExecutor(Executor):
-    """A host and a device that work at once, as a GPU and the process that feeds it do.
+    """A host and a device that work at the same time, like a GPU and the process that feeds it.
 
     `submit` takes the host's time of a step and returns while the device is still at it; steps run one after the
     other; `collect` returns when its step has ended. So with `engine.overlap=1` the host's time hides behind the
@@ -118,7 +118,7 @@ class SimulatedExecutor(Executor):
 
 
 def token_at(request_id: int, position: int, vocab_size: int) -> int:
-    """What a simulated request has at `position` of its sequence, if that is an output."""
+    """The token of a simulated request at `position` of its sequence, if that is an output."""
     return (request_id * 1_000_003 + position * 7919) % vocab_size
 
 
@@ -129,7 +129,7 @@ def step_shape(
     captures: bool = False,
     new_rows: bool = False,
 ) -> StepShape:
-    """What `batch` has to do, as a cost model sees it."""
+    """The work of `batch`, as a cost model sees it."""
     starts, num_decode, num_rows = batch.starts, batch.num_decode_rows, len(batch.slots)
     decode_kv = sum(starts[:num_decode]) + num_decode if num_decode != num_rows else sum(starts) + num_rows
     prefill_kv = pairs = longest = 0
@@ -156,7 +156,7 @@ def step_shape(
 
 
 class _Graphs:
-    """What the strategy would have captured; with `max_graphs`, the graph not replayed for longest makes room."""
+    """The graphs that the strategy would have captured. With `max_graphs`, the one not replayed for longest goes."""
 
     def __init__(self, strategy: GraphStrategy, limits: GraphLimits) -> None:
         self.scope = strategy.scope
@@ -166,7 +166,7 @@ class _Graphs:
         self.captured_now = False
 
     def select(self, batch: StepBatch) -> GraphKey | None:
-        """The key that replays `batch`, chosen as on a GPU; `captured_now` says whether it had to be captured first."""
+        """The key that replays `batch`, chosen as on a GPU. `captured_now` says whether it had to be captured first."""
         self.captured_now = False
         key = select_graph(self._strategy, batch)
         if key is None:

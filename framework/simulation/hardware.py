@@ -1,6 +1,6 @@
 """Devices that can be simulated, each figure with its source.
 
-Data sheets give peaks that no program reaches. Where nobody here measured a device, its rates are the data sheet's
+Data sheets give peaks that no program reaches. For a device that was not measured here, the rates are the data sheet's
 times the share that the same figure reached on the H200: 0.90 of the bandwidth and 0.80 of the dense bfloat16 rate.
 """
 
@@ -10,7 +10,7 @@ from framework.interfaces.cost_model import Hardware
 
 _BANDWIDTH_SHARE, _MATRIX_SHARE = 0.90, 0.80
 _HOST = {"launch_s": 3.7e-5, "graph_launch_s": 6e-5, "capture_s": 0.3}
-"""Of this engine's host code, measured beside an H200 (experiments/simulator_fidelity: 8.6 ms to launch an eager step
+"""Times of this engine's host code beside an H200 (experiments/simulator_fidelity: 8.6 ms to launch an eager step
 of 232 kernels, 0.06 ms to replay a graph, 7.5 s to capture 20). They belong to the CPU more than to the GPU: the same
 code took twice as long at other times."""
 
@@ -47,7 +47,7 @@ HARDWARE = {
             product_s=4.5e-6,
             link_bytes_per_s=4.5e11,
             link_latency_s=1.0e-5,
-            source="measured by this project on one H200 (experiments/gpu_speed: 4.3 TB/s, 790 TFLOP/s, 0.73 ms a step "
+            source="measured by this project on one H200 (experiments/gpu_speed: 4.3 TB/s, 790 TFLOP/s, 0.73 ms/step "
             "of one row, small matrix products 6 to 7 us where their bytes need 1 to 3); link: data sheet, NVLink "
             "450 GB/s a direction",
             **_HOST,
@@ -76,7 +76,7 @@ HARDWARE = {
 
 
 def hardware(name: str) -> Hardware:
-    """The device called `name`.
+    """The device with this name.
 
     Raises:
         ValueError: there is none; lists those that exist.

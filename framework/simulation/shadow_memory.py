@@ -1,4 +1,4 @@
-"""A shadow of the KV memory: for every position the prefix that it must hold, so that a wrong read is noticed."""
+"""A shadow of the KV memory. It knows the prefix that every position must hold, so that a wrong read is noticed."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ class ShadowMemory:
         assert len(set(batch.slots)) == len(batch.slots), "a slot runs twice in one step"
 
     def sampled(self, slot: int, position: int, token: int) -> None:
-        """The row in `slot` brought `token`, which comes to `position` of its sequence."""
+        """Note that the row in `slot` brought `token`, which belongs to `position` of its sequence."""
         assert len(self._tokens[slot]) == position
         self._tokens[slot].append(token)
 
     def _admit(self, admission: Admission) -> None:
         slot, keys = admission.slot, admission.keys
         tokens = list(admission.token_ids)
-        if keys is not None:  # what stands for a token is its key and its place in it, or nobody else's
+        if keys is not None:  # a token stands for its key and its place in it, or for itself only
             covered = [hash((keys.keys[p // keys.key_tokens], p % keys.key_tokens)) for p in range(keys.num_tokens)]
             own = [hash((admission.request_id, p, "own")) for p in range(keys.num_tokens, admission.num_prompt)]
             tokens = covered + own + tokens
@@ -75,7 +75,7 @@ class ShadowMemory:
                 raise AssertionError(f"request {self._owner[slot]} reads wrong KV at {start + wrong}")
 
     def _digests(self, slot: int, num: int) -> list[int]:
-        """What each position up to `num`, at least, must hold: a hash over all tokens up to it."""
+        """What each position up to at least `num` must hold: a hash over all tokens up to it."""
         digests, tokens = self._digests_of[slot], self._tokens[slot]
         assert len(tokens) >= num, "a token runs before it was sampled"
         for position in range(len(digests), num):

@@ -1,4 +1,4 @@
-"""Reading text, JSON and YAML files: every error names the file, and neither size nor nesting is without a limit."""
+"""Reads text, JSON and YAML files. Every error names the file, and both size and nesting have a limit."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 MAX_BYTES = 64 << 20
-"""Of a JSON, YAML or text file that is read whole."""
+"""The largest JSON, YAML or text file that is read whole."""
 MAX_DEPTH = 64
-"""Of nested lists and objects. Code that walks a value recursively can rely on it."""
+"""The deepest nesting of lists and objects. Code that walks a value recursively can rely on it."""
 _MAX_NUMBER = 1 << 1000
 """Larger integers do not fit a float, which is what most numbers become."""
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
@@ -22,8 +22,8 @@ def read_text(path: Path, *, max_bytes: int = MAX_BYTES) -> str:
     """The text of `path`, which must be UTF-8.
 
     Raises:
-        FileNotFoundError: there is no such file; callers have words of their own for that.
-        ValueError: naming the file, if it is not a file, too large, not UTF-8 or can't be read.
+        FileNotFoundError: there is no such file. Callers say so in their own words.
+        ValueError: `path` is not a file, is too large, is not UTF-8 or can't be read. The message names it.
     """
     try:
         refuse_devices(path)

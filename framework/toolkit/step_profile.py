@@ -1,4 +1,4 @@
-"""A fitted profile: what calibration writes and the cost model `profiled` reads."""
+"""A fitted profile. Calibration writes it, and the cost model `profiled` reads it."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class LinearTerms:
     prefill_kv_s: float
     pair_s: float
     decode_share: float = 0.0
-    """Of what the decode table says for the context of decode rows"""
+    """The share that is taken of the decode table's time for the context of decode rows."""
     mixed_s: float = 0.0
     longest_kv_s: float = 0.0
 
@@ -140,11 +140,11 @@ class StepProfile:
     graph_scope: str
     """What its graphs replay; "" if there are none."""
     decode: DecodeTable | None
-    """Of steps that replay a graph of decode rows"""
+    """Times of steps that replay a graph of decode rows."""
     pieces: LinearTerms | None
-    """Of steps that replay graphs between attention calls"""
+    """Times of steps that replay graphs between attention calls."""
     mixed: LinearTerms | None = None
-    """Of steps with prompt chunks that replay one graph"""
+    """Times of steps with prompt chunks that replay one graph."""
     mixed_launch: HostTerms | None = None
     """How long the host is busy with the launch of such a step; the device waits, unless it is at an earlier one."""
     eager: LinearTerms

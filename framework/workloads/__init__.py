@@ -1,1 +1,1 @@
-"""Requests in: each module registers a workload or holds what several of them share."""
+"""Workloads. Each module registers one or holds what several of them share."""

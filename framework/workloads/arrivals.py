@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 MAX_SECONDS = 1e9
-"""Of times and delays that a file gives: 30 years, and still exact to a microsecond."""
+"""The largest time or delay in a file: 30 years, which is still exact to a microsecond."""
 
 
 def random_arrivals_s(

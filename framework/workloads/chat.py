@@ -36,10 +36,10 @@ class Chat(Workload):
     ) -> None:
         """
         Args:
-            prompts: user messages, one a request; None for six built-in questions.
+            prompts: user messages, one per request; None for six built-in questions.
             system: system message put in front of each; None for the template's own.
             num_requests: how many to ask, starting over when there are fewer prompts; None for each prompt once.
-            max_tokens: output tokens at most.
+            max_tokens: the largest number of output tokens.
             temperature: 0 for greedy.
         """
         if prompts is not None and not prompts:

@@ -20,8 +20,8 @@ GREEDY = "greedy"
 
 @WORKLOADS.register("clients")
 class Clients(Workload):
-    """Clients "polite 1", "polite 2", ... send single requests, a Poisson process in which the next one is anybody's;
-    "greedy" sends bursts, which are a Poisson process of their own.
+    """The clients "polite 1", "polite 2", ... send single requests. These are one Poisson process, and each request
+    belongs to a random client. "greedy" sends bursts, which are a Poisson process of their own.
 
     Lengths are uniform in closed ranges; prompts share nothing. Drawn from one numpy PCG64 generator, in this order:
     the polite arrivals, their clients, the gaps between bursts, then prompt and output lengths, the polite ones first.
@@ -50,7 +50,7 @@ class Clients(Workload):
     ) -> None:
         """
         Args:
-            num_requests: of all clients together.
+            num_requests: number of requests of all clients together.
             rate_per_s: mean requests per second, of all clients together.
             num_polite: how many polite clients.
             prompt_tokens_min: shortest prompt of a polite client.

@@ -1,6 +1,6 @@
 """The open loop: requests enter the engine when they arrive, whatever it is doing.
 
-Those that follow another one close the loop: they arrive some time after it has ended.
+Requests that follow another one close the loop: they arrive some time after the other has ended.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from framework.workloads.entry_queue import EntryQueue
 
 
 class DrivenEngine(Protocol):
-    """What `drive` needs of an engine."""
+    """The methods of an engine that `drive` needs."""
 
     observers: list[Any]
 
@@ -31,7 +31,7 @@ class DrivenEngine(Protocol):
 
 
 def drive(engine: DrivenEngine, requests: Iterable[TimedRequest], observers: Sequence[Observer]) -> None:
-    """Run `requests`, which are prepared, to their end; `observers` hear of everything.
+    """Run prepared `requests` to their end. `observers` hear of everything.
 
     A request that the engine refuses with ValueError is reported through `on_reject` and the others go on. On
     KeyboardInterrupt the unfinished ones are aborted, so that the observers get the tokens that they have so far.

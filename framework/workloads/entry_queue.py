@@ -13,13 +13,13 @@ from framework.interfaces.workload import TimedRequest
 
 
 class EntryQueue:
-    """Requests by arrival. Those of one time enter in the order of the workload.
+    """Requests by arrival. Requests with the same arrival time enter in the order of the workload.
 
-    A follow-up (`TimedRequest.after`) arrives `delay_s` after the request that it follows has ended, with a prompt that
-    continues that one's prompt and output: its arrival depends on how fast the engine is (a closed loop).
+    A follow-up (`TimedRequest.after`) arrives `delay_s` after the request that it follows has ended. Its prompt
+    continues the prompt and output of that request. Its arrival depends on the speed of the engine (a closed loop).
 
     Args:
-        requests: prepared, and those that follow none in arrival order.
+        requests: the prepared requests. Those that follow no other request are in order of arrival.
     """
 
     def __init__(self, requests: Iterable[TimedRequest]) -> None:
@@ -35,7 +35,7 @@ class EntryQueue:
 
     @property
     def next_s(self) -> float | None:
-        """When the next one arrives; None if none is known to."""
+        """When the next request arrives; None if no arrival is known."""
         drawn = self._requests[self._drawn[self._num_drawn]].arrival_s if self._num_drawn < len(self._drawn) else None
         ready = self._ready[0][0] if self._ready else None
         if drawn is None or ready is None:
@@ -43,7 +43,7 @@ class EntryQueue:
         return min(drawn, ready)
 
     def pop(self) -> tuple[int, TimedRequest]:
-        """The next one, with its place in the workload."""
+        """The next request, with its place in the workload."""
         if self._num_drawn < len(self._drawn):
             place = self._drawn[self._num_drawn]
             request = self._requests[place]
@@ -54,7 +54,7 @@ class EntryQueue:
         return place, request
 
     def ended(self, place: int, request: TimedRequest, output: Output) -> None:
-        """`request`, of that place, has finished: its follow-ups can be scheduled."""
+        """Schedule the follow-ups of `request`, which is at that place in the workload and has finished."""
         for follower in self._followers.pop(place, ()):
             assert output.record is not None
             turn = self._requests[follower]
@@ -64,7 +64,7 @@ class EntryQueue:
             self._push(follower, dataclasses.replace(turn, prompt_token_ids=ids), output.record.finish_s + turn.delay_s)
 
     def refused(self, place: int, now_s: float) -> None:
-        """The request of that place never ran, so its follow-ups cannot: they enter now and are refused in turn."""
+        """Let the follow-ups of a request that never ran enter now. They cannot run either and are refused in turn."""
         for follower in self._followers.pop(place, ()):
             turn = self._requests[follower]
             error = turn.error or "the request that it follows was refused"

@@ -11,7 +11,7 @@ from framework.interfaces.workload import TimedRequest
 
 
 def requests_sha256(requests: Sequence[TimedRequest]) -> str:
-    """SHA-256 over every prepared request: its times, its prompt (token ids or keys), its parameters, who sent it.
+    """SHA-256 over every prepared request: its times, its prompt (token ids or keys), its parameters, its client.
 
     Where a request was read does not count, so that a copy of a trace gives the same hash. Prompts known by key (in a
     simulation) and the token ids drawn for them elsewhere give different hashes.

@@ -15,10 +15,10 @@ from framework.interfaces.workload import TimedRequest
 
 
 def tell_future(engine: Engine | Fleet, requests: Sequence[TimedRequest]) -> None:
-    """Announce the requests of a run, prepared and before the first of them, to a policy that needs the future.
+    """Announce the prepared requests of a run to a policy that needs the future, before the first of them runs.
 
     Raises:
-        IncompatibleError: there is such a policy, and what an engine will be asked for depends on the run itself.
+        IncompatibleError: there is such a policy, but the requests depend on the run itself.
     """
     policies = [one.cache.policy for one in ([engine] if isinstance(engine, Engine) else engine.engines)]
     if not any(isinstance(policy, NeedsFuture) for policy in policies):

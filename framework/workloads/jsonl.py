@@ -1,4 +1,4 @@
-"""Requests from a file, one JSON object a line."""
+"""Requests from a file, one JSON object per line."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ class Jsonl(Workload):
         """
         Args:
             path: the file; one whose name ends in .gz, .zst or .bz2 is unpacked.
-            num_requests: read this many lines at most; None for all.
-            max_tokens: for lines that do not say.
-            temperature: for lines that do not say; 0 for greedy.
-            ignore_eos: for lines that do not say.
+            num_requests: the largest number of lines to read; None for all.
+            max_tokens: the value for lines that do not give one.
+            temperature: the value for lines that do not give one; 0 for greedy.
+            ignore_eos: the value for lines that do not give one.
         """
         if not path:
             raise ValueError("workload.path='' must name a JSON Lines file; pass workload.path=FILE")

@@ -18,14 +18,14 @@ PARAM_KEYS = tuple(f.name for f in dataclasses.fields(SamplingParams))
 
 
 def request_from_line(line: str, where: str, defaults: Mapping[str, object]) -> TimedRequest:
-    """Parse `line`, read from `where` ("file:number"); `defaults` are sampling parameters that it need not name.
+    """Parse `line`, read from `where` ("file:number"). `defaults` are sampling parameters for what it does not name.
 
-    What would refuse a request of the Python API too (a sampling parameter of a wrong type or out of range, text
-    together with ids, half a surrogate pair) leaves its message in the request's `error`, so that the others run.
+    Some mistakes would refuse a single request of the Python API too: a wrong sampling parameter, text together with
+    ids, half a surrogate pair. They leave a message in the request's `error`, so that the others run.
 
     Raises:
-        ValueError: for JSON that cannot be read, an unknown key, a line without a prompt, or a wrong type of anything
-            but a sampling parameter.
+        ValueError: the JSON cannot be read, a key is unknown, the prompt is missing, or the type of anything but a
+            sampling parameter is wrong.
     """
     try:
         row = json.loads(line)

@@ -10,7 +10,7 @@ from framework.registry import WORKLOADS
 
 @WORKLOADS.register("live")
 class Live(Workload):
-    """An OpenAI-compatible server (`serving.*`), until SIGTERM or Ctrl-C. What was served is the record."""
+    """An OpenAI-compatible server (`serving.*`) that runs until SIGTERM or Ctrl-C. Its record holds what was served."""
 
     is_live = True
 

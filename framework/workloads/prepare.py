@@ -17,7 +17,7 @@ def prepare(workload: Workload, context: WorkloadContext) -> list[TimedRequest]:
     """Draw every request of `workload` and replace text, and keys unless the executor takes them, by token ids.
 
     Raises:
-        ValueError: for a workload that yields nothing or is out of arrival order, or text without a tokenizer.
+        ValueError: the workload yields nothing or is out of order, or it has text and there is no tokenizer.
     """
     prepared: list[TimedRequest] = []
     last_s = 0.0

@@ -22,10 +22,11 @@ Arrival = Literal["all", "poisson", "gamma"]
 class Sessions(Workload):
     """Multi-turn sessions with shared system prompts, think time and tool loops; a closed loop within each session.
 
-    A session opens with one of the system prompts and a user's message. An answer that calls a tool is followed by the
-    tool's result after `tool_time_s`, one that does not by the user's next message after `think_time_s`, both drawn
-    from exponential distributions with these means and counted from the end of the answer: a slower engine gets its
-    requests later. A request is one call of the model; its prompt is the conversation so far, with the real answers.
+    A session opens with one of the system prompts and a message of the user. An answer that calls a tool is followed by
+    the tool's result after `tool_time_s`. Any other answer is followed by the user's next message after `think_time_s`.
+    Both times are drawn from exponential distributions with these means and count from the end of the answer, so that a
+    slower engine gets its requests later. A request is one call of the model. Its prompt is the conversation so far,
+    with the real answers.
     """
 
     def __init__(
@@ -74,7 +75,7 @@ class Sessions(Workload):
             max_tokens: what every request states as its limit; None for the model's.
             think_time_s: mean time from an answer to the next message.
             tool_time_s: mean time from a tool call to its result.
-            arrival: of sessions: all (at 0), poisson or gamma.
+            arrival: the arrival of sessions: all (at 0), poisson or gamma.
             rate_per_s: mean sessions per second of poisson and gamma.
             burstiness_cv: gamma only: coefficient of variation of the gaps; 1 is poisson, above 1 comes in bursts.
             temperature: 0 for greedy.

@@ -45,7 +45,7 @@ class Synthetic(Workload):
     ) -> None:
         """
         Args:
-            num_requests: how many.
+            num_requests: number of requests.
             prompt_tokens_min: shortest prompt, the shared prefix not counted.
             prompt_tokens_max: longest prompt, the shared prefix not counted.
             output_tokens_min: smallest true output length.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TextIO
 
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
-"""By the end of a file's name."""
+"""The compression that the end of a file's name stands for."""
 
 
 @contextmanager

@@ -17,7 +17,7 @@ _MIN_CAPABILITY = (8, 0)
 _MAX_HEAD_SIZE = 256
 _OTHERWISE = "choose attention=triton"
 _ON_CPU = ("paged_cpu", "sdpa")
-"""Backends of a CPU that compute exact attention in tiles with an online softmax; the first that runs is taken."""
+"""CPU backends that compute exact attention in tiles with an online softmax. The first one that runs is taken."""
 
 
 @dataclass(slots=True)

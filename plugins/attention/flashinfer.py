@@ -22,7 +22,7 @@ class FlashInfer(AttentionBackend):
     """FlashInfer (Ye et al., arXiv 2501.01005) over the paged cache, from the package flashinfer-python.
 
     Decode rows and chunks go through one `BatchPrefillWithPagedKVCacheWrapper`, whose plan balances them on the host
-    once a step and is the same for all layers. Its kernels are compiled at first use.
+    once per step and is the same for all layers. Its kernels are compiled at first use.
     """
 
     graph_support = GraphSupport.NEVER  # planned on the host

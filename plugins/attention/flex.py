@@ -53,8 +53,8 @@ class Flex(AttentionBackend):
     """PyTorch's FlexAttention (Dong et al., "Flex Attention", arXiv 2412.05496) in place over the paged cache.
 
     The cache is [2 (K, V), num_blocks, block_size, M, H] and is one sequence of keys for all rows. As in the paper's
-    paged attention, a row's block table lists the blocks of it that the row visits, and the mask takes a physical
-    position back to a logical one through the inverse of that table.
+    paged attention, a row's block table lists the blocks that the row visits. The mask turns a physical position
+    back into a logical one through the inverse of that table.
 
     Compiled on a GPU, into a Triton kernel whose key tiles lie within blocks. On a CPU it runs PyTorch's unfused form,
     right and slow, over a copy of the step's blocks, since unfused each row is multiplied with every block given. Both

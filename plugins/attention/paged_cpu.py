@@ -15,11 +15,11 @@ _OTHERWISE = "choose attention=sdpa"
 
 @ATTENTIONS.register("paged_cpu")
 class PagedCPU(AttentionBackend):
-    """C++ attention over the paged cache, one call a layer for the whole mixed batch; fp32 or bf16.
+    """C++ attention over the paged cache, one call per layer for the whole mixed batch; fp32 or bf16.
 
-    The query heads of a KV head share each read of it, decode rows and tiles of prefill tokens are tasks of one queue
-    for all threads, and a token's result does not depend on its batch or on how its prompt was chunked. The kernels
-    are compiled at first use, which takes some seconds once per machine.
+    The query heads of a KV head share each read of it. Decode rows and tiles of prefill tokens are tasks of one queue
+    for all threads. A token's result does not depend on its batch or on how its prompt was chunked. The kernels are
+    compiled at first use, which takes some seconds once per machine.
     """
 
     graph_support = GraphSupport.NEVER

@@ -19,7 +19,7 @@ _CPU_GROUP_SLOTS = 1 << 10
 """Most token positions gathered for one group of decode rows on a CPU, where the copy should stay in the cache and off
 fresh pages (twice as fast as 16,384)."""
 _PIECE_TOKENS = 512
-"""Of a prompt chunk on a GPU: what comes after a piece is neither gathered nor multiplied for it."""
+"""The length of the pieces that prompt chunks are cut into on a GPU. No later token is gathered for a piece."""
 _GROUP_BYTES, _GROUP_SCORES = 1 << 29, 1 << 26
 """Most bytes of keys and values gathered, and most scores masked, for one group on a GPU"""
 _LAUNCH_SLOTS = 1 << 14

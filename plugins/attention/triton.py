@@ -125,7 +125,7 @@ class TritonAttention(AttentionBackend):
         return Metadata(batch.slot_mapping_T, decode, num_decode, prefill)
 
     def _plan_any(self, batch: BatchLayout) -> Metadata:
-        """Both kernels are told of all rows, and each leaves out those of the other."""
+        """Both kernels get all rows, and each leaves out those of the other."""
         starts_R1, lengths_R, table_RB = batch.query_start_R1, batch.seq_lens_R, batch.block_table_RB
         new_R = starts_R1.diff()
         is_decode_R = new_R == 1

@@ -1,1 +1,1 @@
-"""How long a step takes on a device that is not here: one cost model a file."""
+"""How long a step takes on a device that is not here: one cost model per file."""

@@ -1,4 +1,4 @@
-"""Every step costs the same, plus so much a token: for tests, and to think with."""
+"""Every step costs the same, plus a constant per token. This is for tests and for reasoning about policies."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class Constant(CostModel):
     ) -> None:
         """
         Args:
-            step_s: device time of a step, seconds.
-            token_s: device time of a token, seconds.
-            host_s: host time of a step, seconds; hidden behind the device with engine.overlap=1.
+            step_s: device time per step, in seconds.
+            token_s: device time per token, in seconds.
+            host_s: host time per step, in seconds. The device hides it with engine.overlap=1.
         """
         super().__init__(deployment)
         for name, value in (("step_s", step_s), ("token_s", token_s), ("host_s", host_s)):

@@ -17,14 +17,14 @@ _SHIPPED = Path(__file__).parent / "profiles"
 class Profiled(CostModel):
     """Interpolates the step times of a calibration (`python run.py experiment=calibrate`) of this device, model and tp.
 
-    The idea of simulating from profiled operators is Vidur's (MLSys 2024); whole steps are what this engine measures.
-    Capturing a graph while requests wait is no part of a profile: it takes what the hardware preset says.
+    The idea of simulating from profiled operators is Vidur's (MLSys 2024). This engine measures whole steps instead.
+    A profile does not cover the capture of a graph while requests wait. That takes the time in the hardware preset.
     """
 
     def __init__(self, deployment: Deployment, *, path: str | None = None) -> None:
         """
         Args:
-            path: a profile; null takes the one that ServeLab ships for this device, model, dtype and tp.
+            path: the file of the profile. null takes the one that ServeLab ships for this device, model, dtype and tp.
         """
         super().__init__(deployment)
         self.profile = StepProfile.read(Path(path).expanduser() if path is not None else _shipped(deployment))

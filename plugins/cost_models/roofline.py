@@ -1,4 +1,4 @@
-"""Bytes over bandwidth or operations over the matrix rate, whichever takes longer, plus what launching costs."""
+"""The time of bytes at the bandwidth or of operations at the matrix rate, whichever is longer, plus launch costs."""
 
 from __future__ import annotations
 
@@ -7,26 +7,27 @@ from framework.interfaces.graph import GraphScope
 from framework.registry import COST_MODELS
 
 _LAYER_KERNELS = 8
-"""Of a fused layer: norm, QKV, rotation and cache write, attention, output, norm, gate and up, activation and down."""
+"""Kernels of a fused layer: norm, QKV, rotation and cache write, attention, output, norm, gate and up, activation,
+down."""
 _OTHER_KERNELS = 8
-"""Embedding, last norm, head, sampling, feeding the token back."""
+"""Kernels outside the layers: embedding, last norm, head, sampling, feeding the token back."""
 _LAYER_PRODUCTS = 4
 _VECTOR_ROWS = 8
-"""Up to so many rows a product is one pass over the weights, without matrix units."""
+"""Up to this many rows a product is one pass over the weights, without matrix units."""
 _TILE_TOKENS = 64
 """Matrix units take rows in tiles: a product of fewer rows costs as much. One tile fills them in half the time."""
 
 
 @COST_MODELS.register("roofline")
 class Roofline(CostModel):
-    """A model of a step from first principles (Williams et al., "Roofline", CACM 2009), for devices nobody measured.
+    """A model of a step from first principles (Williams et al., "Roofline", CACM 2009), for devices without a profile.
 
-    Each layer's products take their operations over the matrix rate or their bytes over the bandwidth; attention reads
-    the context of decode rows and multiplies query-key pairs of chunks; the LM head runs for sampled rows. Every
-    kernel adds the device's start-up time in a graph, and the host's launch time outside one; products of more than a
-    few rows add the time that matrix units take to fill. Rows and tokens that
-    pad a graph are computed too. With tp > 1 each rank holds its share, and two all-reduces a layer move the hidden
-    states (ring: 2 (n - 1) / n of them over a link, after its latency).
+    The products of each layer take the longer of two times: that of their operations at the matrix rate, and that of
+    their bytes at the bandwidth. Attention reads the context of decode rows and multiplies the query-key pairs of
+    chunks. The LM head runs for sampled rows. Every kernel adds the device's start-up time in a graph, and the host's
+    launch time outside one. Products of more than a few rows add the time that matrix units take to fill. Rows and
+    tokens that pad a graph are computed too. With tp > 1 each rank holds its share, and two all-reduces per layer move
+    the hidden states (in a ring: 2 (n - 1) / n of them over a link, after its latency).
     """
 
     def __init__(
@@ -40,8 +41,8 @@ class Roofline(CostModel):
     ) -> None:
         """
         Args:
-            host_s: host time of planning and delivering a step, seconds.
-            host_row_s: further host time a row, seconds.
+            host_s: host time of planning and delivering a step, in seconds.
+            host_row_s: further host time per row, in seconds.
             bandwidth_share: part of the hardware's measured bandwidth that kernels reach.
             matrix_share: part of the hardware's measured matrix rate that kernels reach.
         """

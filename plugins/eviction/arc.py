@@ -15,8 +15,8 @@ class ARC(QueuePolicy):
     """Adaptive replacement cache (Megiddo and Modha, "ARC: a self-tuning, low overhead replacement cache", FAST'03),
     with its T1, T2 (cached), B1, B2 (ghosts) and p (the size that T1 aims at).
 
-    An engine takes a block before it knows what will be published in it. So a ghost that is asked for again moves p for
-    the next eviction on, where the paper moves it for the one that this very request causes.
+    An engine takes a block before it knows what will be published in it. A ghost that is asked for again therefore
+    moves p from the next eviction on. In the paper it moves p for the eviction that the same request causes.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""A block is worth what its tokens would cost to compute again, and the worth fades while nobody asks for it."""
+"""A block is worth what its tokens would cost to compute again, and its worth fades while no request asks for it."""
 
 from __future__ import annotations
 

@@ -10,10 +10,11 @@ from framework.registry import EVICTIONS
 
 @EVICTIONS.register("fifo")
 class FIFO(EvictionPolicy):
-    """First in, first out, by the order of publication; being used changes nothing.
+    """First in, first out, in the order of publication. Using a block changes nothing.
 
-    A heap and not a queue, because parents, published before their children, become evictable after them. A block that
-    cannot be evicted when its turn comes leaves the heap until `add`: O(log n) an eviction, O(1) a hit.
+    It uses a heap and not a queue, because parents are published before their children and become evictable after
+    them. A block that cannot be evicted when its turn comes leaves the heap until `add`. An eviction takes O(log n),
+    and a hit O(1).
     """
 
     def __init__(self) -> None:

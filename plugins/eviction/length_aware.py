@@ -10,8 +10,9 @@ from framework.registry import EVICTIONS
 class LengthAware(ScorePolicy):
     """LengthAwareCache of Mooncake (Qin et al., arXiv 2407.00079).
 
-    The report defines it in one sentence: like LFU, with regard to how late in its request a block occurs. Read here
-    as: the lowest number of hits goes first; of equally many, the deepest block, which the fewest prompts can share.
+    The report defines it in one sentence: like LFU, with regard to how late in its request a block occurs. Here that
+    means that the block with the fewest hits goes first. Of equals the deepest goes first, because the fewest prompts
+    can share it.
     """
 
     def score(self, block: CachedBlock) -> float:

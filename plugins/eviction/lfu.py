@@ -14,8 +14,8 @@ from framework.toolkit.eviction.queues import QueuePolicy
 class LFU(QueuePolicy):
     """Least frequently used; of equally frequent blocks, the one that has been so for the longest time.
 
-    A queue a frequency, as in Shah, Mitra and Matani, "An O(1) algorithm for implementing the LFU cache eviction
-    scheme" (2010).
+    It has one queue per frequency, as in Shah, Mitra and Matani, "An O(1) algorithm for implementing the LFU cache
+    eviction scheme" (2010).
 
     Args:
         ghost_ratio: how many evicted blocks keep their count for the next time, as a multiple of the cached ones; 0 is

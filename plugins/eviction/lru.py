@@ -1,4 +1,4 @@
-"""The block that nobody used for the longest time goes first."""
+"""The block that was not used for the longest time goes first."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from framework.registry import EVICTIONS
 class LRU(ScorePolicy):
     """Least recently used.
 
-    Ordered by the time of last use and not by the order of `add`: a parent becomes evictable only when its last child
-    is gone, which may be long after younger blocks were added. Of blocks last used at the same moment, such as those of
-    one request, the deepest goes first, so that the shorter prefix stays useful.
+    The order is that of the last use and not that of `add`. A parent becomes evictable only when its last child is
+    gone, which may be long after younger blocks were added. Of blocks that were last used at the same moment, such as
+    those of one request, the deepest goes first, so that the shorter prefix stays useful.
     """
 
     def score(self, block: CachedBlock) -> float:

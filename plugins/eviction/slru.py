@@ -18,8 +18,8 @@ class SLRU(QueuePolicy):
 
     Args:
         num_segments: 2 are the probationary and the protected segment of the paper.
-        fill: where blocks go before the first eviction. As in the paper all into the lowest segment, or spread over all
-            of them by age and hits, as in the simulator libCacheSim; the upper ones are slow to lose them.
+        fill: where blocks go before the first eviction: all into the lowest segment, as in the paper, or spread over
+            all segments by age and hits, as in the simulator libCacheSim. The upper segments are slow to lose them.
     """
 
     def __init__(self, *, num_segments: int = 2, fill: Literal["lowest", "spread"] = "lowest") -> None:

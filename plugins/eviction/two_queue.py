@@ -1,4 +1,4 @@
-"""New blocks pass through a FIFO; what is asked for again after having left it enters an LRU queue."""
+"""New blocks pass through a FIFO queue. A block that is asked for again after it has left enters an LRU queue."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The block that is least likely to be asked for again soon goes first, by what others of its category did."""
+"""The block that is least likely to be asked for again soon goes first, judged by other blocks of its category."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class WorkloadAware(QueuePolicy):
     Characterizing and Optimizing KVCache Cache at a Large Cloud Provider", USENIX ATC'25, arXiv 2506.02634).
 
     The paper's category is a request's application and its turn in the conversation. Here it is the `category` of the
-    request that published the block, and how often the block was asked for again: the turn as far as it can tell. A
-    workload without categories is one application. A decision rates one block of each category: give it few.
+    request that published the block, and how often the block was asked for again, which stands for the turn. A
+    workload without categories is one application. A decision rates one block per category, so use few categories.
 
     Args:
         num_turns: blocks that were asked for again `num_turns` - 1 times or more count as alike.

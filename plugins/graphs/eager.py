@@ -8,7 +8,7 @@ from framework.registry import GRAPHS
 
 @GRAPHS.register("eager")
 class Eager(GraphStrategy):
-    """Captures nothing: every step launches its kernels one by one. Starts at once, and runs on any device."""
+    """Captures nothing, so every step launches its kernels one by one. It starts at once and runs on any device."""
 
     def keys(self, limits: GraphLimits) -> list[GraphKey]:
         return []

@@ -8,15 +8,15 @@ from framework.registry import GRAPHS
 
 @GRAPHS.register("exact")
 class Exact(GraphStrategy):
-    """As `full`, one graph for every batch size that occurs, captured when it does: no padding, the most captures. What
-    padding costs is the difference to the other strategies."""
+    """Like `full`, with one graph for every batch size that occurs, captured when it first occurs. There is no padding,
+    at the price of the most captures. The difference to the other strategies is what padding costs."""
 
     scope = GraphScope.STEP
 
     def __init__(self, *, max_graphs: int = 64) -> None:
         """
         Args:
-            max_graphs: graphs kept at once; the one not replayed for longest makes room.
+            max_graphs: how many graphs are kept at once; the one not replayed for the longest time makes room.
         """
         if max_graphs < 1:
             raise ValueError(f"graph.max_graphs={max_graphs} must be at least 1; or choose graph=eager")

@@ -9,9 +9,9 @@ from plugins.graphs.bucketed import Bucketed
 
 @GRAPHS.register("full")
 class Full(Bucketed):
-    """As `bucketed`, and one replay does all of a step: input gather, forward, head, sampling, feeding the token back.
+    """Like `bucketed`, but one replay does the whole step: input gather, forward, head, sampling, feeding back.
 
-    Needs a sampler that can be captured, as all of ServeLab's can.
+    It needs a sampler that can be captured. All of ServeLab's samplers can.
     """
 
     scope = GraphScope.STEP

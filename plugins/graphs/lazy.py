@@ -9,15 +9,15 @@ from framework.toolkit.graphs.buckets import decode_key, row_buckets
 
 @GRAPHS.register("lazy")
 class Lazy(GraphStrategy):
-    """As `full`, captured at first use: a start without waiting, for pauses while it runs. Memory stays bounded."""
+    """Like `full`, but captured at first use. The start is fast, and captures pause the run. Memory is bounded."""
 
     scope = GraphScope.STEP
 
     def __init__(self, *, sizes: list[int] | None = None, max_graphs: int = 16) -> None:
         """
         Args:
-            sizes: as of `bucketed`.
-            max_graphs: graphs kept at once; the one not replayed for longest makes room.
+            sizes: the batch sizes, as for `bucketed`.
+            max_graphs: how many graphs are kept at once; the one not replayed for the longest time makes room.
         """
         if max_graphs < 1:
             raise ValueError(f"graph.max_graphs={max_graphs} must be at least 1; or choose graph=eager")

@@ -1,4 +1,4 @@
-"""Graphs of whole steps, with prompts in them or not."""
+"""Graphs of whole steps, with or without prompts in them."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _STEP = 128
 
 @GRAPHS.register("mixed")
 class Mixed(Full):
-    """As `full`, and steps with prompt chunks are captured whole too, by number of tokens, for any mixture of rows.
+    """Like `full`, but steps with prompt chunks are captured whole too, by number of tokens, for any mixture of rows.
 
-    Launching a step's kernels one by one takes milliseconds, which is longer than a small model needs for hundreds of
-    tokens. Needs an attention backend that plans mixed batches on the device (`attention=triton`).
+    Launching the kernels of a step one by one takes milliseconds, which is longer than a small model needs for hundreds
+    of tokens. It needs an attention backend that plans mixed batches on the device (`attention=triton`).
     """
 
     needs_mixed = True
@@ -28,10 +28,12 @@ class Mixed(Full):
     ) -> None:
         """
         Args:
-            sizes: of decode batches, as of `bucketed`.
-            token_sizes: of the others, in place of 16, 32, 64, 128, then every 128 to 2,048 and every 256 beyond.
-            max_tokens: of these; larger steps run eager, where launches hide behind the device's work. A small model
-                has a use for 4,096 on a fast GPU, a large one for no more than 1,024. Each graph keeps its logits.
+            sizes: the sizes of decode batches, as for `bucketed`.
+            token_sizes: the sizes of other batches, in place of 16, 32, 64, 128, then every 128 up to 2,048 and every
+                256 beyond.
+            max_tokens: the largest of these sizes. Larger steps run eagerly, and their launches hide behind the work
+                of the device. A small model on a fast GPU can use 4,096, and a large one no more than 1,024. Each
+                graph keeps its logits.
         """
         super().__init__(sizes=sizes)
         if max_tokens < 2:

@@ -13,9 +13,9 @@ _FINE_TOKENS, _COARSE_STEP = 256, 128
 
 @GRAPHS.register("piecewise")
 class Piecewise(GraphStrategy):
-    """Everything but attention, captured by number of tokens, so that prefill chunks and mixed batches replay too.
+    """Captures everything but attention, by number of tokens, so that prefill chunks and mixed batches replay too.
 
-    Works with every attention backend. The sizes are those of `bucketed` up to 256 tokens, then every 128.
+    It works with every attention backend. The sizes are those of `bucketed` up to 256 tokens, then every 128.
     """
 
     scope = GraphScope.PIECES

@@ -9,7 +9,7 @@ from framework.toolkit.graphs.buckets import decode_key, row_buckets
 
 @GRAPHS.register("pow2")
 class Pow2(GraphStrategy):
-    """As `full` with sizes 1, 2, 4, 8, 16, 32, ...: few captures, little memory, and padding up to half of a batch."""
+    """Like `full` with the sizes 1, 2, 4, 8, 16, ...: few captures, little memory, up to half a batch of padding."""
 
     scope = GraphScope.STEP
 

@@ -1,1 +1,1 @@
-"""Which replica of a fleet serves a request: one router a file."""
+"""Which replica of a fleet serves a request: one router per file."""

@@ -12,7 +12,8 @@ from framework.registry import ROUTERS
 
 @ROUTERS.register("least_loaded")
 class LeastLoaded(Router):
-    """The replica with the fewest unfinished requests, or prompt tokens of these; ties to the one sent the fewest."""
+    """The replica with the fewest unfinished requests, or the fewest prompt tokens in them. Ties go to the replica that
+    was sent the fewest."""
 
     def __init__(self, *, by: Literal["requests", "prompt_tokens"] = "requests") -> None:
         """

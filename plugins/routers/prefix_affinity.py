@@ -13,12 +13,14 @@ from framework.registry import ROUTERS
 class PrefixAffinity(Router):
     """The replica that was sent the longest prefix of the prompt; the least loaded one where that is short or unfair.
 
-    After the policy `cache_aware` of SGLang's router, in its order and with the defaults of its gateway: if load is
-    unbalanced (both `balance_abs` and `balance_rel` exceeded) the least loaded replica; else, if more than `min_match`
-    of the prompt's blocks were sent to some replica, the one that got the most; else the least loaded. What a replica
-    holds is estimated from what was sent there, least recently sent first to be forgotten once its KV cache is full:
-    prompts that still wait count too, and evictions for the sake of outputs are not known. Preble (arXiv 2407.00023)
-    weighs the same two sides by a cost of both.
+    It follows the policy `cache_aware` of SGLang's router, with the defaults of its gateway. If the load is unbalanced
+    (both `balance_abs` and `balance_rel` are exceeded), it takes the least loaded replica. Otherwise, if more than
+    `min_match` of the prompt's blocks were sent to some replica, it takes the one that got the most of them. Otherwise
+    it takes the least loaded one.
+
+    What a replica holds is estimated from what was sent there. Once its KV cache is full, what was sent least recently
+    is forgotten first. Prompts that still wait count too, and evictions that outputs cause are not known. Preble
+    (arXiv 2407.00023) weighs the same two sides by a cost of both.
     """
 
     def __init__(self, *, min_match: float = 0.3, balance_abs: int = 64, balance_rel: float = 1.5) -> None:

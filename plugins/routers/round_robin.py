@@ -1,4 +1,4 @@
-"""Replicas in turn: what a load balancer does that knows nothing."""
+"""Replicas in turn, as a load balancer does that knows nothing about them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from framework.registry import ROUTERS
 
 @ROUTERS.register("round_robin")
 class RoundRobin(Router):
-    """Each request to the replica after the last one's."""
+    """Sends each request to the replica after that of the last request."""
 
     def __init__(self) -> None:
         self._next = 0

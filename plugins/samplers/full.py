@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Prepared:
-    """What the rows ask for; None for what none of them does, so that it costs nothing."""
+    """What the rows ask for. A field is None if no row asks for it, so that it costs nothing."""
 
     bias: LogitBias | None
     penalties: Penalties | None

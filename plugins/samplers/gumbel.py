@@ -23,7 +23,7 @@ class Gumbel(Sampler):
     """Temperature sampling by the Gumbel-max trick; rows of temperature 0 take the most likely token.
 
     argmax(softmax(logits / t) / E) with E ~ Exp(1) draws from the softmax (the exponential race; Gumbel, 1954; Maddison
-    et al., "A* Sampling", NeurIPS 2014). It is computed in log space. A batch that is greedy throughout pays no noise.
+    et al., "A* Sampling", NeurIPS 2014). It is computed in log space. A batch of greedy rows only draws no noise.
     """
 
     graph_safe = True

@@ -7,13 +7,13 @@ from framework.toolkit.schedulers.victim import Victim, continue_running, victim
 
 @SCHEDULERS.register("decode_first")
 class DecodeFirst(Scheduler):
-    """Decode-prioritizing (a term of Sarathi-Serve, OSDI'24): no decode waits for a prompt or runs beside one, for
-    the lowest time between tokens and the longest wait for the first. The mirror of `prefill_first`.
+    """Decode-prioritizing (a term of Sarathi-Serve, OSDI'24): no decode waits for a prompt or runs beside one. This
+    gives the lowest time between tokens and the longest wait for the first token. It is the mirror of `prefill_first`.
 
     Args:
         refill_below: when fewer requests than this decode, prompts run, first come first served, until no more fit. 1
             lets a batch drain completely; about `max_num_seqs` keeps it full at the price of more interruptions.
-        victim: who is preempted when blocks run out.
+        victim: the request that is preempted when blocks run out.
     """
 
     def __init__(self, *, refill_below: int = 1, victim: Victim = "youngest") -> None:
@@ -31,7 +31,7 @@ class DecodeFirst(Scheduler):
             continue_running(queue, plan, self.choose_victim)
 
     def _prefill(self, queue: Queue, plan: StepPlan) -> bool:
-        """Fill the plan with prompts; whether there was any."""
+        """Fill the plan with prompts, and return whether there was any."""
         planned = False
         for request in queue.running:  # prompts that the budget split
             planned |= request.num_pending > 1 and plan.add(request) is Verdict.OK

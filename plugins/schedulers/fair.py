@@ -1,4 +1,4 @@
-"""Fair among clients: the waiting client that was served least goes first."""
+"""Fairness among clients: the waiting client that was served least goes first."""
 
 import heapq
 
@@ -12,16 +12,16 @@ from framework.toolkit.schedulers.victim import Victim, continue_running, victim
 class Fair(Scheduler):
     """Virtual token counter (VTC: "Fairness in Serving Large Language Models", OSDI'24). The counter of a client
     grows by its weighted tokens: a prompt's at its first admission, an output's when it is delivered. A client that
-    begins to wait is lifted to the least counter of those who wait, so that idling saves nothing up.
+    begins to wait is lifted to the least counter of the waiting clients, so that an idle client saves nothing up.
 
     Two clients that always have requests waiting differ in service by at most 2 max(prompt_weight * longest prompt,
     output_weight * tokens of a full batch), the paper's bound. With overlap, tokens in flight are counted a
     step late; computing again what a preemption took away is not charged.
 
     Args:
-        prompt_weight: service of a prompt token.
-        output_weight: service of an output token.
-        victim: who is preempted when blocks run out.
+        prompt_weight: service per prompt token.
+        output_weight: service per output token.
+        victim: the request that is preempted when blocks run out.
     """
 
     def __init__(self, *, prompt_weight: float = 1.0, output_weight: float = 2.0, victim: Victim = "youngest") -> None:

@@ -14,15 +14,15 @@ class HighestResponseRatio(Scheduler):
     """HRRN (Brinch Hansen, "An analysis of response ratio scheduling", IFIP 1971): the highest (waited + service) /
     service first. With service in tokens the order is that of waited / tokens, whatever a token costs.
 
-    Ratios of different sizes cross over time, but of one size the first to arrive always leads: only one candidate a
-    size is compared in a step.
+    Ratios of requests of different sizes cross over time. Of requests of one size, the first to arrive always leads, so
+    that each step compares only one candidate per size.
 
     Args:
         predictor: output length: `none` counts pending prompt tokens alone; `oracle` adds the true length, which no
             engine in service knows; `noisy` multiplies that by a log-normal error. The record names it as an oracle.
         error: standard deviation of the logarithm of the `noisy` predictor's error.
-        seed: of the `noisy` predictor.
-        victim: who is preempted when blocks run out.
+        seed: the seed of the `noisy` predictor.
+        victim: the request that is preempted when blocks run out.
     """
 
     def __init__(

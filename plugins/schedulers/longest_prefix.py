@@ -1,4 +1,4 @@
-"""Cache-aware order: who shares cached prompt tokens goes first, before they are evicted."""
+"""Cache-aware order: requests that share cached prompt tokens go first, before these tokens are evicted."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -22,7 +22,7 @@ class LongestPrefix(Scheduler):
             in depth-first order, the branch that most waiting requests share first (SGLang's dfs-weight).
         max_waiting: with more waiting requests than this, first come first served, as in SGLang: matching all of them
             takes too long.
-        victim: who is preempted when blocks run out.
+        victim: the request that is preempted when blocks run out.
     """
 
     def __init__(

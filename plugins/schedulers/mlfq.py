@@ -1,4 +1,4 @@
-"""Multi-level feedback queue: who has produced little goes first, since it may well be short."""
+"""Multi-level feedback queue: requests that have produced little go first, since they may well be short."""
 
 from framework.interfaces.scheduler import Queue, RequestView, Scheduler, StepPlan, Verdict
 from framework.registry import SCHEDULERS
@@ -32,7 +32,7 @@ class MLFQ(Scheduler):
         self.tokens_per_step, self.starvation_s = tokens_per_step, starvation_s
         self._level: dict[int, int] = {}
         self._steps_left: dict[int, int] = {}
-        self._by_level, self._by_wait = WaitingHeap(), WaitingHeap()  # both hold everybody who waits
+        self._by_level, self._by_wait = WaitingHeap(), WaitingHeap()  # both hold every waiting request
 
     def schedule(self, queue: Queue, plan: StepPlan) -> None:
         for request in self._by_wait.pop_up_to(queue.now_s - self.starvation_s):

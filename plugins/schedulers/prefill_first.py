@@ -11,7 +11,7 @@ class PrefillFirst(Scheduler):
     OSDI'22, and nano-vLLM). Only a prompt that a whole budget cannot hold is split.
 
     Args:
-        victim: who is preempted when blocks run out.
+        victim: the request that is preempted when blocks run out.
     """
 
     def __init__(self, *, victim: Victim = "youngest") -> None:
@@ -25,7 +25,7 @@ class PrefillFirst(Scheduler):
                 plan.preempt(self.choose_victim(queue.running))
 
     def _prefill(self, queue: Queue, plan: StepPlan) -> bool:
-        """Fill the plan with prompts; whether there was any."""
+        """Fill the plan with prompts, and return whether there was any."""
         planned = False
         for request in tuple(queue.running[-1:]):  # only the youngest can have been split
             if request.num_pending > 1:

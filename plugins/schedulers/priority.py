@@ -15,8 +15,8 @@ class Priority(RankedScheduler):
     The victim at a preemption is the least urgent one that runs.
 
     Aging cuts time into periods of `1 / aging` seconds and makes a request one priority less urgent for each period
-    that it arrives later. So the order of two requests never changes, and one of priority p is overtaken by one of
-    priority q <= p only if that one arrives within (p - q + 1) / aging seconds after it.
+    that it arrives later. So the order of two requests never changes. A request of priority p is overtaken by one
+    of priority q <= p only if the latter arrives within (p - q + 1) / aging seconds after it.
 
     Args:
         aging: priorities per second of waiting; 0 lets urgent requests starve the others.

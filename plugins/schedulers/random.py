@@ -1,4 +1,4 @@
-"""Anything that the interface allows, in random order: what the engine and eviction policies are tried with."""
+"""Anything that the interface allows, in random order, to test the engine and eviction policies with."""
 
 import random
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from framework.interfaces.scheduler import Queue, RequestView, Scheduler, StepPl
 from framework.registry import SCHEDULERS
 
 _MAX_LOST = 20
-"""Preemptions by lot of one request: with long prompts and small steps nobody might ever get further otherwise."""
+"""How often one request is preempted by lot. Without a limit, long prompts and small steps might allow no progress."""
 
 
 @SCHEDULERS.register("random")
@@ -16,9 +16,9 @@ class RandomOrder(Scheduler):
     request runs, if need be alone, so that every request ends, unless probabilities are extreme (.99 and .9).
 
     Args:
-        seed: of every choice.
-        preempt_probability: of one preemption for no reason in a step.
-        pause_probability: of leaving a running request out of a step.
+        seed: the seed of every choice.
+        preempt_probability: the probability that a step preempts one request for no reason.
+        pause_probability: the probability that a step leaves out a running request.
     """
 
     def __init__(self, *, seed: int = 0, preempt_probability: float = 0.1, pause_probability: float = 0.1) -> None:
@@ -46,7 +46,7 @@ class RandomOrder(Scheduler):
             self._run_oldest(queue, plan)
 
     def _loser(self, queue: Queue) -> RequestView:
-        """Who is preempted: by lot, until everybody has lost often enough; then the youngest, so that others get on."""
+        """The victim: drawn by lot until every request has lost often enough, then the youngest, for progress."""
         players = [request for request in queue.running if request.num_preemptions < _MAX_LOST]
         if not players:
             return max(queue.running, key=lambda request: request.id)

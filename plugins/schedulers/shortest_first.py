@@ -13,15 +13,15 @@ class ShortestFirst(RankedScheduler):
     "Efficient LLM Scheduling by Learning to Rank", NeurIPS'24, there with a learned ranking).
 
     Aging subtracts `aging` tokens from a size for each second of waiting. All waiting requests age alike, so the order
-    of two never changes: nobody who arrives more than size / aging seconds after a request overtakes it.
+    of two never changes. No request that arrives more than size / aging seconds after another one overtakes it.
 
     Args:
         predictor: output length: `none` ranks by pending prompt tokens alone; `oracle` adds the true length, which no
             engine in service knows; `noisy` multiplies that by a log-normal error. The record names it as an oracle.
         error: standard deviation of the logarithm of the `noisy` predictor's error.
-        seed: of the `noisy` predictor.
+        seed: the seed of the `noisy` predictor.
         aging: tokens per second of waiting; 0 lets a stream of small requests starve a large one.
-        victim: who is preempted when blocks run out.
+        victim: the request that is preempted when blocks run out.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""No continuous batching: a batch is formed when nothing runs, and nobody joins before its last request ends."""
+"""No continuous batching: a batch is formed when nothing runs, and no request joins before the last one has ended."""
 
 from framework.interfaces.scheduler import Queue, RequestView, Scheduler, StepPlan, Verdict
 from framework.registry import SCHEDULERS
@@ -11,7 +11,7 @@ class StaticBatch(Scheduler):
     for all that a request may come to (prompt plus `max_tokens`, or the model's limit): nobody is ever preempted.
 
     Args:
-        batch_size: requests of a batch at most; null takes as many as have slots and blocks.
+        batch_size: the largest number of requests per batch; null takes as many as have slots and blocks.
     """
 
     def __init__(self, *, batch_size: int | None = None) -> None:

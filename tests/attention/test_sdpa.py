@@ -123,7 +123,7 @@ def test_a_token_does_not_depend_on_its_batch(dtype: torch.dtype) -> None:
 
 
 def outputs(problem: Problem, batches: list[list[int]]) -> list[torch.Tensor]:
-    """Of each row, with the rows of a batch in one step."""
+    """The result of each row, with the rows of a batch in one step."""
     backend, found = SDPA(problem.spec), {}
     blocks = torch.arange(sum(-(-sum(row) // problem.block_size) for row in problem.rows))
     tables = blocks.split([-(-sum(row) // problem.block_size) for row in problem.rows])

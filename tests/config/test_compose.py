@@ -1,4 +1,4 @@
-"""From overrides to a checked configuration: typed keys, presets, and one clear message for each kind of mistake."""
+"""Composing a checked configuration from overrides: typed keys, presets, and a clear message for each mistake."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ def kind_of(cfg: DictConfig, key: str) -> str:
 
 
 def refusal(group: str, choice: str, key: str, value: Any) -> str:
-    """What is said of `value`, by composition or by the constructor of the plugin; empty if nothing is."""
+    """The message about `value` from composition or from the plugin's constructor; empty if there is none."""
     cfg = composed(group, choice).copy()
     try:
         if cfg._get_node(key) is not None and cfg._get_node(key)._metadata.ref_type is Any:

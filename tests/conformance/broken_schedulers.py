@@ -36,7 +36,7 @@ class WaitsForRoomForEver(Scheduler):
 
 
 class PreemptsInTurn(Scheduler):
-    """Whoever waits takes the place of whoever runs, before that one got anywhere."""
+    """Waiting requests take the place of running ones before those got anywhere."""
 
     def schedule(self, queue: Queue, plan: StepPlan) -> None:
         for request in tuple(queue.running) if queue.waiting else ():

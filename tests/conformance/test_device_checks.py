@@ -72,7 +72,7 @@ class KeepsWhatItWasCapturedWith(Gumbel):
 
 
 class KnowsNoGraphs(Gumbel):
-    """As `framework new sampler` once wrote it."""
+    """A sampler as `framework new sampler` once wrote it."""
 
     def prepare(self, params: Any) -> Any:  # type: ignore[override]
         return super().prepare(params)

@@ -44,7 +44,7 @@ FEW = Budget(num_examples=10, num_cost_blocks=20_000)
 
 
 class Fcfs(Scheduler):
-    """Right: first come first served, whom `chosen` names."""
+    """A right scheduler: first come, first served, in the order that `chosen` gives."""
 
     def schedule(self, queue: Queue, plan: StepPlan) -> None:
         preempted = False
@@ -184,7 +184,7 @@ class PaysForThePaddingOnly(CostModel):
 
 
 class CallsItselfLru(Stack):
-    """Evicts the block that was used last, which is what somebody could want."""
+    """Evicts the block that was used last, which is a legitimate policy."""
 
 
 BUGS: list[tuple[Any, type, str]] = [  # with the check that comes upon it first

@@ -28,7 +28,7 @@ BUDGET = Budget(num_examples=40, search_s=3.0, shrink_s=1.5)
 
 
 def findings(kind: Any, plugin: Any, without: str = "") -> dict[str, Finding]:
-    """By rule, each of which is told once."""
+    """The findings by rule. Each rule has one finding."""
     checks = kind.checks(OmegaConf.create({"name": "mine"}), plugin, BUDGET)
     found = run_checks(check for check in checks if check.rule != without)
     by_rule = {finding.rule: finding for finding in found}

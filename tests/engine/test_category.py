@@ -33,7 +33,7 @@ class NotesArrivals(ChunkedPrefill):
 
 
 def test_from_workload_to_block_and_record() -> None:
-    """Of blocks that two requests share, the first one's category stays; a block that is taken again gets another."""
+    """Blocks that two requests share keep the first one's category. A block that is taken again gets another."""
     policy, scheduler, recorder = Notes(), NotesArrivals(), Recorder(keep_outputs=False)
     engine = make_engine(scheduler, policy, num_blocks=4, block_size=4)
     common: Any = {"params": params(1)}

@@ -38,7 +38,7 @@ def test_nobody_gets_any_further(scheduler: type[Scheduler], overlap: int, monke
 
 
 class TakesTurns(Scheduler):
-    """Two requests take turns, a token a step, and lose all they have when their turn is over."""
+    """Two requests take turns, a token per step, and lose all they have when their turn is over."""
 
     def __init__(self, turn_steps: int, longer_by: int) -> None:
         self.turn_steps, self.longer_by, self.left = turn_steps, longer_by, turn_steps

@@ -12,7 +12,7 @@ from tests.engine.shadow import make_engine, params
 
 
 class PreemptsBetweenSteps(Scheduler):
-    """After every fourth plan all who run lose what they have, in a plan that holds nobody."""
+    """After every fourth plan, all running requests lose what they have, in a plan without rows."""
 
     def __init__(self) -> None:
         self.num_plans = 0

@@ -108,7 +108,7 @@ def test_cost_aware_renews_the_worth_of_a_block_at_a_hit() -> None:
 
 
 def test_workload_aware_learns_that_one_category_is_never_used_again() -> None:
-    """8 conversations come back after 24 requests; prompts that nobody asks again flood the 16 blocks in between."""
+    """8 conversations come back after 24 requests. Prompts that are not asked again flood the 16 blocks in between."""
     chains = []
     for number in range(600):
         chains.append([1_000_000 + number])  # never again

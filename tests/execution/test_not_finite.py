@@ -20,7 +20,7 @@ OPTIONS: dict[str, Any] = {"max_num_seqs": 4, "max_model_len": 64, "dtype": "flo
 
 
 def poison(llm: LLM, value: float = float("nan")) -> None:
-    """What the model computes after this token is not finite."""
+    """After this token, the model computes something that is not finite."""
     runner: Any = llm.engine.executor._runner  # type: ignore[attr-defined]
     runner.network.model.embed_tokens.weight.data[POISONED] = value
 

@@ -1,4 +1,4 @@
-"""A seed of any 64 bits reaches the device as it is, whoever is admitted with it."""
+"""A seed of any 64 bits reaches the device as it is, whatever is admitted with it."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ def test_the_cache_grows_with_the_memory() -> None:
     assert blocks(build("executor.memory_gib=139.8")) == blocks(preset)
     more = build("executor.memory_gib=239.8")
     assert more.effective["memory_gib"] == 239.8
-    # 36 layers of 8 KV heads of 128 in bfloat16, keys and values, 16 tokens a block; 0.9 of the memory may be used
+    # 36 layers of 8 KV heads of 128 in bfloat16, keys and values, 16 tokens per block; 0.9 of the memory may be used
     block_bytes = 36 * 8 * 128 * 2 * 2 * 16
     assert blocks(more) - blocks(preset) == pytest.approx(0.9 * 100 * 2**30 / block_bytes, abs=1)
 

@@ -10,7 +10,7 @@ from framework.execution.step.staging import Staging
 
 
 class Event:
-    """Of a stream that has always finished."""
+    """An event of a stream that has always finished."""
 
     def synchronize(self) -> None: ...
 
@@ -19,7 +19,7 @@ class Event:
 
 @pytest.fixture
 def staging() -> Staging:
-    """With buffers as for a GPU, on the CPU."""
+    """Staging with buffers as for a GPU, on the CPU."""
     staging = Staging(torch.device("cpu"))
     staging._buffers = [torch.empty(64, dtype=torch.int64) for _ in range(4)]
     staging._events = [Event() for _ in range(4)]  # type: ignore[misc]

@@ -125,7 +125,7 @@ class _Watched:
 
 @pytest.mark.parametrize("kind", [Mixed, MixedForward])
 def test_steps_with_chunks_give_the_tokens_of_an_eager_run(kind: type[Mixed]) -> None:
-    """Prompts of 5, 1 and 3 tokens at four tokens a step: chunks that sample nothing, alone and beside decode rows."""
+    """Prompts of 5, 1 and 3 tokens at 4 tokens per step: chunks that sample nothing, alone and beside decode rows."""
     with LLM("tiny", attention="triton", max_num_batched_tokens=4, **OPTIONS) as llm:
         replayed = use_graphs(llm, kind(token_sizes=[6]))
         assert _tokens(llm) == _eager()

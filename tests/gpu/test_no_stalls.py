@@ -1,4 +1,4 @@
-"""What a run meets was compiled before it began: a kernel compiled on the way is a second in somebody's latency."""
+"""Everything that a run needs was compiled before it began, since compiling in a run adds a second to a latency."""
 
 from __future__ import annotations
 

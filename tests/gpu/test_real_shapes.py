@@ -67,7 +67,7 @@ def test_float32_tokens_of_qwen3_are_those_of_transformers_on_a_cpu(tmp_path: Pa
 
 
 def smollm2_tokens(dtype: str, kernels: str) -> tuple[list[list[int]], list[list[int]]]:
-    """Of all questions, asked twice in one engine; blocks so small that most of a prompt is cached."""
+    """The answers to all questions, asked twice in one engine. Blocks are so small that most of a prompt is cached."""
     with LLM(
         "smollm2", dtype=dtype, kernels=kernels, max_num_seqs=32, max_model_len=256, block_size=16, num_blocks=1000,
         attention="triton", sampler="gumbel", graph={"name": "mixed", "sizes": [32]} if kernels == "fused" else "eager",

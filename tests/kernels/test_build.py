@@ -75,7 +75,7 @@ def test_unwritable_cache(monkeypatch, tmp_path, fresh_load, capsys):
 
 
 def test_a_library_that_cannot_be_loaded(monkeypatch, tmp_path, fresh_load, capsys):
-    """As where PyTorch has no OpenMP: a symbol is missing."""
+    """A symbol is missing, as where PyTorch has no OpenMP."""
     library = tmp_path / "x.so"
     library.write_bytes(b"\x7fELF")
     monkeypatch.setattr(native, "build_library", lambda: library)

@@ -28,7 +28,7 @@ def reference_model(path: Path, config: Any = None) -> Any:
 
 
 def model_of_our_tensors(path: Path, config: Any) -> Any:
-    """As `reference_model`, with the tensors that our reader gives: quick, where those have been compared already."""
+    """Like `reference_model`, with the tensors of our reader. It is quick and meant for tensors that were compared."""
     file = open_gguf(path)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     tensors = {name: torch.from_numpy(file.read(stored)) for name, stored in file.hf_names().items()}

@@ -143,7 +143,7 @@ ENDLESS = [
 
 @pytest.mark.parametrize("template", ENDLESS)
 def test_a_template_without_end_is_stopped(template, monkeypatch):
-    """With lower limits than usual, so that it is soon seen to stay below them."""
+    """Limits are lower than usual, so that the test is quick."""
     for name, limit in (("MAX_STEPS", 50_000), ("MAX_LENGTH", 1 << 20), ("MAX_TOTAL", 8 << 20)):
         monkeypatch.setattr(template_limits, name, limit)
     start_s = time.process_time()

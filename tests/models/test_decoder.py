@@ -84,7 +84,7 @@ def test_logits_equal_transformers(checkpoint):
 
 
 def padding(loaded):
-    """Rows that pad the vocabulary, and query and key norms kept once a head instead of once."""
+    """Rows that pad the vocabulary, and query and key norms kept once per head instead of once."""
     config, model = loaded.config, loaded.model
     rows = model.embed_tokens.weight.shape[0] - config.vocab_size
     heads = (config.num_heads + config.num_kv_heads - 2) if config.qk_norm else 0

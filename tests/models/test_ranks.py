@@ -1,4 +1,4 @@
-"""What a rank of several does with the others: two sums a layer, and its own slices of the files."""
+"""What a rank of several does with the others: two sums per layer, and its own slices of the files."""
 
 from __future__ import annotations
 

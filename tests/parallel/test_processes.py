@@ -44,7 +44,7 @@ def workers_of(parent: int) -> list[int]:
 
 
 def is_alive(pid: int) -> bool:
-    """Zombies, which nobody here may reap, are not."""
+    """Whether the process lives. A zombie, which cannot be reaped here, does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:

@@ -1,4 +1,4 @@
-"""Under torchrun rank 0 lets in who proves to be a rank, and nobody else holds the start up or ends it."""
+"""Under torchrun, rank 0 lets in connections that prove to be a rank. No other connection delays or ends the start."""
 
 from __future__ import annotations
 
@@ -111,5 +111,5 @@ def test_it_listens_at_the_masters_address_alone(host: str) -> None:
 
 
 def test_a_master_that_is_elsewhere_is_named() -> None:
-    with pytest.raises(RankError, match=r"MASTER_ADDR=192\.0\.2\.1 is no address of this host.*--master-addr"):
+    with pytest.raises(RankError, match=r"MASTER_ADDR=192\.0\.2\.1 is not an address of this host.*--master-addr"):
         torchrun._listen("192.0.2.1")

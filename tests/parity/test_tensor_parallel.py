@@ -36,7 +36,7 @@ PROMPTS = make_prompts()
 
 
 def params(sampler: str, temperature: float) -> list[SamplingParams]:
-    """One a prompt, each with its own seed; some want log-probabilities, and with `full` some have penalties."""
+    """One per prompt, each with its own seed; some want log-probabilities, and with `full` some have penalties."""
     result = []
     for i in range(len(PROMPTS)):
         extra: dict[str, Any] = {"logprobs": 3} if i % 3 == 0 else {}

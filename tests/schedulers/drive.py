@@ -52,7 +52,7 @@ def serve(
     after_step: Callable[[Engine, list[int]], None] | None = None,
     **machine: int,
 ) -> Served:
-    """Serve `jobs` to the end. `machine` are keywords of `make_engine`; `after_step` is told whom the step admitted."""
+    """Serve `jobs` to the end. `machine` are keywords of `make_engine`. `after_step` gets the admitted requests."""
     engine = make_engine(scheduler, LRU(), **{"num_blocks": 512, "max_num_batched_tokens": 512, **machine})  # type: ignore[arg-type]
     served = Served()
     _note_steps(engine, served)

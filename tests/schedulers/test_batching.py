@@ -1,4 +1,4 @@
-"""Which rows share a step: static batches, and decodes that nobody disturbs."""
+"""Which rows share a step: static batches, and decodes that no prompt disturbs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is admitted next: policies with a stated order, on one slot, against that order computed from scratch."""
+"""Which request is admitted next: policies with a stated order, on one slot, against that order from scratch."""
 
 from __future__ import annotations
 

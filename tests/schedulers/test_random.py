@@ -1,4 +1,4 @@
-"""Lots may fall against everybody, but not for ever."""
+"""Random choices may go against every request, but not for ever."""
 
 from __future__ import annotations
 

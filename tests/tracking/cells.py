@@ -59,7 +59,7 @@ def result(status: Any = "completed", num_steps: int = 3) -> Record:
 def run_cell(
     folder: Path, record: Record, scheduler: str = "prefill_first", tracker: str = "wandb", **parameters: Any
 ) -> Any:
-    """What a cell does with its tracker, from start to end."""
+    """Run a cell's calls to its tracker, from start to end."""
     made: Tracker = TRACKERS.build({"name": tracker, **parameters})
     writer = RecordWriter(folder)
     made.start(cell(folder, scheduler))

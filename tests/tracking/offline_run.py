@@ -29,7 +29,7 @@ class OfflineRun:
     alerts: list[tuple[str, str, str]] = field(default_factory=list)
     """Title, text and level."""
     artifacts: dict[str, dict[str, str]] = field(default_factory=dict)
-    """By name: the files in it and where they lie."""
+    """The files in the run, by name, and where they lie."""
     exit_code: int | None = None
     folder: Path = Path()
 

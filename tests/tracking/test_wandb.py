@@ -1,4 +1,4 @@
-"""The wandb tracker: what an offline run holds, read from its file; one run a cell; no error that ends a cell."""
+"""The wandb tracker: what an offline run holds, read from its file; one run per cell; no error that ends a cell."""
 
 from __future__ import annotations
 

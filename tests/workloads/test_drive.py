@@ -1,4 +1,4 @@
-"""The open loop, against an engine that serves one token a request a step, on a clock that only it moves."""
+"""The open loop, against an engine that serves one token per request and step, on a clock that only it moves."""
 
 from __future__ import annotations
 

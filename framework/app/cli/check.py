@@ -1,7 +1,8 @@
 """`python -m framework check scheduler=my_policy`: whether a plugin keeps the rules of its interface.
 
-Prints a row a rule, and the smallest failing case for each that does not hold. Any kind (scheduler, eviction, sampler,
-attention, graph, cost_model, router), with parameters (scheduler.aging=2), from any source (plugins=[./my.py]).
+It prints a row per rule, and the smallest failing case for each rule that does not hold. It takes any kind (scheduler,
+eviction, sampler, attention, graph, cost_model, router), with parameters (scheduler.aging=2), from any source
+(plugins=[./my.py]).
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print the report; 1 if a rule does not hold, else 0.
+    """Print the report. Returns 1 if a rule does not hold, else 0.
 
     Raises:
         ValueError: the configuration does not compose, or names no plugin.

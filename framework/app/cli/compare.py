@@ -45,7 +45,7 @@ def choices(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print the tables, write what `--out` asks for; 0."""
+    """Print the tables and write what `--out` asks for. Returns 0."""
     from framework.records.analysis import compare
     from framework.records.analysis.tables import print_comparison, write_tables
 

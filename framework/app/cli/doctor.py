@@ -34,7 +34,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print the report; 1 if no attention backend runs here or a plugin is broken, else 0."""
+    """Print the report. Returns 1 if no attention backend runs here or a plugin is broken, else 0."""
     discovery.discover()
     console = Console(highlight=False)
     backends = list(attention_reasons())
@@ -90,7 +90,7 @@ def packages() -> Iterator[tuple[str, str]]:
 
 
 def attention_reasons() -> Iterator[tuple[str, str | None]]:
-    """For every attention backend, why it cannot run the default model's shape here; None when it can."""
+    """For every attention backend, the reason why it cannot run the default model's shape here; None if it can."""
     import torch
 
     from framework.execution.device.sizes import preferred_block_size

@@ -24,7 +24,7 @@ _RUNS_IN = {
     "cost_model": " executor=simulated workload=synthetic",
     "router": " executor=simulated executor.replicas=4 workload=synthetic",
 }
-"""What a run needs to use the plugin, where the default one does not."""
+"""What a run needs to use the plugin, if the default does not use it."""
 
 
 def add_parser(commands: Any) -> None:

@@ -24,7 +24,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print the list; 0, or 1 if a plugin could not be imported."""
+    """Print the list. Returns 0, or 1 if a plugin could not be imported."""
     discovery.discover(options.plugins)
     entries = [e for kind, r in REGISTRIES.items() if options.kind in (None, kind) for e in r.entries()]
     if options.json:

@@ -20,7 +20,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Write the page and print where it is; 0."""
+    """Write the page and print where it is. Returns 0."""
     from framework.records.analysis import compare
     from framework.records.analysis.cells import find
     from framework.records.analysis.report import render

@@ -1,4 +1,4 @@
-"""`servelab runs`: a table of records, whatever they are."""
+"""`servelab runs`: a table of records of any kind."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print the table; 0."""
+    """Print the table. Returns 0."""
     from framework.records.analysis import load
     from framework.records.analysis.cells import find
     from framework.records.analysis.runs import print_runs

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-_SCHEDULER = '''"""What this policy does and for whom it is better, in one sentence."""
+_SCHEDULER = '''"""What this policy does and which requests gain from it, in one sentence."""
 
 from framework.interfaces import Queue, Scheduler, StepPlan, Verdict
 from framework.registry import SCHEDULERS
@@ -28,7 +28,7 @@ class {class_name}(Scheduler):
                 plan.preempt(queue.running[-1])  # the youngest recomputes later
                 preempted = True
         if preempted:
-            return  # the blocks just freed belong to those who run
+            return  # the blocks just freed belong to the running requests
         waiting = sorted(queue.waiting, key=lambda request: request.id)
         for request in waiting[: self.max_prompts]:
             if plan.add(request) is not Verdict.OK:
@@ -228,7 +228,7 @@ from framework.registry import COST_MODELS
 
 @COST_MODELS.register("{name}")
 class {class_name}(CostModel):
-    """The weights of the layers are read once a step, and each token adds a constant: change `cost` to make it yours.
+    """The weights of the layers are read once per step, and each token adds a constant: change `cost` to make it yours.
 
     Args:
         token_s: device time of a token, seconds.
@@ -287,7 +287,7 @@ TEMPLATES = {
     "cost_model": _COST_MODEL,
     "router": _ROUTER,
 }
-"""By kind; fields: name, class_name."""
+"""The template of each kind. Its fields are name and class_name."""
 
 TEST = '''"""{kind}={name} keeps the rules of its interface. Add here what is special about it."""
 

@@ -17,7 +17,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Make the workspace and print its address; 0."""
+    """Make the workspace and print its address. Returns 0."""
     from framework.records.packages import need, one_line
     from framework.records.tracking.wandb_login import logged_in
 

@@ -53,7 +53,7 @@ def expand(arguments: Sequence[str]) -> list[str]:
 
 def _full_paths(text: str) -> str:
     """An override with full paths in place of relative ones that lead to something: a cell or a later `resume` may run
-    in another folder. Of keys whose name ends in path, file, folder or tokenizer."""
+    in another folder. This applies to keys whose name ends in path, file, folder or tokenizer."""
     key, equals, _ = text.partition("=")
     if not equals or key.rpartition(".")[2].rpartition("_")[2] not in (*NAMES_OF_PATHS, "tokenizer"):
         return text
@@ -66,7 +66,7 @@ def _full_paths(text: str) -> str:
 
 
 def _full_path(value: object) -> str | None:
-    """Of a relative path that leads to something; None for anything else."""
+    """The full path of a relative path that leads to something; None for any other value."""
     path = Path(value).expanduser() if isinstance(value, str) and value else None
     return str(path.absolute()) if path is not None and path.exists() and not path.is_absolute() else None
 
@@ -114,7 +114,7 @@ def _resume(folder: Path, rest: list[str]) -> list[str]:
 
 
 def _is_search(rest: Sequence[str]) -> bool:
-    """Whether another sweeper than the grid is chosen, here or by the experiment."""
+    """Whether a sweeper other than the grid is chosen, here or by the experiment."""
     chosen = {_key(text): text.partition("=")[2] for text in rest}
     if "hydra/sweeper" in chosen:
         return chosen["hydra/sweeper"] != "grid"
@@ -134,7 +134,7 @@ def _smoke(value: str, rest: Sequence[str]) -> list[str]:
 
 
 def smoke_overrides(experiment: str) -> list[str]:
-    """What makes a study small, from its file.
+    """The overrides that make a study small, from its file.
 
     Raises:
         ValueError: no such study, or none that says how.

@@ -1,4 +1,4 @@
-"""What a sweep varies: the axes of a study's file and of the command line, each with its values as overrides."""
+"""What a sweep varies: the axes of a study's file and of the command line. Each has its values as overrides."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def bare_key(override: Override) -> str:
 
 
 def values(override: Override) -> list[str]:
-    """The override of each value of an axis (of an interval, of its ends); of any other override, the one that it is.
+    """The override of each value of an axis (of the ends of an interval). Any other override is returned as it is.
 
     Hydra's own list drops the quotation marks of `choice('a, b')`.
     """

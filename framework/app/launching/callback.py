@@ -1,4 +1,4 @@
-"""Hears of a sweep from Hydra, whichever launcher and sweeper run it."""
+"""Learns from Hydra what a sweep does, whichever launcher and sweeper run it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class NoteFolder(Callback):
 
 
 def gone_sweep() -> Path | None:
-    """The folder of the multirun that this process runs, if somebody has removed it since it began."""
+    """The folder of the multirun that this process runs, if it was removed after the run began."""
     folder = Path(str(_begun[-1].hydra.sweep.dir)).absolute() if _begun else None
     return folder if folder is not None and was_removed(folder) else None
 

@@ -1,4 +1,4 @@
-"""A cell's own process: a fork of the launcher's, which has read Hydra and the plugins but no torch and no CUDA."""
+"""The process of one cell: a fork of the launcher, which has loaded Hydra and the plugins but no torch and no CUDA."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Child:
     started_s: float = field(default_factory=time.monotonic)
 
     def interrupt(self) -> None:
-        """Ctrl-C for the cell's main process, which then writes its record; its helpers end with it."""
+        """Send Ctrl-C to the main process of the cell, which then writes its record. Its helpers end with it."""
         _send(os.kill, self.process.pid, signal.SIGINT)
 
     def kill(self) -> None:
@@ -39,11 +39,11 @@ class Child:
         self.kill_rest()
 
     def kill_rest(self) -> None:
-        """End what an ended cell left behind."""
+        """End what an ended cell has left behind."""
         _send(os.killpg, self.process.pid, signal.SIGKILL)
 
     def how_it_ended(self) -> str:
-        """Exit code or signal, in words; "" for a normal end."""
+        """The exit code or signal in words; "" for a normal end."""
         code = self.process.exitcode
         assert code is not None
         if code >= 0:
@@ -54,7 +54,7 @@ class Child:
 
 
 def start(run: Callable[[], object], folder: Path, gpus: list[str]) -> Child:
-    """Call `run` in a process of its own, with `gpus` only, its output in `folder`.
+    """Call `run` in a new process, with `gpus` only, and with its output in `folder`.
 
     Raises:
         ValueError: CUDA is in use here already, so that no fork could use it.
@@ -89,7 +89,7 @@ def _main(run: Callable[[], object], folder: Path, gpus: list[str], parent: int)
 
 
 class _Log(io.TextIOWrapper):
-    """Output that is lost when the disk is full, rather than to end the cell."""
+    """Drop output when the disk is full, rather than end the cell."""
 
     def __init__(self, descriptor: int) -> None:
         buffer = io.BufferedWriter(io.FileIO(descriptor, "w", closefd=False))
@@ -112,7 +112,7 @@ def _interrupt_once(number: int, frame: object) -> None:
 
 
 def _die_with(parent: int) -> None:
-    """Be told should the launcher be killed, which cannot interrupt its cells any more."""
+    """Ask to be told if the launcher is killed, since it can then no longer interrupt its cells."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGTERM)
     if os.getppid() != parent:

@@ -11,7 +11,7 @@ from framework.toolkit.read_file import read_json
 
 
 def read_summary(folder: Path) -> dict[str, Any] | None:
-    """`summary.json` of `folder`; None where there is none, or half of one."""
+    """The `summary.json` of `folder`; None if there is none, or only half of one."""
     try:
         summary = read_json(folder / SUMMARY)
     except (FileNotFoundError, ValueError):

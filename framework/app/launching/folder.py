@@ -31,15 +31,15 @@ def claim(folder: Path, *, resume: bool = False) -> None:
 
 
 class FolderTakenError(BaseException):
-    """A single run must not write where it was told to.
+    """A single run must not write into the folder that it was given.
 
-    It is no `Exception`, since Hydra makes a mere warning of one that comes from a callback, and a callback is all that
+    It is not an `Exception`, since Hydra turns an `Exception` of a callback into a warning. A callback is all that
     Hydra calls before it writes into the folder.
     """
 
 
 def claim_run(folder: Path) -> None:
-    """Make `folder` that of this process's single run.
+    """Make `folder` that of the single run of this process.
 
     Raises:
         FolderTakenError: it holds a record, belongs to a sweep, or another run writes into it now.

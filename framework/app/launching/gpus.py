@@ -1,4 +1,4 @@
-"""Which GPUs there are, and who has them. Nothing here may initialise CUDA: cells are forked from this process."""
+"""Which GPUs there are, and which cells hold them. Nothing here may initialise CUDA, since cells are forked."""
 
 from __future__ import annotations
 

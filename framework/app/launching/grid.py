@@ -1,4 +1,4 @@
-"""`hydra/sweeper=grid`, the default: every combination of the axes; one that does not compose costs itself only."""
+"""`hydra/sweeper=grid`, the default: every combination of the axes. One that does not compose costs only itself."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from framework.config.explain import explain
 
 
 class GridSweeper(Sweeper):
-    """Composes every cell before the first one runs, and hands to the launcher those that can and have to run.
+    """Composes every cell before the first one runs, and gives the launcher those that can and have to run.
 
     - A key that only some choices have (`scheduler=a,b scheduler.limit=3`) makes the other cells skipped. A key that no
       cell has, an unknown choice or a value of a wrong type ends the sweep at once, as a typing mistake.
@@ -48,7 +48,7 @@ class GridSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> Any:
-        """Run every cell, and return what the launcher says of them.
+        """Run every cell and return what the launcher says of them.
 
         Raises:
             ValueError: the folder holds another sweep's records, or an axis is an interval or has no value.

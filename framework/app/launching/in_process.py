@@ -21,7 +21,7 @@ from framework.records.record import Status
 class InProcessLauncher(Launcher):
     """Runs one cell after the other here; keys: `framework.app.launching.settings.InProcessSettings`.
 
-    Starts faster than a process a cell and keeps the weights of the last model (`effective.weights_reused` says where).
+    It starts faster than a process per cell and keeps the weights of the last model (see `effective.weights_reused`).
     In return a crash ends the sweep, and a cell's peak memory includes what earlier ones needed.
     """
 

@@ -1,4 +1,4 @@
-"""The files that a cell reads, by their content: a trace or profile that was rewritten is another one."""
+"""The files that a cell reads, by their content. A trace or profile that was rewritten is another file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from framework.models.loading.packaged import packaged_gguf
 from framework.registry import EXECUTORS, REGISTRIES
 
 Inputs = dict[str, dict[str, str | None]]
-"""Role, such as `workload.path` -> `sha256` and `path`. The hash is None where the file is not on this machine."""
+"""Maps a role, such as `workload.path`, to `sha256` and `path`. The hash is None if the file is not on this machine."""
 _SETTLED_S = 2.0
 """A file that changed less long ago may change again without another time stamp, so that its hash is not kept."""
 _MAX_FILES = 10_000
@@ -50,7 +50,7 @@ def read_inputs(config: Mapping[str, Any]) -> Inputs:
 
 
 def check_inputs(cells: Iterable[Mapping[str, Any]]) -> None:
-    """Refuse a sweep of whose cells one reads a file that does not exist, before the first one runs.
+    """Refuse a sweep, before its first cell runs, if one of its cells reads a file that does not exist.
 
     Raises:
         ValueError: naming key and path.
@@ -109,7 +109,7 @@ def _entry(path: Path, text: str, patterns: Iterable[str] = ("**/*",)) -> dict[s
 
 
 def _paths(node: Any, key: str) -> Iterator[tuple[str, str]]:
-    """Values below `node` that are paths: by the name of their key, or because a file of that name exists."""
+    """Values below `node` that are paths, by the name of their key, or because a file with that name exists."""
     if isinstance(node, Mapping):
         for name, value in node.items():
             yield from _paths(value, f"{key}.{name}")
@@ -134,7 +134,7 @@ def _model_inputs(config: Mapping[str, Any]) -> Inputs:
     if text.startswith("pypi:"):
         try:
             path = packaged_gguf(text.removeprefix("pypi:"))
-        except ValueError:  # not installed, which is said by who loads it
+        except ValueError:  # not installed; loading it will say so
             path = Path(os.devnull) / "x.gguf"
     is_here = path.is_dir() or path.suffix == ".gguf"
     if text and not (inline and (random or (simulated and (text.startswith("pypi:") or not is_here)))):

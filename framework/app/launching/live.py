@@ -1,4 +1,4 @@
-"""What a person sees of a sweep: a live table on a terminal, a line a cell elsewhere."""
+"""What a person sees of a sweep: a live table on a terminal, a line per cell elsewhere."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ class SweepTable:
         self._live.stop()
 
     def on_start(self, cell: Cell) -> None:
-        """A cell's process runs."""
+        """Note that the process of a cell runs."""
         self._started_s[cell.folder] = time.monotonic()
         self.refresh(now=True)
 
     def on_end(self, cell: Cell) -> None:
-        """A cell has its final status."""
+        """Note that a cell has its final status."""
         self._ended.append(cell)
         if self.console.is_terminal:
             self.refresh(now=True)
@@ -84,7 +84,7 @@ class SweepTable:
 
 
 def _common(overrides: list[list[str]]) -> set[str]:
-    """Those that every cell has, and that tell nothing in a table."""
+    """The overrides that every cell has. They tell nothing in a table."""
     return set.intersection(*map(set, overrides)) if len(overrides) > 1 else set()
 
 

@@ -1,4 +1,4 @@
-"""In which order cells run."""
+"""The order in which cells run."""
 
 from __future__ import annotations
 

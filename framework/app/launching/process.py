@@ -1,4 +1,4 @@
-"""`hydra/launcher=process`, the default of a sweep: a process a cell, so that whatever ends one costs that one only."""
+"""`hydra/launcher=process`, the default of a sweep: a process per cell, so that a crash costs one cell only."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from framework.app.launching.sweep_file import WRITE_INTERVAL_S, Sweep
 from framework.records.record import SUMMARY
 
 GRACE_S = 15.0
-"""From Ctrl-C until cells that have not written their record are killed."""
+"""The time from Ctrl-C until cells that have not written their record are killed."""
 
 
 @dataclass(slots=True)
@@ -115,7 +115,7 @@ class _Batch:
         self.ready: _Ready | None = None
 
     def run(self) -> None:
-        """Until every cell has ended."""
+        """Run until every cell has ended."""
         while self.waiting or self.ready or self.running:
             while self._start_next():
                 pass
@@ -145,12 +145,12 @@ class _Batch:
             self._end(running, "Ctrl-C, killed before it could write its record", status="interrupted")
 
     def kill_all(self) -> None:
-        """Leave no process behind, whatever happened here."""
+        """Leave no process behind, whatever happened."""
         for running in self.running:
             running.child.kill()
 
     def _start_next(self) -> bool:
-        """Start a cell if one waits and there is room. Composed one ahead, so that a thousand take no memory."""
+        """Start a cell if one waits and there is room. Only one cell is composed ahead, to save memory."""
         if self.ready is None and self.waiting:
             self.ready = self._prepare(self.waiting.popleft())
         if (ready := self.ready) is None:
@@ -203,7 +203,7 @@ class _Batch:
         self.table.on_end(job.cell)
 
     def _patience_s(self) -> float:
-        """Until something has to be looked at, even if no cell ends."""
+        """Wait until something has to be looked at, even if no cell ends."""
         limits_s = [REFRESH_S if self.table.console.is_terminal else WRITE_INTERVAL_S]
         if self.launcher.timeout_s is not None:
             now_s = time.monotonic()
@@ -216,7 +216,7 @@ class _Batch:
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """SIGTERM (a job scheduler's farewell) as Ctrl-C."""
+    """Treat SIGTERM (the farewell of a job scheduler) as Ctrl-C."""
 
     def as_interrupt(number: int, frame: object) -> None:
         raise KeyboardInterrupt

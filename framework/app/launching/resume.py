@@ -41,7 +41,7 @@ class Earlier:
         self._begun = {tuple(cell.overrides): cell.folder for cell in begun.cells} if begun else {}
         """Where the cells without a whole record were to run."""
         self.cells: dict[str, Cell] = {}
-        """By folder, what is not run again."""
+        """The cells that are not run again, by folder."""
         for path in sorted(folder.rglob(SUMMARY)):
             summary = read_summary(path.parent)
             if summary is None:

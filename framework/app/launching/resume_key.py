@@ -18,10 +18,10 @@ from framework.registry import REGISTRIES, Registry
 from framework.registry.discovery import ROOT
 
 NO_INFLUENCE = ("study", "objective", "tracker", "plugins")
-"""Keys of the configuration that change nothing in a result: what describes the cell, who gets a copy of the record,
-where plugins were found (their sources count). `record` is not among them: the record would lack what it asks for."""
+"""Keys of the configuration that do not change a result: the description of the cell, where copies of the record go,
+and where plugins were found (their sources count). `record` counts, since the record would lack what it asks for."""
 CELL_KEY = "SERVELAB_CELL_KEY"
-"""Environment variable of a cell: the key that it had when its sweep began."""
+"""Environment variable of a cell: the resume key that it had when its sweep began."""
 _CODE = (".py", ".cpp", ".h")
 _IMPORT = re.compile(r"^\s*(?:from|import) +([\w.]+)(?: +import +([\w ,]*))?", re.MULTILINE)
 _FRAMEWORK = str(ROOT / "framework") + os.sep
@@ -136,7 +136,7 @@ def _files_of_choice(registry: Registry, name: str) -> list[str]:
 
 
 def _plugin_files(cls: type) -> list[str]:
-    """Of the plugin's module, of those of its base classes, and of the helpers that these import from their folders."""
+    """The files of the plugin, of its base classes, and of the helpers that these import from their folders."""
     modules = {base.__module__ for base in inspect.getmro(cls)} - sys.stdlib_module_names
     files = {file for module in modules if (file := _file(module)) and not file.startswith(_FRAMEWORK)}
     folders = tuple({os.path.dirname(file) + os.sep for file in files} | {str(ROOT / "plugins") + os.sep})
@@ -160,5 +160,5 @@ def _file(module: str) -> str | None:
 
 
 def _name(file: str) -> str:
-    """What a file goes by: its place in the framework; a plugin may lie anywhere."""
+    """The name of a file: its place in the framework. A plugin may lie anywhere."""
     return file.removeprefix(_FRAMEWORK) if file.startswith(_FRAMEWORK) else os.path.basename(file)

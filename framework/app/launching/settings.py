@@ -12,23 +12,23 @@ HYDRA_MODULE = "hydra_plugins.servelab"
 
 @dataclass
 class ProcessSettings:
-    """`hydra/launcher=process`: a process a cell."""
+    """`hydra/launcher=process`: a process per cell."""
 
     _target_: str = f"{HYDRA_MODULE}.ProcessLauncher"
     gpus_per_cell: int | None = None
-    """GPUs that a cell gets for itself; null: what its executor asks for, 0 on a machine without any."""
+    """The GPUs that a cell gets for itself. null takes what its executor asks for, or 0 on a machine without GPUs."""
     max_parallel: int | None = None
-    """Cells at once; null: as many as there are GPUs for, and of cells without a GPU one."""
+    """How many cells run at once. null runs as many as there are GPUs for, and one at a time of cells without a GPU."""
     timeout_s: float | None = None
-    """A cell that runs longer is killed and recorded as failed; null: no limit."""
+    """The time limit of a cell. A cell that runs longer is killed and recorded as failed. null sets no limit."""
     order: str = "random"
-    """random: so that a drift of the machine does not coincide with a factor; given: as the command line counts."""
+    """random keeps a drift of the machine from coinciding with a factor. given takes the order of the command line."""
     order_seed: int = 0
 
 
 @dataclass
 class InProcessSettings:
-    """`hydra/launcher=in_process`: all cells in this process, weights loaded once."""
+    """`hydra/launcher=in_process`: all cells run in this process, and weights are loaded once."""
 
     _target_: str = f"{HYDRA_MODULE}.InProcessLauncher"
     order: str = "random"
@@ -37,15 +37,15 @@ class InProcessSettings:
 
 @dataclass
 class GridSettings:
-    """`hydra/sweeper=grid`: every combination; one that does not compose costs itself only."""
+    """`hydra/sweeper=grid`: every combination. One that does not compose costs only itself."""
 
     _target_: str = f"{HYDRA_MODULE}.GridSweeper"
     params: dict[str, str] = field(default_factory=dict)
-    """Axes of a study, as on the command line: `{scheduler: "a,b", seed: "range(5)"}`."""
+    """The axes of a study, as on the command line: `{scheduler: "a,b", seed: "range(5)"}`."""
     arms: dict[str, list[str]] = field(default_factory=dict)
     """One more axis, each value of which is a name for several overrides; it is recorded as `study.arm`."""
     resume: bool = False
-    """Run only what has no completed record in hydra.sweep.dir; `resume=DIR` sets both."""
+    """Run only the cells that have no completed record in hydra.sweep.dir. `resume=DIR` sets both."""
 
 
 @dataclass
@@ -53,11 +53,11 @@ class SamplerSettings:
     """How Optuna chooses."""
 
     name: str = "tpe"
-    """tpe, nsgaii, random or qmc."""
+    """The sampler: tpe, nsgaii, random or qmc."""
     seed: int | None = 0
-    """null: another one each time."""
+    """The seed of the sampler. null draws another one each time."""
     population_size: int | None = None
-    """Of nsgaii; null: Optuna's 50."""
+    """The population of nsgaii. null is Optuna's 50."""
 
 
 @dataclass
@@ -69,21 +69,21 @@ class SearchSettings:
 
     _target_: str = f"{HYDRA_MODULE}.SearchSweeper"
     params: dict[str, str] = field(default_factory=dict)
-    """What to search over, as on the command line: choices, ranges and intervals."""
+    """The keys to search over, as on the command line: choices, ranges and intervals."""
     n_trials: int = 30
     n_jobs: int = 1
-    """Trials that are asked for, and launched, together."""
+    """How many trials are asked for and launched together."""
     direction: Any = None
-    """maximize or minimize, one for all metrics of `objective` or a list; null: what is better by the metric's name."""
+    """maximize or minimize, for all metrics of `objective` or as a list. null takes what is better by its name."""
     sampler: SamplerSettings = field(default_factory=SamplerSettings)
     storage: str | None = None
-    """URL of a database, sqlite:///search.db, that keeps the trials; null: they are forgotten at the end."""
+    """The URL of a database that keeps the trials, such as sqlite:///search.db. null forgets them at the end."""
     study_name: str | None = None
-    """Under which `storage` keeps them. The same name goes on from them, if the search is the same."""
+    """The name under which `storage` keeps the trials. The same name goes on from them, if the search is the same."""
 
 
 def store_settings() -> None:
-    """Put them where Hydra looks for the options of its groups. Idempotent."""
+    """Put the settings where Hydra looks for the options of its groups. May be repeated."""
     store = ConfigStore.instance()
     options: tuple[tuple[str, str, Any], ...] = (
         ("hydra/launcher", "process", ProcessSettings),

@@ -1,4 +1,4 @@
-"""`sweep.json`: what a sweep is, and how each of its cells stands."""
+"""`sweep.json`: the description of a sweep and the state of each of its cells."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ class Cell:
     """One cell of a sweep."""
 
     folder: str
-    """Below the sweep's."""
+    """The folder of the cell, below that of the sweep."""
     overrides: list[str]
-    """Those that tell it from the other cells, and all else that the command line changed."""
+    """The overrides that tell it from other cells, and all else that the command line changed."""
     status: str = "waiting"
-    """waiting, running, or that of its record."""
+    """waiting, running, or the status in the cell's record."""
     reason: str = ""
-    """Why it is not completed, or what went wrong after its record was complete."""
+    """Why the cell is not completed, or what went wrong after its record was complete."""
     wall_s: float | None = None
-    """From the start of its process to its end."""
+    """Seconds from the start of the cell's process to its end."""
     gpus: list[str] = field(default_factory=list)
     reused: bool = False
-    """From an earlier run of this sweep: completed, or not asked for this time."""
+    """Whether the record is from an earlier run of this sweep: completed then, or not asked for this time."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -50,14 +50,14 @@ class Sweep:
     started: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     ended: str = ""
     made_at: str = ""
-    """User, machine and folder of the process that made it."""
+    """The user, machine and folder of the process that made the sweep."""
     problem: str = ""
-    """Why it has no result although its cells may have ended well, or why it stopped."""
+    """Why the sweep has no result although its cells may have ended well, or why it stopped."""
     cells: list[Cell] = field(default_factory=list)
     _written_s: float = float("-inf")
 
     def write(self, *, now: bool = True) -> None:
-        """Write the file, atomically; with `now=False` at most once a second.
+        """Write the file, atomically; with `now=False` at most once per second.
 
         What cannot be written (the disk is full) is in `problem` and ends nothing: the cells go on.
         """
@@ -85,11 +85,11 @@ _IN_FILE = ("study", "launcher", "arguments", "started", "ended", "made_at", "pr
 
 
 _live: dict[Path, Sweep] = {}
-"""By folder, the sweep that this process wrote last, or could not write."""
+"""The sweep in each folder that this process wrote last, or could not write."""
 
 
 def live_sweep(folder: Path) -> Sweep | None:
-    """The sweep in `folder` as this process knows it, else as its file does."""
+    """The sweep in `folder` as this process knows it, or else as its file has it."""
     return _live.get(folder) or read_sweep(folder)
 
 

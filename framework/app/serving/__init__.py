@@ -1,1 +1,1 @@
-"""A server around an engine: HTTP in a process of its own, the engine in the one that keeps the record."""
+"""A server around an engine. HTTP has its own process, and the engine is in the process that keeps the record."""

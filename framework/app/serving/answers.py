@@ -1,4 +1,4 @@
-"""What goes back to a client: choices, chunks of a stream, log-probabilities and usage in OpenAI's form."""
+"""Answers to clients in OpenAI's form: choices, chunks of a stream, log-probabilities and usage."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from framework.interfaces.executor import TokenLogprobs
 
 @dataclass(slots=True)
 class Choice:
-    """One output of one prompt, as far as it has come."""
+    """One output of one prompt, as far as it has been generated."""
 
     index: int
     call: Call
     tracker: TextTracker
     num_prompt: int
-    """Tokens of the prompt; 0 for a further choice of the same prompt, which is counted once."""
+    """Tokens of the prompt. It is 0 for a further choice of the same prompt, which is counted once."""
     prefix: str = ""
     """Text of the prompt, if it is echoed."""
     num_output: int = 0

@@ -1,4 +1,4 @@
-"""The HTTP process's side of the link: requests out, news of each to the coroutine that waits for it."""
+"""The HTTP process's side of the link. It sends requests and gives the news of each to the waiting coroutine."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Call:
             raise RefusedError(self.refusal.status, self.refusal.message)
 
     async def take(self) -> list[News]:
-        """What came since the last call; waits until there is some. The last one has a `finish_reason`.
+        """The news since the last call. Waits until there is some. The last news has a `finish_reason`.
 
         Raises:
             RefusedError: the engine is gone.
@@ -99,7 +99,7 @@ class EngineClient:
         return call
 
     def abort(self, call: Call) -> None:
-        """Whoever waited for it has gone. Idempotent."""
+        """Abort `call`, because its caller has gone. Calling it again does nothing."""
         if self._calls.pop(call.key, None) is not None and not call.ended:
             self._link.send(Abort(call.key))
 

@@ -1,4 +1,4 @@
-"""The engine's side of a server: an inbox between steps, news after each of them."""
+"""The engine's side of a server. It reads an inbox between steps and sends news after each step."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class EngineLoop:
     """Serves what arrives over `link` until it is told to drain.
 
     Args:
-        max_waiting: requests that may wait for their first step; one more is refused with status 429.
+        max_waiting: how many requests may wait for their first step. Further ones are refused with status 429.
         observers: hear of every request and step, as in any run.
     """
 

@@ -18,7 +18,7 @@ class FrontSettings:
     max_body_bytes: int
     max_streams: int
     read_limit_s: float
-    """Seconds that a client has to send its headers, and again its body."""
+    """How many seconds a client has to send its headers. The body has a limit of the same length."""
     started: float
     """Unix time."""
     version: str

@@ -1,4 +1,4 @@
-"""What the HTTP process and the engine process tell each other, over a pair of sockets that only they hold."""
+"""The messages between the HTTP process and the engine process, over a pair of sockets that only they hold."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _LENGTH = struct.Struct("!Q")
 
 @dataclass(slots=True)
 class Add:
-    """To the engine: serve this prompt. `key` names it from now on."""
+    """Tells the engine to serve this prompt. `key` names it from now on."""
 
     key: int
     prompt_token_ids: list[int]
@@ -31,21 +31,21 @@ class Add:
 
 @dataclass(slots=True)
 class Abort:
-    """To the engine: the client has gone, or its text contains a stop string."""
+    """Tells the engine that the client has gone, or that the text contains a stop string."""
 
     key: int
 
 
 @dataclass(slots=True)
 class Accepted:
-    """From the engine: the request is queued."""
+    """The engine says that the request is queued."""
 
     key: int
 
 
 @dataclass(slots=True)
 class Refused:
-    """From the engine: it will not be served. `status` is the HTTP status to answer with."""
+    """The engine says that it will not serve the request. `status` is the HTTP status to answer with."""
 
     key: int
     status: int
@@ -54,7 +54,7 @@ class Refused:
 
 @dataclass(slots=True)
 class News:
-    """From the engine: what one step brought to one request."""
+    """The engine says what one step brought to one request."""
 
     key: int
     token_ids: list[int]
@@ -66,14 +66,14 @@ class News:
 
 @dataclass(slots=True)
 class Stats:
-    """From the engine, twice per second: what /metrics and the status page show."""
+    """The engine says, twice per second, what /metrics and the status page show."""
 
     values: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
 class Draining:
-    """From the engine: accept no further request."""
+    """The engine says that no further request is accepted."""
 
 
 class Link:

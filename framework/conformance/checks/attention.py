@@ -1,4 +1,4 @@
-"""What is checked of an attention backend: random mixed batches against explicit loops in float64."""
+"""The checks of attention backends: random mixed batches against explicit loops in float64."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from framework.interfaces.attention import AttentionBackend, AttentionSpec
 RULE = "equals plain attention on random mixed batches"
 
 _LIMIT_S = 30.0
-"""Of one batch: far more than a compiler takes on a busy machine, so that only what hangs is ended."""
+"""The limit for one batch. It is far more than a compiler takes on a busy machine, so only what hangs is ended."""
 
 _NAMED = (
     ((0, 1),),

@@ -19,12 +19,12 @@ from hypothesis import strategies as st
 from framework.interfaces.attention import AttentionBackend, AttentionSpec, BatchLayout, GraphSupport
 
 _PADDING_ROWS = 2
-"""Of a step laid out as in a graph"""
+"""The padding rows of a step that is laid out as in a graph."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """A registered backend and what to try it on."""
+    """A registered backend and the cases to try it on."""
 
     name: str
     device: str = "cpu"
@@ -32,10 +32,10 @@ class Target:
     block_sizes: tuple[int, ...] = (1, 2, 3, 7, 16, 33, 64)
     head_sizes: tuple[int, ...] = (16, 40, 64, 128)
     kv_dtype: torch.dtype | None = None
-    """None: that of the model"""
+    """The type of the KV cache. None takes that of the model."""
     max_length: int = 300
     max_checked: int = 300
-    """The last tokens of a chunk that are compared: the oracle's loops are slow."""
+    """How many of the last tokens of a chunk are compared, since the loops of the oracle are slow."""
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,7 @@ def layout(
 def decode_layout(
     problem: Problem, tables: Sequence[torch.Tensor], parts: Sequence[tuple[int, int, int]]
 ) -> BatchLayout:
-    """As in a graph of decode rows: lengths are on the device alone, and each padding token is a row of length 0."""
+    """The layout of a graph of decode rows: lengths are on the device only, and padding tokens are rows of length 0."""
     batch, padding = layout(problem, tables, parts), problem.num_padding
     num_rows = len(parts) + padding
     pad, junk = torch.nn.functional.pad, torch.iinfo(torch.int32).max

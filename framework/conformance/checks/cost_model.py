@@ -1,4 +1,4 @@
-"""What is checked of a cost model: its seconds for random steps of several deployments."""
+"""The checks of cost models: their seconds for random steps of several deployments."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SAYS = "what it says of itself are plain values"
 QUICK = "what a call costs"
 
 NOISE = 0.1
-"""By which twice the work may take less: measured times scatter."""
+"""The share by which twice the work may take less time, because measured times scatter."""
 _DEPLOYMENTS = (
     ("model=qwen3_0_6b",),
     ("model=qwen3_8b",),
@@ -63,14 +63,14 @@ def checks(
 
 @cache
 def several_deployments() -> tuple[Deployment, ...]:
-    """Large and small models, one rank and several, narrow KV caches; those whose profiles are shipped among them."""
+    """Large and small models, one or several ranks, narrow KV caches. Those with shipped profiles are among them."""
     return tuple(read_deployment(compose(["executor=simulated", *overrides])) for overrides in _DEPLOYMENTS)
 
 
 def _accepts(build: Callable[[Deployment], CostModel], deployment: Deployment) -> bool:
     try:
         build(deployment)
-    except Exception as error:  # noqa: BLE001 (any other one is no refusal: the first check reports it)
+    except Exception as error:  # noqa: BLE001 (any other one is not a refusal: the first check reports it)
         return not isinstance(error, ValueError)
     return True
 
@@ -116,7 +116,7 @@ class _Subject:
         return f"{len(costs)} random steps, {low:.3g} to {high:.3g} ms; {self.names}{refused}"
 
     def same_cost(self) -> str:
-        """Of an object that has seen other steps, and of one that has not."""
+        """An object that has seen other steps gives the same cost as one that has not."""
         used = [self.build(deployment) for deployment in self.deployments]
 
         def attempt(example: Example) -> None:
@@ -163,7 +163,7 @@ class _Subject:
         return ", ".join(keys) or "nothing"
 
     def quick(self) -> str:
-        """In time of this process: a whole trace takes a call a step."""
+        """The cost is measured in CPU time of this process, since a whole trace takes one call per step."""
         model = self.build(self.deployments[0])
         step = Batch(contexts=(500,) * 32, chunks=(), kind=(None, False)).shape()
         started_s = time.process_time()

@@ -1,4 +1,4 @@
-"""What is checked of an eviction policy: in the engine under a random scheduler, over chains of blocks, its cost."""
+"""The checks of eviction policies: in the engine under a random scheduler, over chains of blocks, and their cost."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def _same_victims(build: Callable[[], EvictionPolicy], budget: Budget) -> str:
 
 
 def _replay(build: Callable[[], EvictionPolicy], example: tuple[Chains, int]) -> WatchedPolicy:
-    """Ask for the chains, then have everything evicted that is left."""
+    """Ask for the chains, and then evict everything that is left."""
     chains, num_blocks = example
     policy = watch(build())
     try:

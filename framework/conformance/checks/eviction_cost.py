@@ -1,4 +1,4 @@
-"""What a decision costs in a large cache, in time of this process: a busy machine does not disturb it."""
+"""The cost of a decision in a large cache, in CPU time of this process, which a busy machine does not disturb."""
 
 from __future__ import annotations
 

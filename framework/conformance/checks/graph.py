@@ -1,4 +1,4 @@
-"""What is checked of a graph strategy: which shapes it captures, and which one replays a batch."""
+"""The checks of graph strategies: which shapes they capture, and which one replays a batch."""
 
 from __future__ import annotations
 

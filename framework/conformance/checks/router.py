@@ -1,4 +1,4 @@
-"""What is checked of a router: its choices in simulated fleets, and what it costs to ask it."""
+"""The checks of routers: their choices in simulated fleets, and the cost of a choice."""
 
 from __future__ import annotations
 

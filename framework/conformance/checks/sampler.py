@@ -1,4 +1,4 @@
-"""What is checked of a sampler: shape and range, independence of batch mates, and its stated distribution."""
+"""The checks of samplers: shape and range, independence of the batch, and their stated distribution."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def _seeds(build: Build) -> str:
 
 
 def _mates(build: Build) -> str:
-    """Every row alone, in a batch of all settings, and in the reverse of it."""
+    """A row gets the same token alone, in a batch of all settings, and in the reverse of that batch."""
     sampler = build(_VOCAB, torch.device("cpu"))
     params = _accepted(sampler) * 4
     logits_RV = _kinds_of_logits(len(params), _VOCAB)[0][1]
@@ -124,7 +124,7 @@ def _mates(build: Build) -> str:
 
 
 def _refill(build: Build) -> str:
-    """As a graph is captured and replayed: prepared for padding, refilled for the rows that come.
+    """Prepare and refill as when a graph is captured and replayed: for padding first, then for the rows that come.
 
     On a GPU the tensors given must be the ones refilled; elsewhere no graph reads them.
     """
@@ -170,7 +170,9 @@ def _distribution(build: Build, budget: Budget) -> str:
         if probs_V is None:
             raise NotApplicable("the sampler states no distribution: give it `probabilities(logits_V, params)`")
         if probs_V.shape != (_VOCAB,) or abs(float(probs_V.sum()) - 1) > 1e-6 or probs_V.min() < 0:
-            raise Violation(DISTRIBUTION, f"`probabilities` is no distribution over {_VOCAB} tokens; {_short(params)}")
+            raise Violation(
+                DISTRIBUTION, f"`probabilities` is not a distribution over {_VOCAB} tokens; {_short(params)}"
+            )
         few = budget.num_draws // 4
         for what, seeds in (
             ("one request's positions", [7] * budget.num_draws),

@@ -1,4 +1,4 @@
-"""What is checked of a scheduler: on a shadow KV memory with a virtual clock, then on a small model."""
+"""The checks of schedulers: on a shadow KV memory with a virtual clock, and then on a small model."""
 
 from __future__ import annotations
 

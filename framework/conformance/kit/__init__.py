@@ -1,1 +1,1 @@
-"""What the checks stand on: random traces, shadow memory, served runs, the search for a small failing case."""
+"""The base of the checks: random traces, shadow memory, served runs, the search for a small failing case."""

@@ -1,4 +1,4 @@
-"""What a check found, and what a check is."""
+"""What a check is, and what it found."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Violation(Exception):
 
 
 class NotApplicable(Exception):
-    """A check that cannot be made here; the message says why."""
+    """A check that cannot be made here. The message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,22 +31,22 @@ class Finding:
     rule: str
     status: Literal["holds", "fails", "skipped"]
     detail: str = ""
-    """What was tried or measured; for a rule that fails, the smallest case found, over several lines."""
+    """What was tried or measured. For a rule that fails, the smallest case found, over several lines."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
-    """How much a check may cost. The defaults keep any plugin under 60 s on two cores."""
+    """The limits of what a check may cost. The defaults keep any plugin under 60 s on two cores."""
 
     num_examples: int = 60
     search_s: float = 12.0
-    """Of one search for a counterexample: after that no further example is tried."""
+    """The time for one search for a counterexample. After that no further example is tried."""
     shrink_s: float = 8.0
-    """Of making a counterexample smaller."""
+    """The time for making a counterexample smaller."""
     num_cost_blocks: int = 1_000_000
-    """Cached blocks in the cache whose eviction decisions are timed."""
+    """The number of cached blocks in the cache whose eviction decisions are timed."""
     num_draws: int = 20_000
-    """Samples of one chi-square test."""
+    """The number of samples of one chi-square test."""
 
 
 @dataclass(frozen=True, slots=True)

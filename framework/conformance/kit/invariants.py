@@ -1,4 +1,4 @@
-"""What must hold of an engine's blocks, references and queues between any two calls."""
+"""What must hold for an engine's blocks, references and queues between any two calls."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ class _Found(Exception):
 
 @dataclass(slots=True)
 class SearchResult:
-    """What a search came to."""
+    """The result of a search."""
 
     num_examples: int
     violation: Violation | None

@@ -34,13 +34,13 @@ _LAST_STEPS = 8
 
 @dataclass(slots=True)
 class Served:
-    """What became of a trace."""
+    """The result of serving a trace."""
 
     outputs: dict[int, RequestOutput] = field(default_factory=dict)
     steps: list[dict[int, int]] = field(default_factory=list)
-    """For each step the tokens of each request in it."""
+    """For each step, the tokens of each request in it."""
     waits_steps: list[int] = field(default_factory=list)
-    """For each request, at most how many steps in a row ran without it while it could have run."""
+    """For each request, the largest number of steps in a row that ran without it while it could have run."""
 
 
 def serve(trace: Trace, scheduler: Scheduler, eviction: EvictionPolicy, *, overlap: int) -> Served:
@@ -101,7 +101,7 @@ def _run(engine: Engine, trace: Trace, served: Served) -> None:
 
 
 def arrive(engine: Engine | Fleet, one: TraceRequest) -> int:
-    """Add `one`; returns its id."""
+    """Add `one` and return its id."""
     return engine.add_request(
         RequestSpec(
             prompt_token_ids=one.prompt,

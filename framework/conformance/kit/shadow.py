@@ -24,7 +24,7 @@ EOS = VOCAB - 1
 
 
 def token_at(request_id: int, position: int) -> int:
-    """What the shadow model samples for a request at a position; never EOS."""
+    """The token that the shadow model samples for a request at a position; never EOS."""
     return (request_id * 1_000_003 + position * 7919) % (VOCAB - 1)
 
 
@@ -50,7 +50,7 @@ class ShadowExecutor(Executor):
         self.pending: deque[tuple[float, StepBatch]] = deque()
         self.device_free_s = 0.0
         self.steps: list[dict[int, int]] = []
-        """For each submitted step the tokens of each request in it."""
+        """For each submitted step, the tokens of each request in it."""
         self._submitted_owner = [-1] * num_slots
 
     def submit(self, batch: StepBatch) -> None:

@@ -21,7 +21,7 @@ _MOST_TIMES, _MOST_STEPS_MORE = 2.0, 4.0
 """Between the mean wait of one client and that of all; lots, drawn by `scheduler=random`, come to 1.3 times."""
 _NUM_SMALL = 240
 _LARGE_S = 0.5
-_GAP_S = 0.008  # less than two slots need for one of the small ones: somebody always waits
+_GAP_S = 0.008  # less than two slots need for a small request, so that one always waits
 
 
 def describe_starvation(build: Callable[[], Scheduler]) -> str:

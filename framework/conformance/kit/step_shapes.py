@@ -29,17 +29,17 @@ class Batch(NamedTuple):
     """A step, request by request."""
 
     contexts: tuple[int, ...]
-    """Of each decode row the positions before its token."""
+    """The number of positions before the token of each decode row."""
     chunks: tuple[tuple[int, int], ...]
-    """Of each prefill chunk the positions before it, and its tokens; all but the last end their prompt."""
+    """The positions before each prefill chunk, and its tokens. All chunks but the last end their prompt."""
     kind: Kind
     pad_to: int = 1
-    """A graph has a multiple of so many tokens."""
+    """A graph has a multiple of this many tokens."""
     captures: bool = False
     new_rows: bool = False
 
     def shape(self) -> StepShape:
-        """What a cost model is told of it."""
+        """What a cost model is told of the batch."""
         num_decode, num_rows = len(self.contexts), len(self.contexts) + len(self.chunks)
         num_tokens = num_decode + sum(num for _, num in self.chunks)
         scope, mixed = self.kind

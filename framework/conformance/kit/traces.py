@@ -1,4 +1,4 @@
-"""Random traces: requests, and a machine that is small enough to hurt."""
+"""Random traces: requests, and a machine so small that they run out of everything."""
 
 from __future__ import annotations
 
@@ -37,21 +37,21 @@ class Trace:
 
     @property
     def eos_after(self) -> dict[int, int]:
-        """By request, the number of its output token that ends it."""
+        """For each request, the number of the output token that ends it."""
         return {number: request.eos_after for number, request in enumerate(self.requests)}
 
     @property
     def voices(self) -> dict[int, int]:
-        """By request, the first one with the same prompt: both get the same tokens, as a greedy model would do."""
+        """For each request, the first one with the same prompt. Both get the same tokens, as from a greedy model."""
         first: dict[tuple[int, ...], int] = {}
         return {number: first.setdefault(request.prompt, number) for number, request in enumerate(self.requests)}
 
     def describe(self) -> str:
-        """A line for the machine and a line a request."""
+        """A line for the machine and a line per request."""
         lines = [
             f"KV cache of {self.num_blocks} blocks of {self.block_size} tokens, prefix caching "
             f"{'on' if self.prefix_caching else 'off'}; at most {self.max_num_batched_tokens} tokens and "
-            f"{self.max_num_seqs} requests a step"
+            f"{self.max_num_seqs} requests per step"
         ]
         for number, request in enumerate(self.requests[:_MAX_DESCRIBED]):
             line = f"request {number}: arrives at {request.arrival_s:.3f} s, {len(request.prompt)} prompt tokens"

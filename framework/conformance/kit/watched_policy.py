@@ -49,7 +49,7 @@ class WatchedPolicy(EvictionPolicy):
 
 
 class WatchedOracle(WatchedPolicy):
-    """The same for a policy that has to be told the future."""
+    """The same as `WatchedPolicy`, for a policy that has to be told the future."""
 
     def on_future(self, requests: Sequence[Sequence[int]]) -> None:
         assert isinstance(self.policy, NeedsFuture)

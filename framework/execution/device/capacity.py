@@ -1,4 +1,4 @@
-"""How many KV blocks a budget of memory holds, and how long a request may get in them: of a real device or not."""
+"""How many KV blocks a memory budget holds, and how long a request may get in them, on real and simulated devices."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def _check_blocks(num_blocks: int, block_bytes: int, available_bytes: int, devic
 
 
 _SHORTEST_REQUEST = 2
-"""Tokens: one of the prompt and one of the answer."""
+"""The tokens of the shortest request: one of the prompt and one of the answer."""
 
 
 def fit_length(asked: int | None, block_size: int, num_blocks: int, max_model_len: int) -> int:

@@ -8,7 +8,7 @@ from framework.interfaces.errors import IncompatibleError
 
 
 def resolve_device(name: str) -> torch.device:
-    """`auto` is CUDA where there is one.
+    """The device. `auto` is CUDA if there is a CUDA device.
 
     Raises:
         IncompatibleError: CUDA was asked for and there is none.

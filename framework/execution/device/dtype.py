@@ -14,7 +14,7 @@ def choose_dtype(asked: str, device_type: str, weights_dtype: str | None) -> tup
     Args:
         asked: `executor.dtype`.
         device_type: `cpu` or `cuda`.
-        weights_dtype: the type that the weights were published in, or `GGUF`; None where nobody says.
+        weights_dtype: the type that the weights were published in, or `GGUF`; None if it is not known.
     """
     if asked != "auto":
         return asked, f"executor.dtype={asked}"

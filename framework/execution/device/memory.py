@@ -13,7 +13,7 @@ from framework.execution.device.sizes import Sizes
 from framework.interfaces.settings import EngineSettings
 
 _CPU_LIMIT_BYTES = 4 << 30
-"""A CPU's memory belongs to others too; ask for more with engine.num_blocks."""
+"""The largest KV cache on a CPU, since others use its memory too. Ask for more with engine.num_blocks."""
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""A GPU's ceilings, measured in some milliseconds: what memory and matrix units do at their best."""
+"""A GPU's limits, measured in some milliseconds: what memory and matrix units reach at their best."""
 
 from __future__ import annotations
 

@@ -13,16 +13,16 @@ from framework.registry import ATTENTIONS
 
 _CPU_ROWS, _CPU_TOKENS = 64, 2048
 _GPU_ROWS, _GPU_TOKENS = 256, 16384
-"""With which `nano_bench` is fastest on an H100 and an H200: experiments/gpu_speed/."""
+"""The sizes with which `nano_bench` is fastest on an H100 and an H200 (experiments/gpu_speed/)."""
 _LEAST_ROWS, _LEAST_TOKENS = 8, 2048
 _SHORT_CONTEXT_TOKENS = 256
-"""Fewer tokens than most requests come to: a cache that does not hold so many for each row cannot use the rows."""
+"""The tokens that most requests come to. A cache that cannot hold this many for each row cannot use all rows."""
 _ACTIVATION_SHARE = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """What the engine is built with, and why, for the keys that the configuration left open."""
+    """The sizes that the engine is built with, and the reasons for those that the configuration left open."""
 
     max_num_seqs: int
     max_num_batched_tokens: int
@@ -40,10 +40,10 @@ class Sizes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Room:
-    """What a rank's device has, and what its share of the model takes of it."""
+    """The memory of a rank's device, and the share of it that the rank's part of the model takes."""
 
     memory_bytes: int | None
-    """Of the whole device; None for a CPU, whose memory says nothing about its speed"""
+    """The memory of the whole device; None for a CPU, where it says nothing about speed."""
     item_bytes: int
     kv_item_bytes: int
     tp: int
@@ -52,8 +52,8 @@ class Room:
 def choose_step(engine: EngineSettings, config: ModelConfig, room: Room) -> tuple[int, int, dict[str, str]]:
     """Rows and tokens of the largest step, and the reasons for those that `engine` leaves open.
 
-    On a GPU they are those known to be fastest, halved until the activations of such a step take no more than an eighth
-    of the memory that the weights leave, and short contexts of all rows no more than all of it.
+    On a GPU they begin with the sizes that are known to be fastest. Tokens are halved until the activations of a step
+    take at most an eighth of the memory that the weights leave, and rows until short contexts of all rows fit there.
     """
     rows, tokens, reasons = engine.max_num_seqs, engine.max_num_batched_tokens, dict[str, str]()
     length = engine.max_model_len or config.max_model_len
@@ -98,7 +98,7 @@ def _why(chosen: int, fastest: int, limit: str) -> str:
 
 
 def preferred_block_size(choice: Mapping[Any, Any], device_type: str) -> tuple[int, str]:
-    """What the attention backend `choice` (its name and parameters) prefers on a `cpu` or `cuda` device, and why.
+    """The block size that attention backend `choice` (name and parameters) prefers on `cpu` or `cuda`, and why.
 
     A simulation cannot tell which backend `auto` stands for and gets 16.
     """
@@ -131,6 +131,6 @@ def model_costs(config: ModelConfig, item_bytes: int, kv_item_bytes: int) -> Mod
 
 
 def kv_token_bytes(config: ModelConfig, kv_item_bytes: int, tp: int) -> int:
-    """Bytes of one token's keys and values, over all layers, on one rank."""
+    """Bytes of the keys and values of one token, over all layers, on one rank."""
     kv_heads_of_a_rank = max(1, config.num_kv_heads // tp)
     return config.kv_values_per_token * kv_heads_of_a_rank // config.num_kv_heads * kv_item_bytes

@@ -47,5 +47,5 @@ class DeviceThread:
             raise_in(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(InterruptedError))
 
     def close(self) -> None:
-        """End the thread and its OpenMP team; calls that have not started are dropped. Idempotent."""
+        """End the thread and its OpenMP team. Calls that have not started are dropped. It may be repeated."""
         self._pool.shutdown(wait=True, cancel_futures=True)

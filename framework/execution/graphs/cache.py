@@ -19,7 +19,7 @@ class Graph(Protocol):
     """Something captured."""
 
     def replay(self) -> Any:
-        """Launch it; returns what the captured function returned, in the same memory every time."""
+        """Launch it and return what the captured function returned, in the same memory every time."""
 
 
 class CapturedGraph:
@@ -56,7 +56,7 @@ class GraphCache:
         return key in self._graphs
 
     def get(self, key: GraphKey) -> Graph:
-        """The graph of `key`, captured now if it is not there.
+        """The graph of `key`. It is captured now if it is not there.
 
         Raises:
             ValueError: out of memory while capturing.

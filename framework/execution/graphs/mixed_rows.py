@@ -1,4 +1,4 @@
-"""The rows of captured steps with prompt chunks: sent whole, in one copy a step.
+"""The rows of captured steps with prompt chunks: sent whole, in one copy per step.
 
 Shape letters: T tokens of the graph, R its rows, P = R places for sampled rows.
 """
@@ -31,7 +31,7 @@ class MixedRows:
         self._buffer = torch.zeros(size, dtype=torch.int64, device=state.device)
 
     def load(self, batch: StepBatch, key: GraphKey) -> None:
-        """Make `batch` what a replay of `key` computes."""
+        """Fill the buffer so that a replay of `key` computes `batch`."""
         host, nobody = HostRows.of(batch), self._state.num_slots
         fields = (
             (host.token_slots, nobody),
@@ -54,16 +54,16 @@ class MixedRows:
         self._buffer[:begin].copy_(sent)
 
     def clear(self, key: GraphKey) -> None:
-        """Make all of it padding."""
+        """Fill the buffer with padding only."""
         self.load(_NOBODY, key)
 
     def sampled(self, key: GraphKey) -> tuple[Tensor, Tensor]:
-        """Slots and positions of the last tokens of the sampled rows, [P] each."""
+        """The slots and the positions of the last tokens of the sampled rows, [P] each."""
         views = self._views(key)
         return views[5], views[6]
 
     def gather(self, key: GraphKey) -> CapturedRows:
-        """Everything that a step needs, by device work alone."""
+        """Prepare all that a step needs, by device work alone."""
         state = self._state
         slot_T, position_T, query_start_R1, seq_len_R, slot_R, slot_P, position_P, last_P = self._views(key)
         block_T = state.block_table_SB[slot_T, position_T // state.block_size].long()
@@ -92,6 +92,6 @@ class MixedRows:
 
 
 def _sizes(key: GraphKey) -> tuple[int, ...]:
-    """Of the fields of a graph's buffer, each a multiple of 16 bytes."""
+    """The sizes of the fields in a graph's buffer, each a multiple of 16 bytes."""
     tokens, rows = key.num_tokens + key.num_tokens % 2, key.num_rows + key.num_rows % 2
     return tokens, tokens, rows + 2, rows, rows, rows, rows, rows

@@ -1,4 +1,4 @@
-"""Piecewise graphs: everything between two attention calls is captured, attention itself runs as it is.
+"""Piecewise graphs: everything between two attention calls is captured, and attention itself runs outside graphs.
 
 So a captured shape depends on the number of tokens alone, and prefill chunks and mixed batches replay too. The idea is
 vLLM's piecewise CUDA graphs (vLLM blog, "vLLM V1", 2025).
@@ -25,7 +25,7 @@ class _Piece:
 
 
 class PiecewiseGraph:
-    """The forward pass of up to `num_tokens` tokens in the buffers given, cut at attention."""
+    """The forward pass of up to `num_tokens` tokens in the given buffers, cut at attention."""
 
     def __init__(
         self, network: Network, token_ids_T: Tensor, position_T: Tensor, slot_T: Tensor, answer: Tensor, pool: Any
@@ -52,7 +52,7 @@ class PiecewiseGraph:
         torch.cuda.synchronize()
 
     def replay(self, attend: Attend, num_tokens: int) -> Tensor:
-        """Hidden states of the first `num_tokens` tokens; the others are padding that attention never sees."""
+        """Hidden states of the first `num_tokens` tokens. The others are padding that attention never sees."""
         for layer, piece in enumerate(self._pieces):
             piece.graph.replay()
             piece.answer[:num_tokens] = attend(layer, *(one[:num_tokens] for one in piece.inputs))

@@ -17,7 +17,7 @@ def select_graph(strategy: GraphStrategy, batch: StepBatch) -> GraphKey | None:
 
 
 def graph_name(scope: GraphScope, key: GraphKey | None) -> str:
-    """As step records name it."""
+    """The name of a graph in step records."""
     if key is None:
         return "eager"
     return f"{scope.value}:{key.num_tokens}" + (f"x{key.num_rows}" if key.mixed else "")

@@ -1,4 +1,4 @@
-"""From a graph strategy to captured graphs, or to the reason why it cannot have them."""
+"""Captures the graphs that a strategy asks for, or says why that is not possible."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def check_graphs(
     kernels: str,
     device: torch.device,
 ) -> None:
-    """Refuse what can't be captured, before any weight is loaded.
+    """Refuse, before any weight is loaded, what can't be captured.
 
     Raises:
         IncompatibleError: naming what stands in the way and what to choose instead.

@@ -33,26 +33,26 @@ _PADDING = SamplingParams(temperature=0)
 
 @dataclass(slots=True)
 class StepOutputs:
-    """Static memory that the next replay overwrites; logits and tokens only with scope `STEP`."""
+    """Static memory that the next replay overwrites. Logits and tokens exist only with scope `STEP`."""
 
     hidden_PD: Tensor
-    """Of the sampled rows' last tokens"""
+    """The hidden states of the sampled rows' last tokens."""
     logits_PV: Tensor | None = None
     tokens_P: Tensor | None = None
 
 
 @dataclass(slots=True)
 class _KeyGraphs:
-    """What is captured for one key, with the memory that it reads."""
+    """What is captured for one key, and the memory that it reads."""
 
     prepared: Any = None
-    """The sampler's parameters of the padded rows"""
+    """The sampler's parameters of the padded rows."""
     prepared_for: list[SamplingParams] = field(default_factory=list)
     num_top_P: Tensor | None = None
-    """[P] int32, what the rows want of `top_logprobs`"""
+    """[P] int32: how many `top_logprobs` each row wants."""
     num_top_for: list[int] = field(default_factory=list)
     outputs: StepOutputs | None = None
-    """Of the last run of the step"""
+    """The outputs of the last run of the step."""
     step: Graph | None = None
     redraw: Graph | None = None
     logprobs: Graph | None = None

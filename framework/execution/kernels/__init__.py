@@ -3,4 +3,4 @@
 from framework import __version__
 
 OWN = f"ServeLab {__version__}"
-"""Whose they are and of which version, as records name them."""
+"""The name and version of these kernels in records."""

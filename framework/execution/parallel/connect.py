@@ -1,4 +1,4 @@
-"""From a store to a process group that nothing else in the process knows of."""
+"""Makes a process group from a store. Nothing else in the process knows of the group."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def connect(
         from torch.distributed import ProcessGroupNCCL
 
         options = ProcessGroupNCCL.Options()
-        options._timeout = 2 * limit  # torch ends the process then; whoever watches the ranks knows more, and before
+        options._timeout = 2 * limit  # torch ends the process then; the watch over the ranks knows more, and earlier
         if local:
             os.environ.setdefault("NCCL_SOCKET_IFNAME", "lo")
         talk = ProcessGroupNCCL(store, rank, size, options)
@@ -66,7 +66,7 @@ def _reachable() -> dict[str, str]:
 
 
 def open_sockets() -> set[tuple[int, int]]:
-    """Descriptor and inode of each of this process's sockets."""
+    """The descriptor and inode of each socket of this process."""
     found = set()
     for name in os.listdir("/proc/self/fd"):
         with contextlib.suppress(OSError):  # the listing's own
@@ -77,7 +77,7 @@ def open_sockets() -> set[tuple[int, int]]:
 
 
 def shut_down(sockets: set[tuple[int, int]]) -> None:
-    """Make whoever waits at these sockets fail, here and at the other end; gloo has no other way to give up."""
+    """Make every wait at these sockets fail, here and at the other end. gloo has no other way to give up."""
     for descriptor, _ in sockets & open_sockets():  # not those whose number went to another socket meanwhile
         with contextlib.suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as duplicate:
             duplicate.getpeername()  # fails for a listening one, which has to stay as it is

@@ -1,4 +1,4 @@
-"""Short messages between rank 0 and a worker beside the plans: start, heartbeat, failure. One JSON object a line."""
+"""Short messages between rank 0 and a worker beside the plans: start, heartbeat, failure. One JSON object per line."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Channel:
     def __init__(self, connection: socket.socket, received: bytes = b"") -> None:
         self.socket = connection
         self.name = ""
-        """Process and host at the other end, once it has said so"""
+        """The process and host at the other end, once it has reported them."""
         self._lock = threading.Lock()
         self._received = received
 
@@ -38,13 +38,13 @@ class Channel:
             self.socket.sendall(json.dumps(message).encode() + b"\n")
 
     def receive_ready(self) -> tuple[list[Message], bool]:
-        """What has arrived, once the socket is readable, and whether the other end is still there."""
+        """The messages that have arrived, once the socket is readable, and whether the other end is still there."""
         alive = self._read()
         *lines, self._received = self._received.split(b"\n")
         return [json.loads(line) for line in lines], alive
 
     def close(self) -> None:
-        """The other end sees it. Idempotent."""
+        """Close this end, which the other end notices. Calling it again does nothing."""
         self.socket.close()
 
     def _read(self) -> bool:

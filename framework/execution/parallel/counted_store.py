@@ -14,7 +14,7 @@ from torch.distributed import Store
 
 
 class CountedStore(Store):
-    """Passes everything on to `store`, with the number in keys `NAME/NUMBER/RANK` counted from the first one seen."""
+    """Passes everything on to `store`. The number in keys `NAME/NUMBER/RANK` is counted from the first one seen."""
 
     def __init__(self, store: Any) -> None:
         super().__init__()

@@ -36,7 +36,7 @@ class ParallelExecutor(LocalExecutor):
         self._ranks = ranks
         self._encoder = PlanEncoder()
         self._broken: BaseException | None = None
-        """Why the ranks are no longer at the same step"""
+        """Why the ranks are no longer at the same step."""
         self._finalizer = weakref.finalize(self, _end_workers, ranks, os.getpid())  # an engine that nobody closed
 
     def submit(self, batch: StepBatch) -> None:
@@ -71,7 +71,7 @@ class ParallelExecutor(LocalExecutor):
         return result
 
     def discard(self) -> None:
-        """Steps that an interrupt left are run to their end. After one that failed the other ranks cannot go on."""
+        """Run the steps that an interrupt left to their end. After a failed step the other ranks cannot go on."""
         while self._pending and self._broken is None:
             self.collect()
         if self._broken is not None:
@@ -80,7 +80,7 @@ class ParallelExecutor(LocalExecutor):
         super().discard()
 
     def judge(self) -> None:
-        """From now on a rank that falls behind is at fault: everything is compiled and warm."""
+        """Call this when everything is compiled and warm. From then on a rank that falls behind is at fault."""
         self._ranks.watch.judging = True
 
     def close(self) -> None:
@@ -110,7 +110,7 @@ class ParallelExecutor(LocalExecutor):
         }
 
     def _wait(self, watch: Watch) -> None:
-        """For the oldest step; a step that another rank will never finish must not hold the main thread for ever."""
+        """Wait for the oldest step. One that another rank will never finish must not hold the main thread for ever."""
         step = self._pending[0]
         if isinstance(step, Future):
             while True:
@@ -124,7 +124,7 @@ class ParallelExecutor(LocalExecutor):
         watch.check()  # a sum that was given up is done too
 
     def _give_up(self) -> None:
-        """End what may be waiting for a rank that is gone, or is stuck itself, as far as it can be ended."""
+        """End whatever waits for a rank that is gone or stuck, as far as it can be ended."""
         if self._thread is not None:
             self._thread.interrupt()
             return

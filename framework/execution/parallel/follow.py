@@ -18,7 +18,7 @@ _MAX_IN_FLIGHT = 2
 
 
 def start_message(cfg: Any, *, name: str, rank: int, size: int, threads: int) -> Message:
-    """All that a worker needs: the resolved configuration, where plugins come from, and this engine's name."""
+    """All that a worker needs: the resolved configuration, where plugins come from, and the name of this engine."""
     from omegaconf import OmegaConf
 
     config = OmegaConf.to_container(cfg, resolve=True)

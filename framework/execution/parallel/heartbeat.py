@@ -1,4 +1,4 @@
-"""A worker's side of the control channel: says that it lives and how far it is, and ends it when rank 0 is gone."""
+"""A worker's side of the control channel. It reports progress, and it ends the worker when rank 0 is gone."""
 
 from __future__ import annotations
 
@@ -34,20 +34,20 @@ class Heartbeat:
         threading.Thread(target=self._run, name="servelab-heartbeat", daemon=True).start()
 
     def next_start(self) -> Message:
-        """What rank 0 wants an engine to be, waiting for it."""
+        """Wait for rank 0 to say what kind of engine it wants."""
         return self._starts.get()
 
     def begin(self) -> Progress:
-        """The progress of a new engine, from its first phase on."""
+        """Start to report the progress of a new engine, from its first phase on."""
         self.progress = Progress(phase=Phase.IMPORT)
         return self.progress
 
     def ready(self, **found: object) -> None:
-        """This rank is built, with what was found out."""
+        """Report that this rank is built, with what was found out."""
         self._send(ready=found)
 
     def fail(self, error: BaseException) -> NoReturn:
-        """Report `error` and wait for the end, which rank 0 makes."""
+        """Report `error` and wait for rank 0 to end this process."""
         text = traceback.format_exc()
         summary = f"{type(error).__name__}: {' '.join(str(error).split())}"
         self._send(failed=summary, traceback=text, lost_peer=isinstance(error, PeerError))

@@ -17,26 +17,26 @@ from framework.interfaces.errors import IncompatibleError
 from framework.models.layers.group import Phase, Progress, TensorParallelGroup
 
 _END_S = 5.0
-"""For NCCL to end a communicator; it takes a moment unless something is wrong"""
+"""The time that NCCL has to end a communicator. It takes a moment unless something is wrong."""
 
 
 @dataclass(slots=True)
 class Joined:
-    """A group that every rank has joined, and what runs its sums."""
+    """A group that every rank has joined, and the all-reduce that computes its sums."""
 
     group: TensorParallelGroup
     allreduce: str
-    """gloo, nccl, or symm_mem with nccl for what is too large for it"""
+    """gloo, nccl, or symm_mem with nccl for messages that are too large for it."""
     passed_over: dict[str, str]
-    """Why `auto` did not take a faster one"""
+    """Why `auto` did not take a faster one."""
     sockets: set[tuple[int, int]]
-    """Of gloo: descriptors and inodes"""
+    """The sockets of gloo: descriptors and inodes."""
     _ending: threading.Thread | None = None
 
     def abort(self) -> None:
-        """Give up what is in flight, from any thread, so that whoever waits for a lost peer is freed. Idempotent.
+        """Give up what is in flight, from any thread, and free all waits for a lost peer. May be repeated.
 
-        Does not wait: NCCL frees its waiters first, and ends once the graphs that hold its sums are gone.
+        It does not wait: NCCL frees its waiters first, and ends once the graphs that hold its sums are gone.
         """
         shut_down(self.sockets)
         self.sockets = set()
@@ -52,7 +52,7 @@ class Joined:
         self._end_nccl(self.group.process_group.shutdown)
 
     def wait_closed(self) -> None:
-        """Until `abort` or `close` has ended, 5 s at most: what NCCL holds then is left to the process's end."""
+        """Wait until `abort` or `close` has ended, at most 5 s. What NCCL then holds stays until the process ends."""
         if self._ending is None:
             return
         self._ending.join(_END_S)
@@ -64,7 +64,7 @@ class Joined:
             )
 
     def _end_nccl(self, end: Callable[[], None]) -> None:
-        """On a thread of its own: NCCL's calls that end a communicator have no limit."""
+        """End on a separate thread, since NCCL's calls that end a communicator have no time limit."""
         if self.allreduce == "gloo" or self._ending is not None:
             return
         self._ending = threading.Thread(target=end, name="servelab-end", daemon=True)
@@ -104,7 +104,7 @@ def join(choices: Choices, store: Any, name: str, rank: int, progress: Progress,
 
 
 def _symmetric(choices: Choices, store: Any, group: TensorParallelGroup, name: str) -> tuple[SymmetricSum | None, str]:
-    """The symmetric all-reduce if it works on every rank, else why it does not here."""
+    """The symmetric all-reduce if it works on every rank, else the reason why it does not work here."""
     symmetric: SymmetricSum | None = None
     wrong: str | None = None
     try:

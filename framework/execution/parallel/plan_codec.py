@@ -1,4 +1,4 @@
-"""Sealed plans as bytes. A decode step that goes on with the rows of the step before is 17 bytes."""
+"""Sealed plans as bytes. A decode step with the same rows as the step before takes 17 bytes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from framework.interfaces.executor import Admission, StepBatch
 from framework.interfaces.sampling_params import SamplingParams
 
 _HEADER = struct.Struct("<BqII")
-"""What follows (flags), step, rows, decode rows."""
+"""The header: flags for what follows, step, rows, decode rows."""
 _LENGTH = struct.Struct("<I")
 _ROWS, _BLOCKS, _ADMISSIONS, _EAGER = 1, 2, 4, 8
 _DEFAULT = SamplingParams()
@@ -20,14 +20,14 @@ _FIELDS = tuple(one.name for one in dataclasses.fields(SamplingParams))
 
 
 class PlanEncoder:
-    """Remembers the last plan, so that only what changed is sent. One for all readers, which must see every plan."""
+    """Remembers the last plan, so that only changes are sent. It serves all readers, which must see every plan."""
 
     def __init__(self) -> None:
         self._slots: list[int] = []
         self._next_starts: list[int] = []
 
     def encode(self, batch: StepBatch) -> bytes:
-        """Not empty; `PlanDecoder.decode` makes an equal batch of it."""
+        """The plan as bytes, never empty. `PlanDecoder.decode` makes an equal batch of them."""
         goes_on = (
             batch.slots == self._slots
             and batch.starts == self._next_starts
@@ -56,7 +56,7 @@ class PlanDecoder:
         self._next_starts: list[int] = []
 
     def decode(self, data: bytes) -> StepBatch:
-        """The batch that was encoded. Nothing in it is run."""
+        """The batch that was encoded. Decoding cannot run code."""
         flags, step, num_rows, num_decode_rows = _HEADER.unpack_from(data)
         end = _HEADER.size
         if flags & _ROWS:
@@ -86,7 +86,7 @@ class PlanDecoder:
 
 
 def _encode_blocks(new_blocks: list[tuple[int, int, list[int]]]) -> list[bytes]:
-    """Entries, slots, firsts, counts, ids; all 32-bit but for the first."""
+    """Entries, slots, firsts, counts, ids. All are 32-bit numbers except the first."""
     slots, firsts, ids = zip(*new_blocks, strict=True)
     flat = [block_id for some in ids for block_id in some]
     return [_LENGTH.pack(len(slots)), array("i", [*slots, *firsts, *map(len, ids), *flat]).tobytes()]
@@ -105,7 +105,7 @@ def _decode_blocks(data: bytes, end: int) -> tuple[list[tuple[int, int, list[int
 
 
 def _encode_admissions(admissions: list[Admission]) -> list[bytes]:
-    """The length of a JSON text, the text, and the tokens of all. Of the parameters only what is not the default."""
+    """The length of a JSON text, the text, and the tokens of all admissions. Default parameters are left out."""
     about: list[list[Any]] = []
     for one in admissions:
         assert one.keys is None, "ranks run tokens, not keys that stand for them"
@@ -130,7 +130,7 @@ def _decode_admissions(data: bytes, end: int) -> list[Admission]:
 
 
 def _numbers(data: bytes, start: int, count: int) -> tuple[array[int], int]:
-    """`count` 32-bit numbers from `start`, and where they end."""
+    """`count` 32-bit numbers from `start` on, and the position after them."""
     numbers = array("i")
     end = start + count * numbers.itemsize
     numbers.frombytes(data[start:end])

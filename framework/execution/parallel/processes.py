@@ -14,12 +14,12 @@ from framework.execution.parallel.control import Channel
 from framework.execution.parallel.ring import RingWriter
 
 _END_S = 3.0
-"""For a worker to end by itself once it was told to"""
+"""The time that a worker has to end by itself once it was told to."""
 
 
 @dataclass(slots=True)
 class WorkerProcess:
-    """A child, the channel to it, and the memory in which a crash leaves its stack."""
+    """A child process, the channel to it, and the memory in which a crash leaves its stack."""
 
     rank: int
     process: subprocess.Popen[bytes]
@@ -27,7 +27,7 @@ class WorkerProcess:
     crash_fd: int
 
     def describe_end(self) -> tuple[str, str]:
-        """How it ended, and what `faulthandler` wrote."""
+        """How the process ended, and what `faulthandler` wrote."""
         try:
             code = self.process.wait(timeout=_END_S)
         except subprocess.TimeoutExpired:
@@ -36,12 +36,12 @@ class WorkerProcess:
         return how, os.pread(self.crash_fd, 1 << 16, 0).decode(errors="replace")
 
     def kill(self) -> None:
-        """At once, whatever it does."""
+        """Kill the process at once, whatever it does."""
         with contextlib.suppress(ProcessLookupError):
             self.process.kill()
 
     def end(self, *, now: bool) -> None:
-        """Wait until it is gone, and kill it `now` or if it does not go by itself. Idempotent."""
+        """Wait until the process is gone. Kill it if `now` or if it does not end by itself. May be repeated."""
         if now:
             self.kill()
         try:
@@ -56,7 +56,7 @@ class WorkerProcess:
 
 
 def start_worker(rank: int, ring: RingWriter, num_threads: int) -> WorkerProcess:
-    """Start the process of `rank`; what it has to do comes over its channel.
+    """Start the process of `rank`. Its orders come over its channel.
 
     It runs in a process group of its own, so that Ctrl-C reaches rank 0 alone, which ends it; and it ends by itself
     when its channel does, however rank 0 died.

@@ -1,4 +1,4 @@
-"""The ranks above 0 of one engine, as rank 0 holds them: started here, or joined under torchrun."""
+"""The ranks above 0 of one engine, as rank 0 holds them. They were started here, or joined under torchrun."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from framework.models.layers.group import PeerError, Phase, Progress
 T = TypeVar("T")
 
 _END_S = 5.0
-"""For the workers to take the message that this is the end"""
+"""The time that workers have to take the message that this is the end."""
 
 
 class PlanWriter(Protocol):
-    """Where encoded plans go: `RingWriter` on one host, `GroupWriter` across hosts."""
+    """Where encoded plans go: to a `RingWriter` on one host, to a `GroupWriter` across hosts."""
 
     def send(self, message: bytes) -> None: ...
 
@@ -41,7 +41,7 @@ class PlanWriter(Protocol):
 
 
 class Ranks(ABC):
-    """Owns the watch, the plans' way and the process group of an engine."""
+    """Owns the watch, the channel of the plans, and the process group of an engine."""
 
     plan_transport: str
     watch: Watch
@@ -63,7 +63,7 @@ class Ranks(ABC):
         """
 
     def wait_ready(self) -> list[dict[str, object]]:
-        """What the workers found out while they were built, in rank order, once all of them are.
+        """What the workers found out while they were built, in order of rank, once all of them are built.
 
         Raises:
             RankError: one of them failed, or took longer than executor.startup_limit_s over a phase of its start.
@@ -101,12 +101,12 @@ class Ranks(ABC):
         return result[0]
 
     def abort(self) -> None:
-        """Give up this rank's sums in flight. Does not wait. Idempotent."""
+        """Give up this rank's sums in flight, without waiting. Calling it again does nothing."""
         if self.joined is not None:
             self.joined.abort()
 
     def end(self, *, now: bool) -> None:
-        """End the workers' part in this engine: `now`, or after the plans that they have. Idempotent.
+        """End the workers' part in this engine: `now`, or after the plans that they have. May be repeated.
 
         Raises:
             PeerError: not `now`, and a worker is gone or takes no more plans.
@@ -128,10 +128,10 @@ class Ranks(ABC):
 
     @abstractmethod
     def _tell_end(self, now: bool) -> None:
-        """End the processes, or their part; does not wait for it."""
+        """End the processes or their part in this engine, without waiting for it."""
 
     def _wait_ended(self, now: bool) -> None:
-        """Until what `_tell_end` began is done, for a limited time."""
+        """Wait for a limited time until what `_tell_end` began is done."""
 
     def _join(self, make: Callable[[], Joined], device: torch.device) -> Joined:
         self.joined = joined = self.watched(make, device)
@@ -201,7 +201,7 @@ class LocalRanks(Ranks):
 
 
 def start_ranks(cfg: DictConfig, num_threads: int) -> Ranks:
-    """The ranks above 0 for one engine: torchrun's if it started this process, else new processes."""
+    """The ranks above 0 of one engine: torchrun's if it started this process, else new processes."""
     if world_rank() is None:
         return LocalRanks(cfg, num_threads)
     from framework.execution.parallel.torchrun import TorchrunRanks

@@ -18,9 +18,9 @@ from framework.execution.parallel.control import readable
 from framework.models.layers.group import PeerError
 
 _BELL = struct.Struct("<IB")
-"""Bytes that lie ready, and whether more of the same message follow."""
+"""The number of bytes that lie ready, and whether more of the same message follow."""
 _MAX_UNREAD = 64
-"""Pieces a reader may be behind: a plan is made at most two steps ahead, so that this is far away in normal use."""
+"""How many pieces a reader may be behind. A plan is made at most two steps ahead, so this is rarely reached."""
 RING_BYTES = 4 << 20
 
 
@@ -28,7 +28,7 @@ class RingWriter:
     """The sending end.
 
     Args:
-        check: called some times a second while a reader holds the writer back; raises to give up.
+        check: called some times per second while a reader holds the writer back; raises to give up.
     """
 
     def __init__(self, num_readers: int, check: Callable[[], None], *, num_bytes: int = RING_BYTES) -> None:
@@ -38,14 +38,14 @@ class RingWriter:
         pairs = [socket.socketpair() for _ in range(num_readers)]
         self._bells = [mine for mine, _ in pairs]
         self.reader_sockets = [theirs for _, theirs in pairs]
-        """To hand to the readers' processes, and to close here."""
+        """The sockets to hand to the readers' processes and to close here."""
         self._unread: list[deque[int]] = [deque() for _ in pairs]
         self._num_unread_bytes = [0] * num_readers
         self._position = 0
         self._check = check
 
     def send(self, message: bytes) -> None:
-        """Give `message` to every reader, waiting only while one of them is far behind. Empty: the end.
+        """Give `message` to every reader, waiting only while one of them is far behind. An empty message is the end.
 
         Raises:
             PeerError: a reader is gone.
@@ -69,7 +69,7 @@ class RingWriter:
                 return
 
     def close(self) -> None:
-        """Give the memory back. Readers see the end. Idempotent."""
+        """Give the memory back. Readers see the end. Calling it again does nothing."""
         for socket_ in (*self._bells, *self.reader_sockets):
             socket_.close()
         if not self._memory.closed:
@@ -98,7 +98,7 @@ class RingWriter:
 
 
 class RingReader:
-    """A receiving end, made from the file descriptors that the writer's process handed over."""
+    """A receiving end, made from the file descriptors that the writer's process passed on."""
 
     def __init__(self, memory_fd: int, bell_fd: int) -> None:
         self._memory = mmap.mmap(memory_fd, os.fstat(memory_fd).st_size, prot=mmap.PROT_READ)
@@ -107,7 +107,7 @@ class RingReader:
         self._position = 0
 
     def receive(self) -> bytes:
-        """The next message, waiting for it; empty at the end, the writer's death included."""
+        """Wait for the next message. It is empty at the end, also when the writer dies."""
         pieces = []
         while True:
             bell = self._bell.recv(_BELL.size, socket.MSG_WAITALL)

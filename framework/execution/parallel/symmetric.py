@@ -17,9 +17,9 @@ from torch.distributed import PrefixStore, ProcessGroup
 from framework.execution.parallel.counted_store import CountedStore
 
 ONE_SHOT_BYTES = 512 << 10
-"""Up to here one shot; above it the bytes read, (ranks - 1) times the message, cost more than a second barrier."""
+"""The largest message for one shot. Above it, reading (ranks - 1) times the message costs more than a barrier."""
 TWO_SHOT_BYTES = 16 << 20
-"""Up to here two shots; above it NCCL, whose rings reach full bandwidth."""
+"""The largest message for two shots. Above it NCCL is used, whose rings reach full bandwidth."""
 _ALIGNMENT_BYTES = 16
 
 
@@ -62,7 +62,7 @@ class SymmetricSum:
         self._handle = symmetric_memory.rendezvous(self._buffer, self.name)
 
     def __call__(self, x: Tensor) -> Tensor | None:
-        """The sum in fresh memory; None for a tensor that it does not take: too large, of another dtype, unaligned."""
+        """The sum in new memory. None for a tensor that cannot be taken: too large, of another dtype, or unaligned."""
         size = x.numel()
         if size > self._buffer.numel() or x.dtype != self._buffer.dtype or x.nbytes % _ALIGNMENT_BYTES or not size:
             return None
@@ -76,7 +76,7 @@ class SymmetricSum:
         return out
 
     def self_test(self, rank: int, size: int) -> str | None:
-        """What is wrong, if both kernels do not give the sum that arithmetic does. Waits for the device."""
+        """Test both kernels with known sums and return what is wrong, if anything. Waits for the device."""
         for num_bytes in (min(4096, self._buffer.nbytes), min(2 * ONE_SHOT_BYTES, self._buffer.nbytes)):
             count = num_bytes // self._buffer.dtype.itemsize
             ramp = torch.arange(count, device=self._buffer.device) % 8
@@ -89,7 +89,7 @@ class SymmetricSum:
         return None
 
     def close(self) -> None:
-        """Forget the process group's name and give back the buffer. Idempotent."""
+        """Forget the name of the process group and give back the buffer. Calling it again does nothing."""
         if self.name is not None:
             self._unregister(self.name)
             self.name = None

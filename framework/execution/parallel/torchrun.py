@@ -2,7 +2,7 @@
 
     torchrun --nnodes 2 --nproc-per-node 8 ... run.py executor.tp=16 model=...
 
-Each process that runs cells as rank 0 (a sweep may have one a cell) listens on a free port and says so in torchrun's
+Each process that runs cells as rank 0 (a sweep may have one per cell) listens on a free port and says so in torchrun's
 store, counting up; the others connect to the next one and prove with a token from the store that they belong here.
 When it is gone, or a cell failed, they start afresh in the same process and wait for the one after it.
 """
@@ -36,12 +36,12 @@ from framework.interfaces.errors import IncompatibleError, RankError
 
 _COUNT, _ADDRESS, _DONE = "servelab/count", "servelab/rank0/", "servelab/done"
 _NUMBER = "SERVELAB_WORLD"
-"""Environment variable of a rank above 0: which process it follows, counted from 1"""
+"""Environment variable of a rank above 0: the number of the process that it follows, counted from 1."""
 _CONNECT_S = 60.0
 
 
 def serve() -> int:
-    """Be a rank above 0: build and run what rank 0 says, until it has no more cells. Returns the exit code."""
+    """Be a rank above 0: build and run what rank 0 says until it has no more cells. Returns the exit code."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # rank 0 says what Ctrl-C means
     store, number = _store(), int(os.environ.get(_NUMBER, 1))
     while not store.check([f"{_ADDRESS}{number}"]):
@@ -65,7 +65,7 @@ def serve() -> int:
 
 
 def _start_afresh() -> NoReturn:
-    """Become a new interpreter in this process, whatever its threads are stuck in, and follow the next rank 0."""
+    """Replace the interpreter in this process, whatever its threads are stuck in, and follow the next rank 0."""
     os.environ[_NUMBER] = str(int(os.environ.get(_NUMBER, 1)) + 1)
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # gloo's sockets would live on, and peers would wait at them
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
@@ -108,17 +108,17 @@ class TorchrunRanks(Ranks):
 
 
 def _new_store() -> Any:
-    """A connection of its own to torchrun's store: whoever waits at one keeps others from using it."""
+    """A separate connection to torchrun's store, because a wait on a connection keeps others from using it."""
     store, _, _ = next(iter(rendezvous("env://")))
     return store
 
 
 _store = functools.cache(_new_store)
-"""The one for short questions"""
+"""The connection for short questions."""
 
 
 def connect_plans(store: Any, rank: int, size: int, limit_s: float) -> Any:
-    """A process group on the hosts' processors, for plans alone."""
+    """A process group of CPUs across the hosts, for plans only."""
     return connect(PrefixStore("plans", store), rank, size, torch.device("cpu"), limit_s, local=False, backend="gloo")
 
 
@@ -136,7 +136,7 @@ def _world(limit_s: float) -> dict[int, Channel]:
 
 
 def _listen(host: str) -> socket.socket:
-    """At a free port of the one address by which the other ranks know this host.
+    """Listen at a free port of the one address by which the other ranks know this host.
 
     Raises:
         RankError: `host` is not an address of this host.
@@ -146,11 +146,11 @@ def _listen(host: str) -> socket.socket:
         return socket.create_server(address[:2], family=family, backlog=128)
     except OSError as error:
         raise RankError(
-            f"MASTER_ADDR={host} is no address of this host, on which rank 0 runs ({error}); give torchrun's "
+            f"MASTER_ADDR={host} is not an address of this host, on which rank 0 runs ({error}); give torchrun's "
             f"--master-addr or --rdzv-endpoint of the host of rank 0"
         ) from None
 
 
 def dismiss() -> None:
-    """Tell the other ranks that no cell follows. For rank 0, when it has nothing more to run."""
+    """Tell the other ranks that no cell follows. Rank 0 calls it when it has nothing more to run."""
     _store().set(_DONE, "1")

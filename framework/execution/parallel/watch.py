@@ -1,4 +1,4 @@
-"""Rank 0's eye on the workers: one thread that hears their heartbeats and ends everything when a rank fails."""
+"""Rank 0's watch over the workers: one thread that gets their heartbeats and ends everything when a rank fails."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from framework.models.layers.group import PeerError, Phase, Progress
 _GRACE_S = 1.0
 """How long the rank at fault may take to be found after another one complained of it."""
 _ALL_STUCK = 12
-"""Heartbeats without any progress of any rank, while a step runs, after which the step is given up."""
+"""How many heartbeats may pass during a step without progress of any rank before the step is given up."""
 _LOST = 2
-"""Heartbeats that rank 0's main thread has, after a failure, to come back from a step"""
+"""How many heartbeats rank 0's main thread has, after a failure, to come back from a step."""
 EXIT_LOST = 70
-"""Exit code of a process whose main thread did not"""
+"""The exit code of a process whose main thread did not come back."""
 
 
 @dataclass(slots=True)
@@ -33,33 +33,33 @@ class Peer:
     rank: int
     channel: Channel
     describe_end: Callable[[], tuple[str, str]]
-    """How its process ended, once the channel is closed, and the stack that it left, if any"""
+    """How the process ended, once the channel is closed, and the stack that it left, if any."""
     kill: Callable[[], None]
     count: int = 0
-    """Of `Progress`, at its last heartbeat"""
+    """Its `Progress` at its last heartbeat."""
     heard_s: float = field(default_factory=time.monotonic)
     moved_s: float = field(default_factory=time.monotonic)
     phase: Phase = Phase.START
     ready: Message | None = None
-    """What it reported when it was built"""
+    """What it reported when it was built."""
     complaint: str = ""
-    """Its traceback after it lost a peer: the cause is elsewhere"""
+    """Its traceback after it lost a peer. The cause is elsewhere."""
     stack: str = ""
     gone: bool = False
 
     @property
     def name(self) -> str:
-        """Rank, process and host, for messages"""
+        """Rank, process and host, for messages."""
         return f"rank {self.rank} ({self.channel.name if self.rank else 'this process'})"
 
     def move(self, count: int, phase: Phase, now_s: float) -> None:
-        """Note how far the rank is."""
+        """Record how far the rank is."""
         if (count, phase) != (self.count, self.phase):
             self.count, self.phase, self.moved_s = count, phase, now_s
 
 
 class Watch:
-    """Watches until `close`. The first failure is final: it kills every worker, which frees whoever waits for them.
+    """Watches until `close`. The first failure is final: it kills every worker, which frees every wait for them.
 
     Args:
         progress: rank 0's own.
@@ -78,11 +78,11 @@ class Watch:
         self.peers, self.heartbeat_s, self.limit_s, self.abort = peers, heartbeat_s, limit_s, abort
         self.failure: RankError | None = None
         self.judging = False
-        """Whether ranks that fall behind are stalled: not before all of them are warm"""
+        """Whether ranks that fall behind count as stalled. They do not before all of them are warm."""
         self.working = False
-        """Whether a step is in flight"""
+        """Whether a step is in flight."""
         self.submitting = False
-        """Whether rank 0's main thread is on its way into a step"""
+        """Whether rank 0's main thread is on its way into a step."""
         self._progress = progress
         self._own = Peer(0, peers[0].channel, lambda: ("", ""), lambda: None)
         self._changed = threading.Condition()
@@ -101,7 +101,7 @@ class Watch:
             raise self.failure
 
     def wait_for(self, condition: Callable[[], bool]) -> None:
-        """Until `condition()`, which a message of a worker makes true.
+        """Wait until `condition()`, which a message of a worker makes true.
 
         Raises:
             RankError: a rank failed.
@@ -111,20 +111,20 @@ class Watch:
         self.check()
 
     def explain(self, error: PeerError) -> RankError:
-        """Which rank is behind `error`, once that is known."""
+        """The rank behind `error`, once it is known."""
         with self._changed:
             self._changed.wait_for(lambda: self.failure is not None, self.heartbeat_s + 2 * _GRACE_S)
         return self.failure or RankError(str(error))
 
     def close(self) -> None:
-        """Stop watching. Idempotent."""
+        """Stop watching. Calling it again does nothing."""
         self._closing = True
         self._thread.join(timeout=2 * _GRACE_S)
 
     def _run(self) -> None:
         try:
             self._watch()
-        except Exception as error:  # noqa: BLE001 (nobody would end what waits)
+        except Exception as error:  # noqa: BLE001 (the waits would never end)
             self._fail(f"the watch over the ranks ended: {error!r}")
 
     def _watch(self) -> None:
@@ -179,7 +179,7 @@ class Watch:
             self._judge_start(ranks, now_s)
 
     def _judge_start(self, ranks: list[Peer], now_s: float) -> None:
-        """Those furthest behind are at fault, from the moment on that the last of them got there."""
+        """Find the ranks furthest behind at fault if they stay there too long after the last of them got there."""
         behind = min((peer.phase, peer.count) for peer in ranks)
         late = [peer for peer in ranks if (peer.phase, peer.count) == behind]
         if behind[0] is Phase.RUN and not self.working and all(peer.ready is not None for peer in self.peers):
@@ -208,11 +208,11 @@ class Watch:
             self._fail(f"no rank made progress {why}", *ranks)
 
     def _doing(self, peer: Peer) -> str:
-        """The phase that `peer` is in, for messages."""
+        """The name of the phase that `peer` is in, for messages."""
         return "warming up" if peer.phase is Phase.RUN and not self.judging else peer.phase.label
 
     def _stack_of(self, peer: Peer) -> str:
-        """Where its threads are; empty if it does not say."""
+        """Where the threads of `peer` are; empty if it does not say."""
         if peer is self._own:
             return all_stacks(except_thread=threading.get_ident())
         until_s = time.monotonic() + _GRACE_S
@@ -224,7 +224,7 @@ class Watch:
         return peer.stack
 
     def _fail(self, message: str, *peers: Peer, trace: str = "") -> None:
-        """End everything. The traces of `peers` are asked for unless there is one."""
+        """End everything. The traces of `peers` are asked for unless there is one already."""
         if self.failure is not None:
             return
         error = RankError(message)
@@ -241,7 +241,7 @@ class Watch:
         self.abort()
 
     def _end_if_lost(self, failure: RankError) -> None:
-        """A main thread that is stuck on its way into a step, in what cannot be given up, takes the process with it."""
+        """End the process if its main thread is stuck on its way into a step that cannot be given up."""
         until_s = time.monotonic() + _LOST * self.heartbeat_s
         while self.submitting:
             if time.monotonic() > until_s:
@@ -252,7 +252,7 @@ class Watch:
 
 
 def all_stacks(*, except_thread: int) -> str:
-    """The stack of every thread of this process but one."""
+    """The stack of every thread of this process except one."""
     names = {thread.ident: thread.name for thread in threading.enumerate()}
     parts = []
     for ident, frame in sys._current_frames().items():

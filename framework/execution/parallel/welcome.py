@@ -1,4 +1,4 @@
-"""Rank 0's door under torchrun: who connects and proves in time to be a rank is let in, whoever else is shut out."""
+"""Rank 0's door under torchrun. A connection that proves in time to be a rank is let in, and any other is shut out."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 from framework.execution.parallel.control import Channel
 
 HELLO_BYTES = 512
-"""A hello is shorter; whoever sends more without a line's end is no rank."""
+"""A hello is shorter. A connection that sends more without the end of a line is not a rank."""
 HELLO_S = 5.0
-"""For a connection to say hello"""
+"""The time that a connection has to say hello."""
 
 
 def hello(token: str, rank: int) -> bytes:
-    """What a rank says first on its connection."""
+    """The first message of a rank on its connection."""
     return json.dumps({"token": token, "rank": rank}).encode() + b"\n"
 
 
@@ -30,7 +30,7 @@ class _Guest:
 
 
 def welcome(server: socket.socket, ranks: set[int], token: str, limit_s: float) -> dict[int, Channel]:
-    """Channels by rank, once each of `ranks` has made one. Connections of others, however many, delay nobody.
+    """Channels by rank, once each of `ranks` has made one. Other connections, however many, do not delay them.
 
     Args:
         server: listens already.
@@ -87,7 +87,7 @@ def welcome(server: socket.socket, ranks: set[int], token: str, limit_s: float) 
 
 
 def _hear(connection: socket.socket, about: _Guest, token: str) -> int | None:
-    """The rank that it has proved to be, -1 for none, None while the hello is not complete."""
+    """The rank that the connection has proved to be; -1 if it is not one, None while the hello is not complete."""
     try:
         data = connection.recv(HELLO_BYTES + 1 - len(about.said))
     except BlockingIOError:

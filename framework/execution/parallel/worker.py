@@ -1,4 +1,4 @@
-"""The process of a rank above 0 on the host of rank 0, which alone starts it.
+"""The process of a rank above 0 on the host of rank 0. Only rank 0 starts it.
 
 Its command is `python -m framework.execution.parallel.worker FDS`.
 """
@@ -18,7 +18,7 @@ from framework.execution.parallel.ring import RingReader
 
 
 def main(control_fd: int, ring_fd: int, bell_fd: int, crash_fd: int) -> None:
-    """Follow rank 0 until it says that this is the end, or is gone."""
+    """Follow rank 0 until it says that this is the end or is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     faulthandler.enable(file=crash_fd)
     channel = Channel(socket.socket(fileno=control_fd))

@@ -1,4 +1,4 @@
-"""Whether torchrun started this process, and as which of how many. Imports no torch."""
+"""Whether torchrun started this process, its rank, and the number of ranks. Imports no torch."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ import os
 
 
 def world_rank() -> int | None:
-    """This process's rank if torchrun started several; None if there is only this one."""
+    """The rank of this process if torchrun started several; None if there is only this one."""
     return int(os.environ["RANK"]) if int(os.environ.get("WORLD_SIZE", 1)) > 1 and "RANK" in os.environ else None

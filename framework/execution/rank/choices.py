@@ -1,4 +1,4 @@
-"""What a configuration comes to on this machine: device, types and plugins of one rank, before any weight is loaded."""
+"""Resolves a configuration for this machine: device, types and plugins of one rank, before any weight is loaded."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from framework.registry import EXECUTORS, SAMPLERS
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choices:
-    """Everything that a rank is built from; equal on every rank but for the device's index."""
+    """Everything that a rank is built from. It is equal on every rank except for the index of the device."""
 
     cfg: DictConfig
     """The configuration with every size filled in"""
@@ -44,7 +44,7 @@ class Choices:
     kv_dtype: torch.dtype
     max_model_len: int
     spec: AttentionSpec
-    """With the heads of one rank"""
+    """The attention problem of one rank, which has a share of the heads."""
     attention: AttentionBackend
     attention_name: str
     attention_passed_over: dict[str, str]
@@ -52,7 +52,7 @@ class Choices:
     strategy: GraphStrategy
     graph_name: str
     kernels: str
-    """`fused` or `torch`: whose kernels run the layers on a GPU"""
+    """The kernels that run the layers on a GPU: `fused` or `torch`."""
 
 
 def choose(cfg: DictConfig) -> Choices:

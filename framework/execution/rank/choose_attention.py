@@ -1,4 +1,4 @@
-"""Which attention backend runs: the one asked for, or for `auto` the first that this machine can run."""
+"""Which attention backend runs: the one asked for or, for `auto`, the first one that this machine can run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from framework.interfaces.errors import IncompatibleError
 from framework.registry import ATTENTIONS
 
 _PREFERENCE = {"cpu": ("paged_cpu", "sdpa"), "cuda": ("triton", "flash", "sdpa")}
-"""By measured speed, fastest first; see experiments/cpu_baseline/ and experiments/gpu_speed/."""
+"""Backends by measured speed, the fastest first: experiments/cpu_baseline/ and experiments/gpu_speed/."""
 
 
 def choose_attention(

@@ -45,7 +45,7 @@ def compile_model(model: DecoderLM, level: str, mode: str | None) -> dict[str, o
 
 
 def compile_seconds() -> float:
-    """Wall time that this process has spent in torch.compile so far, whatever was compiled."""
+    """The wall time that this process has spent in torch.compile so far."""
     if "torch._dynamo" not in sys.modules:  # nothing was compiled, and importing it takes seconds
         return 0.0
     from torch._dynamo.utils import compilation_time_metrics

@@ -55,12 +55,12 @@ def kv_error(model: DecoderLM, attention: AttentionBackend, kv_caches: Sequence[
 
 
 def _num_blocks(attention: AttentionBackend, kv_cache: Tensor) -> int:
-    """How many blocks a cache was made for."""
+    """The number of blocks that a cache was made for."""
     return kv_cache.numel() // torch.Size(attention.kv_cache_shape(1)).numel()
 
 
 def _one_prompt(num_tokens: int, block_size: int, position_T: Tensor) -> BatchLayout:
-    """A whole prompt in the first blocks."""
+    """The layout of a whole prompt in the first blocks."""
     device = position_T.device
     num_blocks = -(-num_tokens // block_size)
     return BatchLayout(

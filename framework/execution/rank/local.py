@@ -1,4 +1,4 @@
-"""One device in this process: a GPU's steps are enqueued at once, a CPU's run on a thread of their own.
+"""One device in this process. A GPU's steps are enqueued at once; a CPU's steps run on a separate thread.
 
 Either way `submit` does not wait for a step to run.
 """

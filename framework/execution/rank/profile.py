@@ -1,4 +1,4 @@
-"""Forward passes before anything counts: every kernel once, and what the largest step needs in memory."""
+"""Forward passes before anything counts: they run every kernel once and measure the memory of the largest step."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ def measure_activation_bytes(network: Network, *, num_tokens: int, num_rows: int
     """Peak memory of a step of `num_tokens` tokens and `num_rows` sampled rows. Attention is left out: it is linear.
 
     Smaller steps run first, one for each set of kernels that the network has, so that none is compiled in a run.
-    Call with one block of KV cache a layer, which nothing is written to. 0 on a CPU, which grows as it needs.
+    Call it with one block of KV cache per layer, to which nothing is written. The result is 0 on a CPU, where memory
+    grows as needed.
 
     Raises:
         ValueError: out of memory.

@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 
 class OnDevice(Protocol):
-    """Makes a call on the thread on which everything of the device happens."""
+    """Calls a function on the thread on which everything of the device happens."""
 
     def __call__(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
 
@@ -43,21 +43,21 @@ def call_here(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) ->
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rank:
-    """A runner, and what was found out while building it."""
+    """A runner and what was found out while it was built."""
 
     runner: Runner
     loaded: LoadedModel
     weights_reused: bool
     num_blocks: int
     max_model_len: int
-    """Lowered to what the KV cache holds, where the configuration left it open"""
+    """The longest request. It is lowered to what the KV cache holds if the configuration left it open."""
     kernels: dict[str, object]
-    """What runs the layers, for the record"""
+    """The kernels that run the layers, for the record."""
     activation_bytes: int
     threads: int
-    """CPU threads of the device's thread"""
+    """The number of CPU threads of the device's thread."""
     kv_error: dict[str, float] | None
-    """What a KV cache of another type than the model's costs in accuracy"""
+    """The accuracy that a KV cache of another type than the model's costs."""
 
 
 def build_rank(
@@ -121,7 +121,7 @@ def build_rank(
 def _load(
     cfg: DictConfig, choices: Choices, group: TensorParallelGroup, on_device: OnDevice, with_tokenizer: bool
 ) -> tuple[tuple[LoadedModel, dict[str, object]], bool]:
-    """The model with what runs its layers, and whether an earlier cell of this process loaded it."""
+    """The model with its kernels, and whether an earlier cell of this process loaded it."""
 
     def load() -> tuple[LoadedModel, dict[str, object]]:
         with explain_out_of_memory("loading the weights", "the model's size or executor.dtype"):
@@ -149,7 +149,7 @@ def _load(
 
 
 def _network(loaded: LoadedModel, attention: AttentionBackend, kernels: str, num_blocks: int) -> Network:
-    """The model with a KV cache of `num_blocks` blocks a layer."""
+    """The model with a KV cache of `num_blocks` blocks per layer."""
     spec = attention.spec
     shape = attention.kv_cache_shape(num_blocks)
     # Not zeroed: untouched memory costs nothing on a CPU, and no backend may read a slot that was never written.

@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 class _Kept:
-    """The last model loaded inside `reusing_weights`."""
+    """The last model that was loaded inside `reusing_weights`."""
 
     def __init__(self) -> None:
         self.key = ""
@@ -32,7 +32,7 @@ _active: list[_Kept] = []
 
 @contextmanager
 def reusing_weights() -> Iterator[None]:
-    """Inside, `load_once` keeps the last thing that it loaded; one only, freed before another is loaded."""
+    """Inside this context, `load_once` keeps the last thing that it loaded and frees it before it loads another."""
     kept = _Kept()
     _active.append(kept)
     try:
@@ -43,7 +43,7 @@ def reusing_weights() -> Iterator[None]:
 
 
 def load_once(determined_by: Mapping[str, Any], load: Callable[[], T]) -> tuple[T, bool]:
-    """What `load` returns, and whether it is from an earlier call with equal `determined_by`.
+    """What `load` returns, and whether it is from an earlier call with an equal `determined_by`.
 
     Args:
         determined_by: everything that the loaded weights depend on, whatever was done to them afterwards included.

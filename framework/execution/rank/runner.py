@@ -47,15 +47,15 @@ class Runner:
         self._vocab_size = network.model.config.vocab_size
         self._params = [SamplingParams()] * state.num_slots
         self._redrawn_slots: set[int] = set()
-        """Slots of requests whose rows the sampler redraws"""
+        """Slots of requests whose rows the sampler redraws."""
         self._logprob_slots: set[int] = set()
-        """Slots of requests that ask for log-probabilities"""
+        """Slots of requests that ask for log-probabilities."""
         self._sampled_slots: list[int] = []
         self._prepared: Any = None
         self._readbacks: list[Readback] = []
 
     def release_graphs(self) -> None:
-        """Destroy the captured graphs; no step may follow. Idempotent."""
+        """Destroy the captured graphs. No step may follow. Calling it again does nothing."""
         if self.graphs is not None:
             self.graphs.cache.clear()
 
@@ -176,7 +176,7 @@ class Runner:
         return tokens_P, None if num_top is None else self._logprobs(raw_PV, tokens_P, num_top)
 
     def _num_top(self, slots: list[int]) -> list[int | None] | None:
-        """What the rows want of log-probabilities; None if none of them wants any."""
+        """How many log-probabilities each row wants; None if no row wants any."""
         if self._logprob_slots.isdisjoint(slots):
             return None
         return [self._params[slot].logprobs for slot in slots]

@@ -1,1 +1,1 @@
-"""What one step is made of on a device: state that stays there, inputs, the network, the tokens that come back."""
+"""The parts of a step on a device: state that stays there, inputs, the network, the tokens that come back."""

@@ -1,4 +1,4 @@
-"""Batch state that stays on the device: a row a slot, updated by deltas.
+"""Batch state that stays on the device: a row per slot, updated by deltas.
 
 The host never sends a sampled token back: `Runner` writes it here, and the next step reads it from here. Shape letters:
 S slots, L positions (max_model_len), B blocks of the longest table.
@@ -32,7 +32,7 @@ class DeviceState:
         self.num_prompt_S = torch.zeros(num_rows, dtype=torch.int64, device=device)
 
     def apply(self, batch: StepBatch) -> None:
-        """Take over what the plan changed."""
+        """Apply what the plan changed."""
         if batch.admissions:
             self._admit(batch.admissions)
         if batch.new_blocks:
@@ -56,7 +56,7 @@ class DeviceState:
         self.num_prompt_S.index_copy_(0, slot_A, num_prompt_A)
 
     def _write_blocks(self, new_blocks: Sequence[tuple[int, int, list[int]]]) -> None:
-        """One scatter for all rows: in steady decode, a few entries a step."""
+        """One scatter for all rows: in steady decode, a few entries per step."""
         width = self.block_table_SB.shape[1]
         where = np.concatenate([np.arange(first, first + len(ids)) + slot * width for slot, first, ids in new_blocks])
         values = np.concatenate([np.asarray(ids) for _, _, ids in new_blocks])

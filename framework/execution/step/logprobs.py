@@ -16,15 +16,15 @@ class StepLogprobs(Protocol):
     """Log-probabilities of a step, on their way to the host."""
 
     def to_host(self) -> list[TokenLogprobs | None]:
-        """One entry per sampled row, None for rows that do not ask. Call once the step has ended; waits for nothing."""
+        """One entry per sampled row, None for rows that do not ask. Call it after the end of the step."""
 
 
 @dataclass(slots=True)
 class DeviceLogprobs:
-    """Any number of most likely tokens, for the A rows that ask: a softmax and a sort."""
+    """Any number of most likely tokens for the A rows that ask, by a softmax and a sort."""
 
     num_top: Sequence[int | None]
-    """As `SamplingParams.logprobs`, for all R rows"""
+    """The value of `SamplingParams.logprobs` for all R rows."""
     token_A: Tensor
     logprob_A: Tensor
     top_token_AK: Tensor
@@ -38,7 +38,7 @@ class DeviceLogprobs:
         num_top: Sequence[int | None],
         whole: Callable[[Tensor], Tensor] | None = None,
     ) -> DeviceLogprobs | None:
-        """Queue the computation, without waiting for the device. None when no row asks.
+        """Queue the computation without waiting for the device. None if no row asks.
 
         Args:
             logits_RV: [R, V] raw logits. A sampler may overwrite its input: then pass a copy made before it ran.
@@ -74,13 +74,13 @@ class DeviceLogprobs:
 
 @dataclass(slots=True)
 class PackedLogprobs:
-    """Up to `MAX_TOP` most likely tokens, for all R rows of a step, some of which ask: what a kernel found."""
+    """Up to `MAX_TOP` most likely tokens for all R rows of a step, as found by a kernel. Some of the rows ask."""
 
     counts: Sequence[int]
-    """As `counts_of` gives them, for all R rows"""
+    """The result of `counts_of` for all R rows."""
     token_R: Tensor
     packed_RW: Tensor
-    """As `top_logprobs` returns it"""
+    """The result of `top_logprobs`."""
 
     @classmethod
     def of(cls, packed_RW: Tensor, token_ids_R: Tensor, counts: Sequence[int]) -> PackedLogprobs:
@@ -101,7 +101,7 @@ class PackedLogprobs:
 
 
 def counts_of(num_top: Sequence[int | None], vocab_size: int) -> list[int]:
-    """As the kernel `top_logprobs` wants them: -1 for a row that does not ask, and no more than there are tokens."""
+    """The counts that the kernel `top_logprobs` takes: -1 for a row that does not ask, and at most `vocab_size`."""
     return [-1 if count is None else min(count, vocab_size) for count in num_top]
 
 
@@ -120,7 +120,7 @@ def _sent(host: Tensor, device: torch.device) -> Tensor:
 
 
 def _to_host(tensor: Tensor) -> Tensor:
-    """A copy in pinned memory that is complete when the step is; on a CPU the tensor itself."""
+    """A copy in pinned memory that is complete when the step is. On a CPU it is the tensor itself."""
     if not tensor.is_cuda:
         return tensor
     pinned = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)

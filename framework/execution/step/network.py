@@ -15,25 +15,25 @@ if TYPE_CHECKING:
     from framework.execution.kernels.cuda.decoder import FusedDecoder
 
 Attend = Callable[..., Tensor]
-"""`attend(layer, q_TNH, ...)`, with keys and values too unless the network wrote them."""
+"""The signature is `attend(layer, q_TNH, ...)`, with keys and values if the network has not written them."""
 
 
 class Network(Protocol):
-    """A model with its KV memory."""
+    """A model and its KV memory."""
 
     model: DecoderLM
     kv_caches: Sequence[Tensor]
     step_sizes: tuple[int, ...]
-    """Tokens of a step, one size for each set of kernels that steps of different sizes run."""
+    """Numbers of tokens, one for each set of kernels that steps of different sizes run."""
 
     def attend(self, attention: AttentionBackend, metadata: Any) -> Attend:
-        """The backend's part of a step."""
+        """Run the backend's part of a step."""
 
     def forward(self, token_ids_T: Tensor, position_T: Tensor, slot_T: Tensor, attend: Attend) -> Tensor:
-        """[T] tokens -> [T, D] hidden states, normalised."""
+        """Compute normalised hidden states [T, D] from tokens [T]."""
 
     def compute_logits(self, hidden_RD: Tensor) -> Tensor:
-        """[R, D] -> [R, V] float32."""
+        """Compute logits [R, V] float32 from hidden states [R, D]."""
 
 
 class ModuleNetwork:
@@ -59,7 +59,7 @@ class ModuleNetwork:
 
 
 class FusedNetwork:
-    """Fused Triton kernels, which write the cache themselves; needs a backend with `separate_write`."""
+    """Fused Triton kernels, which write the cache themselves. They need a backend with `separate_write`."""
 
     def __init__(self, decoder: FusedDecoder, kv_caches: Sequence[Tensor]) -> None:
         self.decoder, self.model, self.kv_caches = decoder, decoder.model, kv_caches

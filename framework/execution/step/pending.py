@@ -1,4 +1,4 @@
-"""A step that was launched, and how its tokens come back without stopping the device."""
+"""A launched step, and how its tokens come back without stopping the device."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from framework.interfaces.sampler import NOT_FINITE
 
 
 class Readback:
-    """Pinned memory for one step's tokens. On a CPU, the tokens themselves."""
+    """Pinned memory for the tokens of one step. On a CPU it is the tokens themselves."""
 
     def __init__(self, device: torch.device, max_rows: int) -> None:
         self._cuda = device.type == "cuda"
@@ -26,13 +26,13 @@ class Readback:
             self._start, self._end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
 
     def begin(self) -> None:
-        """The step's first kernel is launched after this."""
+        """Note that the first kernel of the step is launched after this."""
         self._started_s, self._tokens = time.perf_counter(), None
         if self._cuda:
             self._start.record()
 
     def end(self, tokens_P: Tensor | None) -> None:
-        """The step's last kernel is launched; `tokens_P` int64 is what it sampled."""
+        """Note that the last kernel of the step is launched. `tokens_P` int64 are the sampled tokens."""
         if not self._cuda:
             self._tokens = tokens_P
             return
@@ -42,7 +42,7 @@ class Readback:
         self._end.record()
 
     def done(self) -> bool:
-        """Whether `wait` would not wait."""
+        """Whether `wait` would return at once."""
         return not self._cuda or self._end.query()
 
     def wait(self) -> tuple[list[int], float]:
@@ -56,7 +56,7 @@ class Readback:
 
 
 class PendingStep:
-    """A launched step; `result` waits for it and no other."""
+    """A launched step. `result` waits for this step and no other."""
 
     def __init__(
         self,
@@ -79,7 +79,7 @@ class PendingStep:
         return self._readback.done()
 
     def wait(self) -> None:
-        """For a rank whose tokens nobody reads. In place of `result`."""
+        """Wait without reading the tokens. A rank whose tokens are not needed calls this in place of `result`."""
         self._readback.wait()
         self._release(self._readback)
 

@@ -1,4 +1,4 @@
-"""From logits to tokens, whether every rank has all of them or each only those of its part of the vocabulary."""
+"""Picks tokens from logits. Every rank has all logits, or only those of its part of the vocabulary."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def pick_tokens(
     position_R: Tensor,
     history: TokenHistory,
 ) -> Tensor:
-    """[R] int64 token ids, the same on every rank. Where logits are split, a score and an id a rank are exchanged.
+    """[R] int64 token ids, the same on every rank. Where logits are split, a score and an id per rank are exchanged.
 
     A row with a logit that is not finite, on whichever rank, gets `NOT_FINITE`.
 
@@ -53,14 +53,14 @@ def redraw_tokens(
     history: TokenHistory,
     token_R: Tensor,
 ) -> Tensor:
-    """`token_R` of `pick_tokens`, with the tokens of rows that `sampler.redraws` in their place."""
+    """The `token_R` of `pick_tokens`, with new tokens in the rows that `sampler.redraws`."""
     whole_RV = head.gather(logits_RV) if head.split else logits_RV
     drawn_R = sampler.redraw(whole_RV, prepared, seed_R, position_R, history, token_R)
     return _checked(sampler, drawn_R, position_R)
 
 
 def not_finite_rows(logits_RV: Tensor) -> Tensor:
-    """[R] bool: which rows hold a logit that is NaN or infinite."""
+    """[R] bool: which rows hold a NaN or infinite logit."""
     if logits_RV.is_cuda:
         from framework.execution.kernels.cuda.sampling.finite import not_finite_rows as fused_not_finite_rows
 
@@ -72,7 +72,7 @@ def not_finite_rows(logits_RV: Tensor) -> Tensor:
 
 
 def whole_rows(head: ParallelLMHead) -> Callable[[Tensor], Tensor] | None:
-    """What makes [R, V] of the logits that `head` gives; None if they are whole."""
+    """The function that makes [R, V] of the logits that `head` gives; None if they are whole."""
     return head.gather if head.split else None
 
 
@@ -80,6 +80,6 @@ def _checked(sampler: Sampler, token_R: Tensor, position_R: Tensor) -> Tensor:
     if token_R.shape != position_R.shape:
         raise PluginError(
             f"sampler {type(sampler).__name__} returned shape {tuple(token_R.shape)} for {len(position_R)} rows; "
-            f"the rule is one token id a row"
+            f"the rule is one token id per row"
         )
     return token_R

@@ -19,15 +19,15 @@ from framework.interfaces.graph import GraphKey
 
 @dataclass(slots=True)
 class CapturedRows:
-    """What a captured step computes with. P sampled rows: in steps of decode rows all R of them."""
+    """The inputs of a captured step. In steps of decode rows, all R rows are sampled (P = R)."""
 
     token_ids_T: Tensor
     layout: BatchLayout
     slot_P: Tensor
     position_P: Tensor
-    """[P] int64, of each row's last token; the step moves it on"""
+    """[P] int64: the position of each row's last token. The step moves it on."""
     last_P: Tensor | None
-    """[P] int64, the rows' last tokens among the step's; None where each row has one token"""
+    """[P] int64: the index of each row's last token in the step. None if each row has one token."""
 
 
 class ResidentRows:
@@ -48,7 +48,7 @@ class ResidentRows:
         self._num_padded = 0
 
     def load(self, batch: StepBatch, key: GraphKey) -> bool:
-        """Make the first `key.num_rows` rows those of `batch`; False if they are so already."""
+        """Make the first `key.num_rows` rows those of `batch`. False if they are so already."""
         num_padded = key.num_rows
         starts = np.array(batch.starts)
         resident = num_padded == self._num_padded and batch.slots == self._slots
@@ -67,7 +67,7 @@ class ResidentRows:
         return True
 
     def gather(self, key: GraphKey) -> CapturedRows:
-        """Everything that a step needs, by device work alone."""
+        """Prepare all that a step needs, by device work alone."""
         from framework.execution.kernels.cuda.decode_step import decode_inputs
 
         state, num_rows = self._state, key.num_rows
@@ -99,7 +99,7 @@ class ResidentRows:
         return CapturedRows(token_R, layout, slot_R, position_R, None)
 
     def invalidate(self) -> None:
-        """Load again whatever comes next: a slot may be another request's."""
+        """Load the rows again at the next step, since a slot may belong to another request."""
         self._num_padded = 0
 
     def clear(self) -> None:

@@ -1,4 +1,4 @@
-"""Host to device without waiting: every step's numbers in one copy from pinned memory."""
+"""Host to device without waiting: the numbers of a step go in one copy from pinned memory."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 
 _NUM_BUFFERS = 4
-"""With two steps in flight and two sends a step, a buffer is free again by the time its turn comes."""
+"""With two steps in flight and two sends per step, a buffer is free again before it is used again."""
 _BUFFER_NUMBERS = 1 << 16
-"""Three numbers a token of a large prefill step: pinned memory that grows in a run stops the device"""
+"""Three numbers per token of a large prefill step. Pinned memory that grows during a run stops the device."""
 _ALIGN = 2
-"""Every tensor begins at a multiple of 16 bytes: Triton compiles a kernel again for a pointer that does not."""
+"""Every tensor begins at a multiple of 16 bytes, because Triton compiles a kernel again for any other pointer."""
 
 
 class Staging:
-    """Sends arrays of int64 to `device`. On a CPU the arrays themselves become the tensors."""
+    """Sends arrays of int64 to `device`. On a CPU the arrays themselves become tensors."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device

@@ -17,20 +17,20 @@ from framework.interfaces.executor import StepBatch
 
 @dataclass(slots=True)
 class HostRows:
-    """A batch in numbers, on the host."""
+    """The numbers of a batch, on the host."""
 
     query_start: np.ndarray
-    """[R+1]"""
+    """[R+1]: where the tokens of each row begin."""
     seq_lens: np.ndarray
-    """[R], this step's tokens included"""
+    """[R]: the length of each row, including the tokens of this step."""
     slots: np.ndarray
-    """[R]"""
+    """[R]: the slot of each row."""
     token_slots: np.ndarray
-    """[T]"""
+    """[T]: the slot of each token."""
     positions: np.ndarray
-    """[T]"""
+    """[T]: the position of each token."""
     sampled: np.ndarray
-    """[P], the rows that are"""
+    """[P]: the rows that are sampled."""
 
     @classmethod
     def of(cls, batch: StepBatch) -> HostRows:
@@ -45,22 +45,22 @@ class HostRows:
 
 @dataclass(slots=True)
 class StepInputs:
-    """Tokens to embed, where they lie, and which rows are sampled."""
+    """The tokens to embed, where they lie, and which rows are sampled."""
 
     token_ids_T: Tensor
     layout: BatchLayout
     sampled_slots: list[int]
     slot_P: Tensor
     position_P: Tensor
-    """[P] int64, the position that the sampled token will have"""
+    """[P] int64: the position that the sampled token will have."""
     last_P: Tensor
-    """[P] int64, the sampled rows' last tokens among the step's"""
+    """[P] int64: the index of each sampled row's last token in the step."""
     max_position: int
-    """The highest of `position_P`; 0 without sampled rows"""
+    """The highest of `position_P`; 0 without sampled rows."""
 
     @classmethod
     def of(cls, batch: StepBatch, state: DeviceState) -> StepInputs:
-        """Send `batch`; `state` has taken over its admissions and blocks."""
+        """Send `batch`. `state` has applied its admissions and blocks already."""
         host = HostRows.of(batch)
         sampled_slots, sampled_positions = host.slots[host.sampled], host.seq_lens[host.sampled]
         sent = state.staging.send(

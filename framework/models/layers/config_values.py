@@ -1,4 +1,4 @@
-"""Values of a `config.json`, checked: a wrong type or range is an error that names key, value and what is expected."""
+"""Checked values of a `config.json`. An error names the key, the value and what is expected."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def integer(values: Mapping[str, Any], key: str, default: int | None = None, *, 
 
 
 def number(values: Mapping[str, Any], key: str, default: float | None = None, *, at_least: float) -> float:
-    """As `integer`, for a finite number."""
+    """Like `integer`, for a finite number."""
     value = values.get(key)
     if value is None:
         value = default
@@ -34,7 +34,7 @@ def number(values: Mapping[str, Any], key: str, default: float | None = None, *,
 
 
 def flag(values: Mapping[str, Any], key: str, default: bool = False) -> bool:
-    """As `integer`, for true or false."""
+    """Like `integer`, for true or false."""
     value = values.get(key)
     if value is None:
         return default
@@ -44,7 +44,7 @@ def flag(values: Mapping[str, Any], key: str, default: bool = False) -> bool:
 
 
 def section(values: Mapping[str, Any], key: str) -> dict[str, Any]:
-    """As `integer`, for an object; empty without one."""
+    """Like `integer`, for an object, which is empty if the key is absent."""
     value = values.get(key)
     if value is None:
         return {}

@@ -10,7 +10,7 @@ from framework.models.layers.placement import Placement
 from framework.models.layers.weight_slot import ShardId, WeightSource
 
 _ROW_MULTIPLE = 8
-"""Each rank's share of the vocabulary is padded to it: GPU matrix kernels want aligned rows."""
+"""Each rank's share of the vocabulary is padded to a multiple of it, since GPU matrix kernels want aligned rows."""
 
 
 class _VocabShard:
@@ -75,7 +75,7 @@ class ParallelLMHead(LinearLayer):
 
     @property
     def first_token(self) -> int:
-        """The first token of this rank."""
+        """The id of the first token of this rank."""
         return self._shard.start
 
     @property
@@ -88,7 +88,7 @@ class ParallelLMHead(LinearLayer):
         return self.share_of(self.apply_linear(hidden_RD))
 
     def share_of(self, logits_RW: Tensor) -> Tensor:
-        """What `forward` makes of the product with this rank's weight, padding included."""
+        """The output of `forward` from the product with this rank's weight, including padding."""
         if self.split:
             return logits_RW[:, : self._shard.num_real_rows]
         return self.group.all_gather(logits_RW, dim=-1)[:, : self.vocab_size]

@@ -1,4 +1,4 @@
-"""The group of ranks that share one model, handed to every layer: no process globals."""
+"""The group of ranks that share one model. Every layer gets it, so there is no global state of the process."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ _LABELS = {
 
 @dataclass(slots=True)
 class Progress:
-    """How far a rank is: collectives it entered and steps it began. Equal work gives equal counts on every rank."""
+    """How far a rank is: the collectives and steps that it began. Equal work gives equal counts on every rank."""
 
     count: int = 0
     phase: Phase = Phase.START
@@ -67,7 +67,7 @@ class TensorParallelGroup:
     rank: int = 0
     size: int = 1
     process_group: Any = None
-    """The `torch.distributed` process group to talk through; needed when `size` is above 1. It may be unregistered."""
+    """The `torch.distributed` process group to talk through, needed if `size` is above 1. It may be unregistered."""
     sum_small: Callable[[Tensor], Tensor | None] | None = field(default=None, kw_only=True)
     """Sums over the ranks in place of the process group; None for a tensor that it does not take."""
     progress: Progress = field(default_factory=Progress, kw_only=True)
@@ -77,7 +77,7 @@ class TensorParallelGroup:
             raise ValueError(f"rank={self.rank} must be in [0, {self.size}), the size of the tensor-parallel group")
 
     def all_reduce(self, x: Tensor) -> Tensor:
-        """The sum of `x` over the ranks; `x` itself may be overwritten.
+        """The sum of `x` over the ranks. `x` itself may be overwritten.
 
         Raises:
             PeerError: another rank is gone.

@@ -38,7 +38,7 @@ class LinearLayer(nn.Module):
         return F.linear(x, self.weight, self.bias)
 
     def finalize(self) -> None:
-        """Called once, when all weights are loaded."""
+        """Called once when all weights are loaded."""
 
     def full_shape(self, param_name: str, shard_id: ShardId = None) -> tuple[int, ...]:
         """See `LoadableLayer`."""

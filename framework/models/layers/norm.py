@@ -40,7 +40,7 @@ class RMSNorm(nn.Module):
 class QKNorm(nn.Module):
     """RMSNorm of every query and key head (Qwen3), both in one pass; shard ids "q", "k".
 
-    Keeps a weight row a head, [N + M, H], so that one product serves queries and keys.
+    Keeps a weight row per head, [N + M, H], so that one product serves queries and keys.
     """
 
     def __init__(self, num_heads: int, num_kv_heads: int, head_size: int, eps: float, *, place: Placement) -> None:

@@ -12,7 +12,7 @@ from framework.models.layers.group import TensorParallelGroup
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Handed to every layer's constructor, so that memory is allocated once, in place, and filled by the loader."""
+    """Every layer's constructor gets it, so that memory is allocated once, in place, and filled by the loader."""
 
     device: torch.device
     dtype: torch.dtype

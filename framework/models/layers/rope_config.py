@@ -23,12 +23,12 @@ _REQUIRED = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RopeConfig:
-    """Named as in `transformers`; a field that its `rope_type` doesn't use keeps its default."""
+    """Names are as in `transformers`. A field that its `rope_type` doesn't use keeps its default."""
 
     rope_type: str = "default"
     rope_theta: float = 10_000.0
     original_max_position: int
-    """Tokens that the model was trained on before any scaling."""
+    """The number of tokens that the model was trained on before any scaling."""
     factor: float = 1.0
     low_freq_factor: float = 1.0
     high_freq_factor: float = 4.0
@@ -39,11 +39,11 @@ class RopeConfig:
     mscale_all_dim: float | None = None
     truncate: bool = True
     divisors: tuple[float, ...] | None = None
-    """longrope: what each of the H/2 inverse frequencies is divided by."""
+    """For longrope, the divisor of each of the H/2 inverse frequencies."""
 
     @classmethod
     def from_hf(cls, config: Mapping[str, Any]) -> RopeConfig:
-        """From `rope_parameters` (transformers 5) or `rope_theta` and `rope_scaling` (before).
+        """Read `rope_parameters` (transformers 5), or `rope_theta` and `rope_scaling` (before).
 
         Where a config has both, `rope_scaling` replaces all of `rope_parameters`, as in `transformers`. Adding YaRN's
         `rope_scaling` to a newer config, as model cards advise, has this effect.

@@ -28,7 +28,7 @@ def inverse_frequencies(rope: RopeConfig, head_size: int) -> Tensor:
 
 
 def attention_scaling(rope: RopeConfig) -> float:
-    """What cosine and sine are multiplied by: YaRN's temperature (arXiv 2309.00071, section 3.4), else 1."""
+    """The factor of cosine and sine: YaRN's temperature (arXiv 2309.00071, section 3.4), else 1."""
     if rope.rope_type not in ("yarn", "longrope"):
         return 1.0
     if rope.attention_factor is not None:

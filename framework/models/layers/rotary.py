@@ -29,7 +29,7 @@ class RotaryEmbedding(nn.Module):
         self.register_buffer("cos_sin_PH", table_PH.to(place.device), persistent=False)
 
     def angles(self, positions_T: Tensor) -> tuple[Tensor, Tensor]:
-        """cos and signed sin, [T, 1, H] each, once a step for all layers."""
+        """cos and signed sin, [T, 1, H] each, once per step for all layers."""
         cos_sin = self.cos_sin_PH[positions_T].unsqueeze(1)
         cos, sin = cos_sin[..., : self.half_size], cos_sin[..., self.half_size :]
         return torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)

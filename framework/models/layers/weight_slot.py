@@ -8,7 +8,7 @@ from typing import Protocol
 from torch import Tensor
 
 ShardId = int | str | None
-"""Which part of a merged parameter a checkpoint tensor fills: "q", "k", "v", or an index; None for all of it."""
+"""The part of a merged parameter that a checkpoint tensor fills: "q", "k", "v", or an index; None for all of it."""
 
 
 class WeightSource(Protocol):
@@ -18,7 +18,7 @@ class WeightSource(Protocol):
 
 
 class LoadableLayer(Protocol):
-    """What the loader needs of a layer."""
+    """The methods of a layer that the loader needs."""
 
     def full_shape(self, param_name: str, shard_id: ShardId = None) -> tuple[int, ...]:
         """The shape of the checkpoint tensor, before any tensor-parallel split."""
@@ -29,7 +29,7 @@ class LoadableLayer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class WeightSlot:
-    """One tensor of a checkpoint, and where it goes."""
+    """One tensor of a checkpoint and its place."""
 
     layer: LoadableLayer
     param_name: str

@@ -1,4 +1,4 @@
-"""Filling a model from the safetensors files of a Hugging Face folder."""
+"""Fills a model from the safetensors files of a Hugging Face folder."""
 
 from __future__ import annotations
 

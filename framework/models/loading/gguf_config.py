@@ -21,7 +21,7 @@ _READ = frozenset(
     + ["rope.scaling.yarn_beta_fast", "rope.scaling.yarn_beta_slow"]
 )
 _NO_ARITHMETIC = frozenset(["rope.scaling.finetuned", "tensor_data_layout", "pooling_type"])
-"""Notes, and what is for embeddings only."""
+"""Keys that are notes, or that concern embeddings only."""
 _NEUTRAL: dict[str, tuple[object, ...]] = {
     "expert_count": (0,),
     "expert_used_count": (0,),
@@ -40,7 +40,7 @@ _NEUTRAL: dict[str, tuple[object, ...]] = {
     "rope.scaling.yarn_log_multiplier": (0.0,),
     "rope.scaling.alpha": (0.0, 1.0),
 }
-"""Keys that are not supported -> the values with which llama.cpp computes as if they were absent."""
+"""Keys that are not supported, with the values for which llama.cpp computes as if they were absent."""
 BFLOAT16 = 30
 """The GGMLQuantizationType of tensors in bfloat16."""
 _REMEDY = "use the model's safetensors folder or hub id instead"
@@ -154,7 +154,7 @@ def _rope(file: GGUFFile) -> dict[str, Any]:
         for key in ("beta_fast", "beta_slow"):
             if file.has(f"{{arch}}.rope.scaling.yarn_{key}"):
                 rope[key] = file.number(f"{{arch}}.rope.scaling.yarn_{key}")
-        if attention != 1.0:  # multiplies YaRN's own factor, in whose place Hugging Face's setting stands
+        if attention != 1.0:  # multiplies YaRN's own factor, which Hugging Face's setting replaces
             rope["attention_factor"] = attention * (0.1 * math.log(factor) + 1.0 if factor > 1 else 1.0)
         return rope
     if attention != 1.0:

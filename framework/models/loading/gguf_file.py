@@ -33,9 +33,9 @@ _LAYER_NAMES = {
 _LAYER_PATTERN = re.compile(r"blk\.(\d+)\.(\w+)\.(weight|bias)")
 _TOP_PATTERN = re.compile(r"(\w+)\.(weight|bias)")
 ROPE_DIVISORS = "rope_freqs.weight"
-"""Llama 3.1's scaling of positions: what each inverse frequency is divided by. No weight of a layer."""
+"""Llama 3.1's scaling of positions: the divisor of each inverse frequency. It is not the weight of a layer."""
 _CHUNK = 1 << 18
-"""Numbers that are dequantised at once: as many as stay in a core's cache."""
+"""How many numbers are dequantised at once: as many as stay in a core's cache."""
 
 
 def open_gguf(path: Path) -> GGUFFile:
@@ -57,7 +57,7 @@ def _parsed(path: Path, mtime_ns: int, size: int) -> GGUFFile:
 
 
 class GGUFFile:
-    """The header of a file; tensors are read when asked for.
+    """The header of a file. Tensors are read when they are asked for.
 
     Attributes:
         metadata: by key.
@@ -103,28 +103,28 @@ class GGUFFile:
         return value
 
     def number(self, key: str, default: float | None = None) -> float:
-        """As `integer`, for a finite number, as its author wrote it: 1e-05 for the float32 9.999999747378752e-06."""
+        """Like `integer`, for a finite number as its author wrote it: 1e-05 for the float32 9.999999747378752e-06."""
         value = self._get(key, default, "a number")
         if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 3.4e38:
             raise self._wrong(key, value, "a finite number")
         return float(str(np.float32(value)))
 
     def text(self, key: str, default: str | None = None) -> str:
-        """As `integer`, for a text."""
+        """Like `integer`, for a text."""
         value = self._get(key, default, "a text")
         if not isinstance(value, str):
             raise self._wrong(key, value, "a text")
         return value
 
     def flag(self, key: str, default: bool) -> bool:
-        """As `integer`, for true or false."""
+        """Like `integer`, for true or false."""
         value = self._get(key, default, "true or false")
         if not isinstance(value, bool):
             raise self._wrong(key, value, "true or false")
         return value
 
     def items(self, key: str, kind: type, default: list[Any] | None = None) -> list[Any]:
-        """As `integer`, for a list of `kind`."""
+        """Like `integer`, for a list of `kind`."""
         expected = f"a list of {kind.__name__}"
         value = self._get(key, default, expected)
         if not isinstance(value, list) or not all(type(item) is kind for item in value):
@@ -145,7 +145,7 @@ class GGUFFile:
         return ValueError(f"{self.path}: {self.name(key)} is {shown}, not {expected}; use another file of the model")
 
     def hf_names(self) -> dict[str, str]:
-        """Hugging Face name of each weight -> its name in the file.
+        """Maps the Hugging Face name of each weight to its name in the file.
 
         Raises:
             ValueError: naming file and tensor, for a name that no layer has.

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
-"""Value type -> how `struct` spells it."""
+"""The `struct` format of each value type."""
 _STRING, _ARRAY = 8, 9
 _MAX_DIMENSIONS = 4
 _DEFAULT_ALIGNMENT = 32
@@ -24,15 +24,15 @@ _DEFAULT_ALIGNMENT = 32
 
 @dataclass(frozen=True, slots=True)
 class TensorEntry:
-    """One tensor of the file, not read yet."""
+    """One tensor of the file, which has not been read yet."""
 
     name: str
     shape: tuple[int, ...]
-    """Rows first, as in PyTorch."""
+    """The shape with rows first, as in PyTorch."""
     kind: int
     """A `GGMLQuantizationType`."""
     start: int
-    """Byte in the file."""
+    """The position of its first byte in the file."""
 
 
 class BrokenGGUFError(ValueError):

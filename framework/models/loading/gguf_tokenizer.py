@@ -38,7 +38,7 @@ class _Kind:
 
     splits: tuple[str, ...]
     adds_bos: bool = False
-    """Where the file does not say."""
+    """Whether prompts begin with BOS if the file does not say."""
     whole_words: bool = False
     """A word that is a token is taken whole, even where no chain of merges leads to it."""
     nfc: bool = False

@@ -1,4 +1,4 @@
-"""Filling a model from a GGUF file.
+"""Fills a model from a GGUF file.
 
 Tensors are dequantised on their way into the model, every time: that takes about as long as reading a converted copy
 from a disk, is exact in every dtype, and leaves nothing behind. A copy would take up to eight times the file's size.

@@ -1,4 +1,4 @@
-"""Building a model from the `model` group of the configuration."""
+"""Builds a model from the `model` group of the configuration."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ class LoadedModel:
     model: DecoderLM
     config: ModelConfig
     tokenizer: Tokenizer | None
-    """None if the checkpoint has none: token ids in, token ids out."""
+    """The tokenizer. It is None if the checkpoint has none; prompts and answers are then token ids."""
     eos_token_ids: tuple[int, ...]
-    """Those of `config.json` and `generation_config.json`, and the tokenizer's own."""
+    """The end tokens of `config.json`, of `generation_config.json`, and of the tokenizer."""
     source: str
     """Where the weights came from, for the record."""
     load_s: float
@@ -96,7 +96,7 @@ def load_model(
 
 
 def load_tokenizer(cfg: Mapping[str, Any]) -> Tokenizer | None:
-    """The tokenizer alone."""
+    """Load only the tokenizer."""
     cfg = plain_config(cfg)
     folder = config_folder(cfg) if weights_are_random(cfg) else _checkpoint_folder(cfg)
     return _tokenizer(cfg, folder, read_config(cfg, folder, None)[0])
@@ -130,6 +130,6 @@ def _read_tokenizer(path: Path) -> Tokenizer:
 
 
 def _end_tokens(named: tuple[int, ...], tokenizer: Tokenizer | None, config: ModelConfig) -> tuple[int, ...]:
-    """With the tokenizer's EOS: a chat model ends its turn with it, whether or not its configs name it."""
+    """The named end tokens and the tokenizer's EOS, which ends a chat model's turn whether or not a config names it."""
     own = () if tokenizer is None else tokenizer.eos_token_ids
     return tuple(dict.fromkeys(named + tuple(token_id for token_id in own if token_id < config.vocab_size)))

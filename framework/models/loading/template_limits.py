@@ -18,13 +18,13 @@ from jinja2 import nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 MAX_STEPS = 2_000_000
-"""Loop rounds, calls, filters and operators of one rendering."""
+"""The largest number of loop rounds, calls, filters and operators in one rendering."""
 MAX_LENGTH = 16 << 20
-"""Of one text or list."""
+"""The largest length of one text or list."""
 MAX_TOTAL = 2 << 30
-"""Length of all texts and lists that one rendering makes, kept or not."""
+"""The largest total length of the texts and lists that one rendering makes, whether kept or not."""
 _MAX_BITS = 1 << 16
-"""Of an integer."""
+"""The largest number of bits of an integer."""
 _KEEPS_ITEMS = frozenset(
     ["attr", "count", "d", "default", "first", "items", "last", "length", "max", "min", "random", "reverse"]
 )

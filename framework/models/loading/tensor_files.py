@@ -22,15 +22,15 @@ _ROWS = 4096
 
 @dataclass(frozen=True, slots=True)
 class StoredTensor:
-    """Where a tensor is."""
+    """The place of a tensor."""
 
     path: Path
     name: str
-    """In the file."""
+    """Its name in the file."""
 
 
 def tensor_files(folder: Path) -> dict[str, StoredTensor]:
-    """Name of each tensor in a causal language model -> where it is.
+    """Maps the name of each tensor in a causal language model to its place.
 
     `model.safetensors` comes before an index beside it, as in `transformers`. A base model (`LlamaModel` and the like)
     is saved without the prefix `model.`, which is put back.
@@ -53,7 +53,7 @@ def _stored(folder: Path) -> dict[str, StoredTensor]:
     path = folder / SINGLE
     if path.exists():
         with open_tensors(path) as file:
-            return {name: StoredTensor(path, name) for name in file.keys()}  # noqa: SIM118, it is no dict
+            return {name: StoredTensor(path, name) for name in file.keys()}  # noqa: SIM118, it is not a dict
     index = folder / INDEX
     if not index.exists():
         others = sorted(folder.glob("*.bin")) + sorted(folder.glob("*.pt*")) + sorted(folder.glob("consolidated*"))

@@ -53,7 +53,7 @@ class Tokenizer:
 
     @classmethod
     def from_folder(cls, folder: Path) -> Tokenizer:
-        """From `tokenizer.json`, or what `transformers` can turn into one.
+        """Read `tokenizer.json`, or what `transformers` can turn into one.
 
         Raises:
             ValueError: if the folder holds no tokenizer, or a broken one.

@@ -4,7 +4,7 @@ In a notebook::
 
     from framework import analysis
 
-    cells = analysis.load("multirun/2026-01-31/12-00-00")     # a row a cell
+    cells = analysis.load("multirun/2026-01-31/12-00-00")     # a row per cell
     cells.groupby("scheduler")["ttft_s/p99"].mean()
     analysis.compare("multirun/...", baseline=["scheduler=prefill_first"]).frame()
 """

@@ -23,19 +23,19 @@ class BlockStats:
 
     lookups: int = 0
     hits: int = 0
-    """Found in the cache."""
+    """Blocks that were found in the cache."""
     prefix_hits: int = 0
     """Found, as were all blocks before it in its chain: those that save work. In `BlockCache`, all hits are such."""
     evictions: int = 0
 
     @property
     def hit_rate(self) -> float:
-        """Hits a lookup; 0 when nothing was looked up."""
+        """Hits per lookup; 0 if nothing was looked up."""
         return self.hits / self.lookups if self.lookups else 0.0
 
     @property
     def prefix_hit_rate(self) -> float:
-        """Prefix hits a lookup; 0 when nothing was looked up."""
+        """Prefix hits per lookup; 0 if nothing was looked up."""
         return self.prefix_hits / self.lookups if self.lookups else 0.0
 
 
@@ -58,7 +58,7 @@ class BlockCache:
         self._num_made = 0
 
     def access(self, chain: Sequence[int], now_s: float) -> int:
-        """Find, take, publish and release the blocks of one request; returns how many of them were found.
+        """Find, take, publish and release the blocks of one request. Returns how many of them were found.
 
         Raises:
             ValueError: the chain is longer than the cache, or a key came after another one before.
@@ -175,7 +175,7 @@ def replay_flat(policy: EvictionPolicy, chains: Sequence[Sequence[int]], num_blo
 
 
 def _tell_future(policy: EvictionPolicy, requests: Sequence[Sequence[int]]) -> Callable[[int], None] | None:
-    """What has to be called with the number of each request as it begins; None for a policy without foresight."""
+    """The function to call with the number of each request as it begins; None for a policy without foresight."""
     if not isinstance(policy, NeedsFuture):
         return None
     policy.on_future(requests)

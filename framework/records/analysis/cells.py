@@ -23,20 +23,20 @@ _TRACES_OF_A_CELL = {SUMMARY, REQUESTS, STEPS, ".hydra"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """One record, without its rows."""
+    """One record, without its tables."""
 
     folder: Path
     status: str
     reason: str = ""
     summary: dict[str, Any] = field(default_factory=dict, repr=False)
-    """`summary.json` as it is."""
+    """The content of `summary.json`."""
     keys: dict[str, Value] = field(default_factory=dict, repr=False)
     """The configuration that was asked for, dotted (`engine.num_blocks`); `scheduler` stands for `scheduler.name`.
     What came out of it and where it ran are `effective.*` and `environment.*`."""
     metrics: dict[str, float] = field(default_factory=dict, repr=False)
-    """Those that are defined."""
+    """The metrics that are defined."""
     odd: dict[str, str] = field(default_factory=dict, repr=False)
-    """Metrics that are neither a finite number nor null, and what they are: they do not count."""
+    """Metrics that are neither a finite number nor null, and what they are. They do not count."""
 
     @property
     def requests(self) -> Path:
@@ -49,7 +49,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Damaged:
-    """A folder that holds a part of a record, or one that cannot be read, and why."""
+    """A folder with a part of a record, or with one that cannot be read, and why."""
 
     folder: Path
     why: str
@@ -87,7 +87,7 @@ def find(folders: Sequence[str | Path]) -> tuple[list[Cell], list[Damaged]]:
 
 
 def read_cell(folder: Path) -> Cell:
-    """The record in `folder`, its tables checked but not read.
+    """The record in `folder`. Its tables are checked but not read.
 
     Raises:
         ValueError: when a part is missing or damaged, saying which.
@@ -149,12 +149,12 @@ def read_json(path: Path) -> Any:
 
 
 def first_line(error: Exception) -> str:
-    """What `error` says, without what a library adds below."""
+    """The text of `error` without what a library adds below it."""
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _split_metrics(metrics: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, str]]:
-    """Those that are finite numbers, and what the others are; null is undefined, which is in neither."""
+    """The metrics that are finite numbers, and what the others are. null means undefined and is in neither."""
     numbers: dict[str, float] = {}
     odd: dict[str, str] = {}
     for name, value in metrics.items():
@@ -167,7 +167,7 @@ def _split_metrics(metrics: Mapping[str, Any]) -> tuple[dict[str, float], dict[s
 
 
 def natural(value: Any) -> list[Any]:
-    """A key that sorts numbers by value, also inside of texts: `cell2` before `cell10`, null before all."""
+    """A sort key that orders numbers by value, also inside texts: `cell2` before `cell10`, null before all."""
     if value is None:
         return [(0, 0.0, "")]
     if isinstance(value, bool | int | float):

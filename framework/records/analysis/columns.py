@@ -1,4 +1,4 @@
-"""Which of many differing keys a table shows: runs that were made one by one often differ in dozens."""
+"""Which of many differing keys a table shows. Runs that were made one by one often differ in dozens."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _FIRST = (
     *("executor", "executor.hardware", "environment.device_name", "workload.path", "workload.rate_per_s"),
     *("workload.num_requests", "executor.replicas", "executor.tp", "executor.dtype", "engine.num_blocks"),
 )
-"""What people compare by, before everything else."""
+"""The keys that people compare by, before all others."""
 
 
 def columns(groups: Sequence[Group], by: Sequence[str], at_most: int = MAX_COLUMNS) -> list[str]:
-    """The keys of `by`, in their order, that tell most: all where there are few, else `at_most`.
+    """The keys of `by` that tell most, in their order. All of them if there are few, else `at_most`.
 
     First come those that tell groups apart which look the same so far, then what people compare by.
     """

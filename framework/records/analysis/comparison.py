@@ -1,4 +1,4 @@
-"""What a comparison is made of: a row for each metric of each group of cells."""
+"""The data of a comparison: a row for each metric of each group of cells."""
 
 from __future__ import annotations
 
@@ -24,52 +24,52 @@ class Row:
     group: Group
     metric: str
     n: int
-    """Seeds that define it."""
+    """The number of seeds for which the metric is defined."""
     mean: Estimate
     baseline: Group | None = None
     difference: Estimate | None = None
-    """Of the group less the baseline; None for the baseline itself, or where there is none."""
+    """The group's mean less that of the baseline; None for the baseline itself, or if there is no baseline."""
     test: Test = ""
     num_compared: int = 0
-    """Pairs, or for Welch the smaller number of seeds."""
+    """The number of pairs or, for Welch's test, the smaller number of seeds."""
     effect: float | None = None
     """The difference as a share of the baseline's mean over what was compared."""
     p: float | None = None
-    """Of the difference, corrected if that was asked for."""
+    """The p-value of the difference, corrected if that was asked for."""
     mark: Mark = ""
     few: int | None = None
-    """Of a percentile: the number of values in a cell, where it is too small for it."""
+    """The number of values in a cell if the metric is a percentile and there are too few of them for it."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Comparison:
-    """What `compare` found."""
+    """The result of `compare`."""
 
     by: list[str]
     shown: list[str]
-    """Those of `by` that a table has columns for."""
+    """The keys of `by` that have columns in a table."""
     baseline: dict[str, str]
     seeds: list[str]
-    """Keys that tell repeats apart."""
+    """The keys that tell repeats apart."""
     metrics: list[str]
     correction: Correction
     cells: list[Cell]
-    """Completed ones, which were compared."""
+    """The completed cells, which were compared."""
     groups: list[Group]
     rows: list[Row] = field(default_factory=list)
     not_completed: list[Cell] = field(default_factory=list)
     damaged: list[Damaged] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
-    """What may make the numbers mean something else than they seem to."""
+    """Warnings: what may make the numbers mean something else than they seem to."""
     notes: list[str] = field(default_factory=list)
-    """How the numbers were made."""
+    """Notes: how the numbers were made."""
 
     def of(self, metric: str) -> list[Row]:
         """The rows of one metric, in order of the groups."""
         return [row for row in self.rows if row.metric == metric]
 
     def frame(self) -> pd.DataFrame:
-        """A row a group and metric: the compared keys, `metric n mean low high`, the difference to the baseline."""
+        """A row per group and metric: the compared keys, `metric n mean low high`, the difference to the baseline."""
         import pandas as pd
 
         return pd.DataFrame([_flat(row) for row in self.rows])

@@ -1,4 +1,4 @@
-"""What ran, beside what was asked for: sizes, types, kernels, files, code and machine.
+"""What really ran, in addition to what was asked for: sizes, types, kernels, files, code and machine.
 
 Two cells may have asked for the same and got another: `auto` resolved otherwise, less free memory, a newer package.
 What differs there and is not what a comparison is about is named, since the effect may come from it.
@@ -26,14 +26,14 @@ _OUTCOMES = (
     ),
     *("not_simulated", "model_source"),
 )
-"""Parts of `effective` that were measured in a run, or say in words why something else in it was chosen."""
+"""Parts of `effective` that were measured in a run, or that say in words why something else was chosen."""
 _REVISION, _CODE = "environment.git_revision", "environment.code."
 _FRAMEWORK = f"{_CODE}framework"
-"""Hashes of sources: those of the framework, and by kind those of the chosen plugin."""
+"""Hashes of sources: those of the framework and, by kind, those of the chosen plugin."""
 _MACHINE = ("cpu", "cpu_cores", "device_memory_gib", "driver", "platform")
 """Parts of `environment` that change no number of a simulation."""
 _NOT_CONDITIONS = ("git_dirty", "device", "device_name")
-"""The device is a part of the context; uncommitted code is told by its hash."""
+"""The device is part of the context. Uncommitted code is told by its hash."""
 
 
 def unlike(pairs: Iterable[tuple[Group, Group | None]], by: Sequence[str]) -> list[str]:
@@ -58,7 +58,7 @@ def unlike(pairs: Iterable[tuple[Group, Group | None]], by: Sequence[str]) -> li
 
 
 def _value(cell: Cell, key: str) -> Value:
-    """A cell that does not report a condition has what it asked for: the router of a single replica, say."""
+    """A cell that does not report a condition has what it asked for, such as the router of a single replica."""
     return cell.keys.get(key, cell.keys.get(key.removeprefix(_EFFECTIVE)))
 
 

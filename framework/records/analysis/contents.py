@@ -1,4 +1,4 @@
-"""Files that cells read are told apart by what is in them, not by where they lie.
+"""Files that cells read are told apart by their content, not by their place.
 
 A record has `effective.inputs`: for each role the `path` of a file, or folder, and its `sha256`. A role is the key that
 names the file (`workload.path`) or a name of its own (`cost_model/profile.json`).
@@ -45,7 +45,7 @@ def by_content(cells: Sequence[Cell]) -> None:
 
 
 def _inputs(effective: Any) -> list[tuple[str, tuple[str, str]]]:
-    """Role, hash and path of every input that is recorded as it should be."""
+    """Role, hash and path of every input that is recorded in the right form."""
     inputs = effective.get("inputs") if isinstance(effective, Mapping) else None
     if not isinstance(inputs, Mapping):
         return []
@@ -58,7 +58,7 @@ def _inputs(effective: Any) -> list[tuple[str, tuple[str, str]]]:
 
 
 def _role(key: str, value: object, hashes: Mapping[str, tuple[str, str]]) -> str | None:
-    """Whose path `value` is; the record has it absolute, the configuration as it was typed."""
+    """The role of the file that `value` is the path of. The record has absolute paths, the configuration typed ones."""
     if not isinstance(value, str) or not value or key.startswith(("effective.", "environment.")):
         return None
     if key in hashes:

@@ -1,4 +1,4 @@
-"""Names and texts of records as each format needs them: whoever chose a name did not choose what it means in LaTeX.
+"""Escapes names and texts of records for each format, since a name may mean something else in LaTeX.
 
 HTML is not here: the page's templates escape by themselves.
 """

@@ -1,4 +1,4 @@
-"""Which keys tell cells apart, which of them are seeds, and which make a comparison one of apples and pears."""
+"""Which keys tell cells apart, which of them are seeds, and which ones make cells not comparable."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _ABSENT = "<absent>"
 ARM = "study.arm"
 _WITHOUT_EFFECT = ("tracker", "record", "plugins", "objective", "study", "effective", "environment")
 _OF_A_SEED = ("workload.requests_sha256", "workload.first_bad_line")
-"""Of what became of the workload, the part that may differ between seeds, or names a file by its path."""
+"""The recorded facts about a workload that may differ between seeds or that name a file by its path."""
 _DEVICE_KEYS = ("executor", "executor.hardware", "effective.device", "effective.hardware", "environment.device_name")
 
 
@@ -21,10 +21,10 @@ class Group:
     """Cells that share the values of the compared keys."""
 
     values: dict[str, Value]
-    """By compared key, in their order."""
+    """The values of the compared keys, in the order of the keys."""
     cells: list[Cell]
     shown: Sequence[str] | None = None
-    """The keys by which it is called, where there are too many; None for all."""
+    """The keys that name the group, if there are too many to show all; None for all."""
 
     @property
     def name(self) -> str:
@@ -37,12 +37,12 @@ class Group:
 
     @property
     def label(self) -> str:
-        """Short, for figures: the values alone."""
+        """A short name for figures: the values only."""
         return " / ".join(f"{show(v)}" for v in self.called.values()) or "all cells"
 
 
 def show(value: Value) -> str:
-    """A configuration value as the command line has it."""
+    """A configuration value in the form of the command line."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     return f"{value:g}" if isinstance(value, float) else str(value)
@@ -54,12 +54,12 @@ def is_seed(key: str) -> bool:
 
 
 def seed_of(cell: Cell, seeds: Sequence[str]) -> tuple[Value, ...]:
-    """Which repeat `cell` is: its values of the keys that are seeds."""
+    """Which repeat `cell` is, given by its values of the keys that are seeds."""
     return tuple(cell.keys.get(key) for key in seeds)
 
 
 def by_seed(cells: Sequence[Cell], metric: str, seeds: Sequence[str]) -> dict[tuple[Value, ...], float]:
-    """One observation a seed: cells that share it are no independent repeats, so their mean counts."""
+    """One observation per seed: cells that share a seed are not independent repeats, so their mean counts."""
     found: dict[tuple[Value, ...], list[float]] = {}
     for cell in cells:
         if metric in cell.metrics:
@@ -68,7 +68,7 @@ def by_seed(cells: Sequence[Cell], metric: str, seeds: Sequence[str]) -> dict[tu
 
 
 def differing_keys(cells: Sequence[Cell]) -> list[str]:
-    """Configuration keys, seeds too, with more than one value.
+    """Configuration keys, including seeds, with more than one value.
 
     A parameter of a plugin (`scheduler.victim`) counts if it differs among cells of the same plugin: that two plugins
     have other parameters is what their names say already. Keys that cannot change a result, such as the tracker's, do
@@ -135,7 +135,7 @@ def make_groups(cells: Sequence[Cell], by: Sequence[str]) -> list[Group]:
 
 
 def known_key(name: str, cells: Sequence[Cell]) -> str:
-    """`name` as the cells have it.
+    """The spelling of `name` in the cells.
 
     Raises:
         ValueError: no cell has it; names those that differ, the closest first.
@@ -152,7 +152,7 @@ def known_key(name: str, cells: Sequence[Cell]) -> str:
 
 
 def parse_baseline(texts: Iterable[str], by: Sequence[str], cells: Sequence[Cell]) -> dict[str, str]:
-    """`["scheduler=fifo,eviction=lru"]` as key to value, still text.
+    """`["scheduler=fifo,eviction=lru"]` as a mapping of keys to values, which are still text.
 
     Raises:
         ValueError: not of that form, or a key or value that no group has.

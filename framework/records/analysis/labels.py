@@ -1,4 +1,4 @@
-"""Metrics and keys in words and with units, as the axis of a figure has them: `p99 TTFT (ms)`."""
+"""Names of metrics and keys in words and with units, as on the axis of a figure: `p99 TTFT (ms)`."""
 
 from __future__ import annotations
 
@@ -51,11 +51,11 @@ _KEYS = {
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """What an axis says of a metric."""
+    """The text of an axis for a metric."""
 
     text: str
     scale: float
-    """What a value is multiplied by to be in the unit that `text` names."""
+    """The factor that brings a value to the unit that `text` names."""
     way: str
     """`less is better`, `more is better`, or nothing."""
 
@@ -65,7 +65,7 @@ class Label:
 
 
 def label(metric: str) -> Label:
-    """Of any metric; one that is not known goes by its own name."""
+    """The label of a metric. An unknown metric goes by its own name."""
     way = {1: "more is better", -1: "less is better", 0: ""}[direction(metric)]
     of_client = _CLIENT.fullmatch(metric)
     base, _, statistic = (of_client[2] if of_client else metric).partition("/")
@@ -82,5 +82,5 @@ def label(metric: str) -> Label:
 
 
 def key_label(key: str) -> str:
-    """Of a configuration key."""
+    """The label of a configuration key."""
     return _KEYS.get(key, key)

@@ -1,4 +1,4 @@
-"""What is known of a metric by its name: whether more is better, and which ones tell most."""
+"""What the name of a metric says: whether more is better, and which metrics tell most."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _DEFAULT = (
 
 
 def direction(metric: str) -> int:
-    """1 when more is better, -1 when less is, 0 when that cannot be said."""
+    """1 if more is better, -1 if less is, 0 if that cannot be said."""
     base, _, statistic = _CLIENT.sub("", metric).partition("/")
     if statistic == "count":
         return 0
@@ -43,7 +43,7 @@ def direction(metric: str) -> int:
 
 
 def too_few(metric: str, cells: Sequence[Cell]) -> int | None:
-    """Of the percentile `metric` the smallest number of values that one of `cells` has, if it is too small to mean it.
+    """The smallest number of values behind the percentile `metric` in one of `cells`, if it is too small for it.
 
     None for other metrics, and where there are enough or the number is not known.
     """
@@ -68,7 +68,7 @@ def known_metrics(cells: Sequence[Cell]) -> list[str]:
 
 
 def default_metrics(cells: Sequence[Cell]) -> list[str]:
-    """The telling ones among those that these cells define and that are not the same everywhere."""
+    """The metrics that tell most, among those that these cells define and that differ between them."""
     known = [name for name in _DEFAULT if any(name in cell.metrics for cell in cells)]
     varying = [name for name in known if len({cell.metrics.get(name) for cell in cells}) > 1]
     return varying or known or known_metrics(cells)[:4]
@@ -90,7 +90,7 @@ def check_metrics(names: Sequence[str], cells: Sequence[Cell]) -> list[str]:
 
 
 def show_number(value: float | None) -> str:
-    """Four significant digits, no exponent for large numbers; a dash for what is undefined."""
+    """Four significant digits, without an exponent for large numbers. A dash stands for undefined."""
     if value is None:
         return "-"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"

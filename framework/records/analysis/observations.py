@@ -1,4 +1,4 @@
-"""How many observations cells are: repeats under other seeds count only if the seed changed anything."""
+"""How many observations cells are. Repeats under other seeds count only if the seed changed anything."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def observed_pairs(
 
 
 def unmoved(groups: Iterable[Group], metrics: Sequence[str], seeds: Sequence[str]) -> list[Group]:
-    """The groups in which several seeds gave one result, in all of `metrics` that are computed."""
+    """The groups in which several seeds gave one result in all of the computed `metrics`."""
     computed = [metric for metric in metrics if not metric.startswith(_MEASURED_ON_HOST)]
     return [
         group
@@ -48,7 +48,7 @@ def unmoved(groups: Iterable[Group], metrics: Sequence[str], seeds: Sequence[str
 
 
 def results_by_seed(cells: Sequence[Cell], seeds: Sequence[str]) -> dict[tuple[Value, ...], Result]:
-    """What came out under each seed: every metric but those that the host's clock moves."""
+    """The result under each seed: every metric except those that the host's clock moves."""
     found: dict[tuple[Value, ...], list[Result]] = {}
     for cell in cells:
         result = frozenset(item for item in cell.metrics.items() if not item[0].startswith(_MEASURED_ON_HOST))

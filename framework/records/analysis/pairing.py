@@ -33,7 +33,7 @@ from framework.records.analysis.observations import REQUESTS_HASH, observed, obs
 from framework.records.analysis.statistics import CONFIDENCE, MIN_SEEDS, holm, mean, paired_difference, welch_difference
 
 _SERVED = "effective.workload."
-"""What became of the workload that was asked for."""
+"""The recorded result of the workload that was asked for."""
 
 
 def compare_cells(

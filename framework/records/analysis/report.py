@@ -1,4 +1,4 @@
-"""A sweep as one HTML page that needs nothing beside it: no network, no other file."""
+"""A sweep as one HTML page that needs no network and no other file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The cells of a sweep as its page shows them: what they are, what they share, what became of those that failed."""
+"""The cells of a sweep as its page shows them: their differences, what they share, and why some failed."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from framework.records.record import ERROR
 from framework.toolkit.read_file import read_yaml
 
 Notes = Mapping[str, Mapping[str, Any]]
-"""What `sweep.json` says of each cell, by its folder."""
+"""The entry of each cell in `sweep.json`, by its folder."""
 _STATUSES = ("completed", "failed", "lost", "damaged", "interrupted", "skipped", "running", "waiting")
 
 
 def rank(status: str) -> int:
-    """The order in which a reader wants to see what became of cells."""
+    """The order in which a reader wants to see the states of cells."""
     return _STATUSES.index(status) if status in _STATUSES else len(_STATUSES)
 
 
 def problems(folder: Path, cells: Sequence[Cell], damaged: Sequence[Damaged], notes: Notes) -> list[dict[str, str]]:
-    """What did not complete, and why: `folder`, `status`, `reason`, `traceback`."""
+    """The cells that did not complete, and why: `folder`, `status`, `reason`, `traceback`."""
     found = []
     for cell in sorted(cells, key=lambda cell: (rank(cell.status), natural(str(cell.folder)))):
         if cell.status != "completed":
@@ -45,7 +45,7 @@ def problems(folder: Path, cells: Sequence[Cell], damaged: Sequence[Damaged], no
 
 
 def damages(folder: Path, damaged: Sequence[Damaged]) -> list[dict[str, str]]:
-    """What could not be read, in the form of `problems`."""
+    """The records that could not be read, in the form of `problems`."""
     return [{"folder": place_of(one.folder, folder), "status": "damaged", "reason": one.why} for one in damaged]
 
 
@@ -78,7 +78,7 @@ def describe(cell: Cell, folder: Path, keys: Sequence[str], metrics: Sequence[st
 
 
 def _overrides(folder: Path) -> list[str]:
-    """What the command line changed: only a convenience, the configuration itself is in the record."""
+    """What the command line changed. It is only a convenience, since the configuration is in the record."""
     try:
         found = read_yaml(folder / ".hydra" / "overrides.yaml")
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""A comparison as a page shows it: a row a group, a value and an effect a metric, and every number below."""
+"""A comparison as a page shows it: a row per group, a value and an effect per metric, and every number below."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from framework.records.analysis.tables import MARKS, cells, header, shown_mean, 
 
 
 def summarized(comparison: Comparison) -> dict[str, Any]:
-    """What the page's template needs of `comparison`."""
+    """The values that the page's template needs of `comparison`."""
     rows = []
     for group in comparison.groups:
         own = {row.metric: row for row in comparison.rows if row.group is group}

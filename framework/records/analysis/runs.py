@@ -74,7 +74,7 @@ def print_line(console: Console, text: str) -> None:
 
 
 def _keys(cells: Sequence[Cell]) -> list[str]:
-    """What names a run, and what tells these apart."""
+    """The keys that name a run, and those that tell these runs apart."""
     differing = differing_keys(cells)
     always = [key for key in _ALWAYS if any(key in cell.keys for cell in cells)]
     keys = [*always, *(key for key in differing if key not in always)]

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.special import stdtr, stdtrit  # Student's t alone: scipy.stats takes a second to import
 
 MIN_SEEDS = 5
-"""With fewer, an interval says more about its own uncertainty than about the mean: none is given."""
+"""With fewer seeds no interval is given, since it would say more about itself than about the mean."""
 CONFIDENCE = 0.95
 
 
@@ -36,7 +36,7 @@ def mean(values: Sequence[float], min_n: int = MIN_SEEDS) -> Estimate:
 
 
 def paired_difference(values: Sequence[float], baseline: Sequence[float], min_n: int = MIN_SEEDS) -> Estimate:
-    """Mean of `values[i] - baseline[i]`: what differs between pairs, but not within them, is no noise here.
+    """Mean of `values[i] - baseline[i]`. What differs between pairs, but not within them, is not noise here.
 
     Raises:
         ValueError: the two differ in length.

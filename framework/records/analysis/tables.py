@@ -25,7 +25,7 @@ _STYLES = {"better": "green", "worse": "red", "differs": "yellow", "baseline": "
 
 
 def title(metric: str) -> str:
-    """The metric and which way is up."""
+    """The metric, and whether more or less is better."""
     way = {1: "more is better", -1: "less is better", 0: ""}[direction(metric)]
     return f"{metric} ({way})" if way else metric
 
@@ -58,7 +58,7 @@ def shown_mean(row: Row) -> str:
 
 
 def print_comparison(comparison: Comparison, console: Console | None = None) -> None:
-    """A table a metric, then what has to be known to read them."""
+    """A table per metric, and then what has to be known to read them."""
     console = console or Console()
     if not console.is_terminal:
         console = Console(width=160)  # piped: do not fold at 80 columns
@@ -77,7 +77,7 @@ def print_comparison(comparison: Comparison, console: Console | None = None) -> 
 
 
 def remarks(comparison: Comparison) -> list[str]:
-    """Warnings, notes, and the records that are not in the numbers, a line each."""
+    """Warnings, notes, and the records that were left out, one per line."""
     lines = [f"warning: {text}" for text in comparison.warnings]
     if comparison.baseline:
         chosen = ", ".join(f"{key}={value}" for key, value in comparison.baseline.items() if key in comparison.shown)
@@ -89,7 +89,7 @@ def remarks(comparison: Comparison) -> list[str]:
 
 
 def markdown(comparison: Comparison) -> str:
-    """A heading and a table a metric, then the remarks as a list."""
+    """A heading and a table per metric, then the remarks as a list."""
     parts = []
     for metric in comparison.metrics:
         lines = [_line(header(comparison)), _line(["---"] * len(header(comparison)))]

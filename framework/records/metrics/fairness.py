@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from framework.interfaces.records import RequestRecord
 
 MAX_CLIENTS = 100
-"""With more, such as one client a session, shares are too small to mean anything."""
+"""With more clients, such as one per session, shares are too small to mean anything."""
 PROMPT_WEIGHT, OUTPUT_WEIGHT = 1.0, 2.0
-"""Service of a token, as in "Fairness in Serving Large Language Models" (OSDI'24)."""
+"""The service that a token counts for, as in "Fairness in Serving Large Language Models" (OSDI'24)."""
 Floats = NDArray[np.float64]
 
 
@@ -33,7 +33,7 @@ def fairness(requests: Sequence[RequestRecord], window_s: float = 1.0) -> dict[s
     - `unfair_service_fraction`: service beyond fair shares over all service in these windows; 0 when fair.
 
     A prompt counts evenly from when the request first ran to its first token, an output token when it was delivered.
-    Both are None with fewer than two clients, more than MAX_CLIENTS, or nobody ever backlogged.
+    Both are None with fewer than two clients, with more than MAX_CLIENTS, or if no client was ever backlogged.
     """
     ran = [r for r in requests if r.scheduled_s is not None]
     clients = {name: i for i, name in enumerate(dict.fromkeys(r.client for r in ran))}
@@ -71,7 +71,7 @@ def fairness(requests: Sequence[RequestRecord], window_s: float = 1.0) -> dict[s
 def _backlogged(
     ran: Sequence[RequestRecord], clients: dict[str, int], origin_s: float, window_s: float
 ) -> list[NDArray[np.int64]]:
-    """Of each client the windows, by number and ascending, at both ends of which it has a request waiting."""
+    """For each client, the ascending numbers of the windows in which it has a request waiting at both ends."""
     waits: list[list[tuple[int, int]]] = [[] for _ in clients]  # at the beginnings of windows first to end - 1
     for request in ran:
         assert request.scheduled_s is not None
@@ -94,8 +94,8 @@ def _inside(spans: list[tuple[int, int]]) -> NDArray[np.int64]:
 
 
 def max_min_shares(caps: Floats, total: float) -> Floats:
-    """Divide `total` so that nobody gets more than their cap, and nobody could get more without another, who has no
-    more than they, getting less. `total` is at most the sum of the caps.
+    """Divide `total` max-min fairly: no client gets more than its cap, and none could get more unless a client with no
+    more than it got less. `total` is at most the sum of the caps.
     """
     shares = np.zeros_like(caps)
     left, waiting = total, len(caps)

@@ -14,7 +14,7 @@ def ttft_s(request: RequestRecord) -> float | None:
 
 
 def e2e_s(request: RequestRecord) -> float:
-    """From the scheduled arrival to the end."""
+    """Seconds from the scheduled arrival to the end."""
     return request.finish_s - request.arrival_s
 
 
@@ -32,5 +32,5 @@ def itl_s(request: RequestRecord) -> NDArray[np.float64]:
 
 
 def queue_s(request: RequestRecord) -> float | None:
-    """From the scheduled arrival until it first ran."""
+    """Seconds from the scheduled arrival until the request first ran."""
     return None if request.scheduled_s is None else request.scheduled_s - request.arrival_s

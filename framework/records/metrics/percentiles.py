@@ -1,4 +1,4 @@
-"""What a percentile is worth: the 99th of six values is their largest one, more or less."""
+"""How much a percentile is worth: the 99th of six values is more or less their largest one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _PERCENTILE = re.compile(r"p(\d+(?:\.\d+)?)")
 
 
 def percent_of(statistic: str) -> float | None:
-    """99.9 for `p99.9`; None for what is no percentile, such as `mean`."""
+    """99.9 for `p99.9`; None for what is not a percentile, such as `mean`."""
     found = _PERCENTILE.fullmatch(statistic)
     return float(found[1]) if found else None
 

@@ -13,7 +13,7 @@ from framework.interfaces.workload import TimedRequest
 
 @dataclass(slots=True, kw_only=True)
 class OutputRecord:
-    """What one request produced. `finish_reason` is None for one that never ended (the run failed)."""
+    """What one request produced. `finish_reason` is None if it never ended because the run failed."""
 
     request_id: int
     prompt: str

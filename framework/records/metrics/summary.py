@@ -1,4 +1,4 @@
-"""From the records of a run to its flat metrics."""
+"""Computes the flat metrics of a run from its records."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from framework.records.metrics.slo import Slo
 Metrics = dict[str, float | int | None]
 COMPLETED = ("stop", "length")
 MAX_CLIENT_COLUMNS = 16
-"""With more clients than this, none gets metrics of its own."""
+"""With more clients than this, no client gets metrics of its own."""
 PERCENTILES = (50.0, 90.0, 99.0)
-"""What `metrics.percentiles` says unless it is set."""
+"""The default of `metrics.percentiles`."""
 _OF_A_CLIENT = re.compile(r"client/.*/(ttft_s/[^/]+|goodput_requests_per_s)")
 
 

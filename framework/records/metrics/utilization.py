@@ -10,28 +10,28 @@ from framework.interfaces.records import RequestRecord, StepRecord
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelCosts:
-    """What a model's steps cost."""
+    """The cost of a model's steps."""
 
     weight_bytes: int
-    """Read once a step"""
+    """Bytes of the weights that each step reads once."""
     kv_bytes_per_token: int
-    """Keys and values of one position over all layers"""
+    """Bytes of the keys and values of one position over all layers."""
     flops_per_token: int
-    """Of the weight matrices, LM head included"""
+    """Operations of the weight matrices, including the LM head."""
     attention_flops_per_token_pair: int
-    """Of one query position and one key position over all layers"""
+    """Operations for one query position and one key position over all layers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DevicePeaks:
-    """Measured on the device itself."""
+    """The peaks, measured on the device itself."""
 
     bytes_per_s: float
     flops_per_s: float
 
 
 def needed_bytes(costs: ModelCosts, requests: Sequence[RequestRecord], steps: Sequence[StepRecord]) -> int:
-    """Weights once a step, each position's KV written once, and read once for every token decoded after it.
+    """Weights once per step, each position's KV written once, and read once for every token decoded after it.
 
     Reads of a prompt's own KV while it is computed count nothing: they can stay on chip. Neither do recomputed tokens.
     """

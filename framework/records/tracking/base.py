@@ -1,4 +1,4 @@
-"""What a tracker is: an exporter of the record, never its source, and never the reason that a cell fails."""
+"""The interface of a tracker: it exports the record, it is never its source, and it never makes a cell fail."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ class CellInfo:
     """What is known of a cell before it runs."""
 
     folder: Path
-    """Hydra's output folder, where the record goes."""
+    """Hydra's output folder, in which the record is written."""
     cell_id: str
     config: dict[str, Any]
     """The resolved configuration."""
     choices: dict[str, str] = field(default_factory=dict)
-    """Hydra's choice of each group: `{"scheduler": "prefill_first"}`."""
+    """Hydra's choice for each group: `{"scheduler": "prefill_first"}`."""
     overrides: list[str] = field(default_factory=list)
     """What the command line changed."""
     name: str = ""
     group: str = ""
     """The sweep that the cell belongs to."""
     study: str = ""
-    """The experiment that it is a part of."""
+    """The experiment that the cell is a part of."""
     tags: list[str] = field(default_factory=list)
 
 
 class Tracker(Observer, ABC):
-    """One tracker serves one cell: `start`, `on_step` for each step, `finish` however the cell ended.
+    """A tracker serves one cell: `start`, `on_step` for each step, and `finish` however the cell ended.
 
     Registers with `@TRACKERS.register("name")`, keyword-only parameters. Errors of the service behind it go to `error`,
     with a warning for the user, and do not leave these methods.
@@ -44,7 +44,7 @@ class Tracker(Observer, ABC):
 
     @abstractmethod
     def start(self, cell: CellInfo) -> None:
-        """The cell begins; the model is not loaded yet."""
+        """The cell begins. The model is not loaded yet."""
 
     @abstractmethod
     def finish(self, record: Record) -> None:

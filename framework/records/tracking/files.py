@@ -1,4 +1,4 @@
-"""The tracker of those who need none."""
+"""The tracker that exports nothing: the files of the record are enough."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from framework.registry import TRACKERS
 
 @TRACKERS.register("files")
 class Files(Tracker):
-    """Nothing beyond the record in the output folder."""
+    """Exports nothing beyond the record in the output folder."""
 
     def start(self, cell: CellInfo) -> None:
         pass

@@ -1,4 +1,4 @@
-"""A run condensed to a few points for charts: equal bins of time, whatever the number of steps in each."""
+"""A run condensed to a few points for charts, in equal bins of time, whatever the number of steps."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from framework.records.over_time import REQUEST_COLUMNS, STEP_COLUMNS, Series, c
 Point = dict[str, float | int]
 X_AXIS = "time/s"
 MAX_REPLICAS = 8
-"""With more, none gets a series of its own."""
+"""With more replicas, no replica gets a series of its own."""
 
 
 def condense(steps: Sequence[StepRecord], requests: Sequence[RequestRecord], max_points: int) -> list[Point]:
@@ -25,7 +25,7 @@ def condense(steps: Sequence[StepRecord], requests: Sequence[RequestRecord], max
 
 
 def point(steps: Sequence[StepRecord]) -> Point:
-    """`steps`, at least one, that ended since the last point, as one point; for a run that goes on."""
+    """One point from `steps`, at least one, that ended since the last point. For a run that goes on."""
     rows = columns(steps, STEP_COLUMNS)
     begin_s = float((rows["finish_s"] - rows["run_s"]).min())
     (only,) = _points(rows, over_time(rows, None, 1, (begin_s, None)))

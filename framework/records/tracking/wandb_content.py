@@ -1,4 +1,4 @@
-"""What a Weights & Biases run of a cell holds, beside its series: configuration, tables, figures, the record itself."""
+"""The content of a cell's Weights & Biases run, beside its series: configuration, tables, figures, record."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ X_AXES = {**dict.fromkeys(("time/*", "step/*", "replica/*"), X_AXIS), "request/*
 
 
 def run_id(cell: CellInfo) -> str | None:
-    """The id of the run: of a cell of a sweep always the same, so that a second try replaces the first.
+    """The id of the run. A cell of a sweep always gets the same one, so that a second try replaces the first.
 
-    None, for an id that wandb makes up, outside of sweeps: there, the same command again is another run.
+    It is None outside sweeps, where wandb makes up an id and the same command again is another run.
     """
     if not cell.group:
         return None
@@ -98,7 +98,7 @@ def images(cell: CellInfo) -> dict[str, Any]:
 
 
 def artifact(cell: CellInfo) -> Any:
-    """The files of the record. They are uploaded from where they lie: nothing is copied."""
+    """The files of the record. They are uploaded from their place, and nothing is copied."""
     import wandb
 
     made = wandb.Artifact(f"record-{cell.cell_id}", type="record", metadata={"overrides": list(cell.overrides)})

@@ -1,4 +1,4 @@
-"""Exports the record to Weights & Biases, one run a cell."""
+"""Exports the record to Weights & Biases, one run per cell."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ FINISH_TIMEOUT_S = 60.0
 
 @TRACKERS.register("wandb")
 class WandbTracker(Tracker):
-    """A Weights & Biases run a cell: configuration, series of steps and requests, metrics, tables, figures, record.
+    """A Weights & Biases run per cell: configuration, series of steps and requests, metrics, tables, figures, record.
 
     Cells of a sweep share a group; the study is their job type. A cell that is tried again replaces its run. In the
     table of runs, `scheduler` and the other choices are columns to group by; `parameters` holds what belongs to them.

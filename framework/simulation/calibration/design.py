@@ -1,4 +1,4 @@
-"""Which steps to measure: the smallest set that says how time depends on rows, context and chunks."""
+"""Which steps to measure: a small set that shows how time depends on rows, context and chunks."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 _CONTEXTS = (32, 64, 128, 192, 256, 384, 512, 1024, 2048, 4096)
-"""Dense where rows are few tiles of keys long and time does not grow evenly"""
+"""Mean contexts, dense where rows are few tiles of keys long and time does not grow evenly."""
 _EAGER_ROWS = (1, 8, 32, 64, 128, 256)
 _MOST_DRAWS = 1000
-"""For a step that fits; 1 to 3 of them do where limits are those of an engine that serves."""
+"""The number of tries for a step that fits; 1 to 3 are enough with the limits of an engine that serves."""
 _SPREAD = (0.5, 0.75, 1.0, 1.25, 1.5)
-"""Contexts of the rows of one step, relative to their mean: requests in a batch are never equally long."""
+"""Contexts of the rows of one step, relative to their mean, since requests in a batch never have equal lengths."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One request in a step: `num` tokens after `start` that are in the cache."""
+    """One request in a step: `num` tokens after the `start` tokens that are in the cache."""
 
     start: int
     num: int = 1
@@ -55,7 +55,7 @@ def mixed_points(
     max_model_len: int,
     capacity_tokens: int,
 ) -> list[Point]:
-    """Prompts and chunks, alone and beside decode rows: sizes drawn log-uniformly, the same ones every time.
+    """Prompts and chunks, alone and beside decode rows. Sizes are drawn log-uniformly and are always the same.
 
     Args:
         graph_sizes: ascending tokens of the graphs that replay such steps; each gets as many points as the others, and

@@ -1,4 +1,4 @@
-"""From measured steps to a profile: a table for graphs of decode rows, non-negative least squares for the rest."""
+"""Fits a profile to measured steps: a table for graphs of decode rows, non-negative least squares for the rest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the host does between two launches: planning, delivering, recording. Measured by serving requests."""
+"""What the host does between two launches: planning, delivering, recording. It is measured by serving requests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from framework.simulation.executor import step_shape
 
 
 class TimedExecutor(Executor):
-    """Passes everything on, and keeps the time from the end of each `collect` to the next `submit`."""
+    """Passes everything on, and records the time from the end of each `collect` to the next `submit`."""
 
     def __init__(self, executor: Executor) -> None:
         self._executor = executor

@@ -19,17 +19,17 @@ from framework.simulation.executor import step_shape
 
 @dataclass(slots=True, frozen=True, kw_only=True)
 class Measured:
-    """One designed step. Seconds, medians over its repeats."""
+    """One designed step. Times are seconds, as medians over its repeats."""
 
     shape: StepShape
     run_s: float
-    """From the device's start of the step to its end"""
+    """Seconds from when the device starts the step to its end."""
     submit_s: float
-    """Host time of `submit`"""
+    """Host time of `submit`."""
 
 
 class Bench:
-    """Puts designed steps together: each row gets a slot and blocks of its own, so that no step reads memory twice."""
+    """Puts designed steps together. Each row gets its own slot and blocks, so that no step reads memory twice."""
 
     def __init__(
         self, executor: Executor, strategy: GraphStrategy, *, block_size: int, vocab_size: int, params: SamplingParams

@@ -28,7 +28,7 @@ _NO_TIME = HostTerms(step_s=0.0, row_s=0.0)
 def calibrate(
     cfg: DictConfig, built: BuiltEngine, environment: dict[str, object]
 ) -> tuple[StepProfile, list[Measured]]:
-    """Measure the device that `built` runs on. Under three minutes on a GPU.
+    """Measure the device that `built` runs on. This takes less than three minutes on a GPU.
 
     Args:
         environment: of the record: revision and versions, kept in the profile.
@@ -145,7 +145,7 @@ def fit_profile(
 
 
 def hardware_name(device_name: str) -> str:
-    """The preset of a device as its driver calls it; a name made of that if there is none."""
+    """The preset of a device by the name that its driver gives; a name made from that if there is no preset."""
     for hardware in HARDWARE.values():
         if device_name.startswith(hardware.device_name):
             return hardware.name

@@ -1,1 +1,1 @@
-"""For eviction policies: queues of blocks, and their reuse."""
+"""Parts for eviction policies: queues of blocks, and how likely blocks are to be reused."""

@@ -19,7 +19,7 @@ class BlockQueue:
         self.rank = rank  # for the policy: which of its queues this is
 
     def first(self, evictable: Container[int]) -> CachedBlock | None:
-        """The first block whose id is among `evictable`, which stays; None if there is none. Drops those before it."""
+        """The first block whose id is in `evictable`, or None. It stays in the queue; the blocks before it leave."""
         while self.blocks:
             block = next(iter(self.blocks.values()))
             if block.id in evictable:

@@ -1,4 +1,4 @@
-"""Base for policies that keep every cached block in one of several queues (ARC, S3-FIFO, LFU, ...)."""
+"""Base class for policies that keep every cached block in one of several queues (ARC, S3-FIFO, LFU, ...)."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ class QueuePolicy(EvictionPolicy):
     """Textbook queues over blocks of which some cannot be evicted for a while, in amortised O(1).
 
     A block enters a queue when it is published and keeps its place while it is held or has children. If its turn comes
-    then, it leaves the queue but still belongs to it, and `add` brings it back: as the newest if a request has just
-    released it, else (its last child was just evicted) as the next to go. On a flat stream that never happens.
+    during that time, it leaves the queue but still belongs to it. `add` brings it back: as the newest if a request has
+    just released it, or as the next to go if its last child was just evicted. On a flat stream that never happens.
     """
 
     def __init__(self) -> None:
-        self._queue_of: dict[int, BlockQueue] = {}  # by block id, for all cached blocks: as long as the cache is large
+        self._queue_of: dict[int, BlockQueue] = {}  # by block id, for all cached blocks
         self._evictable: set[int] = set()
         self._latest_s = float("-inf")
 

@@ -1,4 +1,4 @@
-"""How likely a block of some category is to be used again, learnt from those seen so far."""
+"""How likely a block of a category is to be used again, estimated from the blocks seen so far."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from framework.toolkit.eviction.block_queue import BlockQueue
 
 
 class Category(BlockQueue):
-    """Blocks by their last use. A share of them will be used again, after a time that is distributed exponentially
-    (Wang et al., "KVCache Cache in the Wild", arXiv 2506.02634, find it so within one category of requests).
+    """Blocks in order of their last use. A share of them will be used again, after an exponentially distributed time.
+    Wang et al., "KVCache Cache in the Wild", arXiv 2506.02634, found this distribution within a category of requests.
 
     Args:
-        rank: how often its blocks were asked for again.
-        window_blocks: uses after which what was seen so far counts half.
+        rank: how often the blocks of this category were asked for again.
+        window_blocks: after this many uses, what was seen so far counts half.
     """
 
     __slots__ = ("num_reused", "num_used", "reuse_s", "window_blocks")
@@ -35,9 +35,10 @@ class Category(BlockQueue):
         self.reuse_s += after_s
 
     def reuse_probability(self, age_s: float, life_s: float) -> float:
-        """Of a use within the next `life_s`, given none in the last `age_s`.
+        """The probability of a use within the next `life_s`, given that there was none in the last `age_s`.
 
-        Smoothed by two blocks, one of them used again after `life_s`: what is unknown must get its chance.
+        The estimate is smoothed as if two more blocks had been seen, one of them used again after `life_s`. An unknown
+        category therefore starts with a fair chance.
         """
         share = (self.num_reused + 1) / max(self.num_used + 2, self.num_reused + 1)
         mean_s = (self.reuse_s + life_s) / (self.num_reused + 1)

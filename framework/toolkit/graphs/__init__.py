@@ -1,1 +1,1 @@
-"""For graph strategies: sizes to capture."""
+"""Parts for graph strategies: the sizes to capture."""

@@ -14,7 +14,7 @@ def row_buckets(max_num_seqs: int, sizes: list[int] | None) -> list[int]:
     """Ascending sizes up to `max_num_seqs`, which is always one of them; by default 1, 2, 4, 8, then every 16.
 
     Raises:
-        ValueError: a size below 1.
+        ValueError: a size is below 1.
     """
     chosen = [*_SMALL, *range(_STEP, max_num_seqs + 1, _STEP)] if sizes is None else sizes
     if bad := [size for size in chosen if size < 1]:

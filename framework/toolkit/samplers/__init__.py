@@ -1,1 +1,1 @@
-"""For samplers: noise, temperature, filters, penalties, and the distribution that they state."""
+"""Parts for samplers: noise, temperature, filters, penalties, and the distribution that they state."""

@@ -1,4 +1,4 @@
-"""Top-k and min-p: each finds a row's threshold and bans what lies below, so equal tokens live or die together.
+"""Top-k and min-p. Each finds a row's threshold and bans what lies below it, so equal tokens are treated alike.
 
 A filter touches only the rows that ask for it. The order is min-p, top-k, top-p (renormalised), as in vLLM.
 """

@@ -1,6 +1,6 @@
 """Counter-based noise: a variate is a hash of (seed, position, token id), never the state of a generator.
 
-So a request's tokens do not depend on who shares its batch, on the step that computes them or on the device. The idea
+A request's tokens therefore do not depend on its batch, on the step that computes them or on the device. The idea
 is that of Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (SC 2011); the per-row key uses the 64-bit
 finaliser of SplitMix64 (Steele et al., OOPSLA 2014, with Stafford's "Mix13" constants), the per-token hash the 32-bit
 constants that C. Wellons found by search ("lowbias32", 2018).

@@ -52,7 +52,7 @@ class TopP:
 
 
 def _nucleus_end(sorted_FC: Tensor, p_F1: Tensor) -> tuple[Tensor, Tensor]:
-    """Of descending probabilities: that of the nucleus's last token, and whether the nucleus ends among them."""
+    """Given descending probabilities, that of the nucleus's last token, and whether the nucleus ends among them."""
     import torch
 
     total_FC = sorted_FC.cumsum(-1, dtype=torch.float64)

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FILTERS, EDITS = 1, 2
-"""Of `kind_of`: top-k, top-p or min-p on a row that draws; a bias or penalties."""
+"""The flags that `kind_of` returns: top-k, top-p or min-p on a row that draws; a bias or penalties."""
 MAX_BIAS = 1024
-"""Entries of one request's `logit_bias` at most: as many as the first bits of a mark tell apart (`edits.py`)."""
+"""The largest number of entries in the `logit_bias` of a request. A mark has bits for this many (`edits.py`)."""
 
 
 def kind_of(params: SamplingParams, vocab_size: int) -> int:

@@ -1,4 +1,4 @@
-"""Picking one token a row: the argmax, and the argmax under Gumbel noise."""
+"""Picking one token per row: the argmax, and the argmax under Gumbel noise."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def argmax_rows(scores_RV: Tensor) -> Tensor:
     """The first index of each row's maximum, [R] int64.
 
     `Tensor.argmax` takes 2.7 ms for 32 x 49,152 on one core where `amax` takes 0.2 ms, so on a CPU the maximum of each
-    chunk comes first and only one chunk a row is searched.
+    chunk comes first and only one chunk per row is searched.
     """
     num_rows, vocab_size = scores_RV.shape
     chunk = next((size for size in _ARGMAX_CHUNKS if vocab_size % size == 0), 0)

@@ -1,4 +1,4 @@
-"""The distributions that samplers state: one row in float64, the plainest way, with no code of the sampling itself."""
+"""The distributions that samplers state, for one row in float64. They share no code with the sampling itself."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 Kept = Callable[["np.ndarray"], "np.ndarray"]
-"""Of probabilities [V], which tokens stay: [V] bool."""
+"""Takes probabilities [V] and returns the tokens that stay, [V] bool."""
 
 
 def masked_softmax(logits_V: np.ndarray, params: SamplingParams, *filters: Kept) -> np.ndarray:

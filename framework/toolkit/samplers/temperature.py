@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MIN_TEMPERATURE = 1e-5
-"""Below it a row is greedy, as in vLLM: the quotient would overflow long before a second token had a chance."""
+"""A row with a lower temperature is greedy, as in vLLM, because its quotients would overflow."""
 
 
 @dataclass(slots=True)

@@ -1,1 +1,1 @@
-"""For schedulers: ranked queues, the choice of a victim, known output lengths."""
+"""Parts for schedulers: ranked queues, the choice of a victim, known output lengths."""

@@ -19,7 +19,7 @@ class OutputLength:
     `error`; the factor is a function of (seed, request id) alone.
 
     Raises:
-        ValueError: an unknown predictor or a negative `error`.
+        ValueError: the predictor is unknown, or `error` is negative.
     """
 
     def __init__(self, predictor: Predictor, *, error: float, seed: int) -> None:
@@ -41,7 +41,7 @@ class OutputLength:
         self._true.pop(request.id, None)
 
     def remaining(self, request: RequestView) -> float:
-        """Predicted tokens that are not produced yet; at least 1 unless the predictor is `none`."""
+        """The predicted number of tokens that are still to be produced; at least 1 unless the predictor is `none`."""
         if self.predictor == "none":
             return 0.0
         total = float(self._true[request.id])

@@ -1,4 +1,4 @@
-"""Base of schedulers that give a waiting request a rank: the lowest is admitted first, the order is kept for you."""
+"""Base class of schedulers that rank waiting requests. The lowest rank is admitted first; the base keeps the order."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from framework.toolkit.schedulers.victim import Victim, continue_running, victim
 
 
 class WaitingHeap:
-    """Waiting requests by rank, the lowest first, then by id, which is the order of arrival. O(log n) a change.
+    """Waiting requests by rank, the lowest first, then by id, which is the order of arrival. A change takes O(log n).
 
-    A request that left stays in the heap until it surfaces or the heap is rebuilt.
+    A request that was removed stays in the heap until it surfaces or the heap is rebuilt.
     """
 
     def __init__(self) -> None:
@@ -28,11 +28,11 @@ class WaitingHeap:
         return request.id in self._tickets
 
     def push(self, request: RequestView, rank: Any) -> None:
-        """Take in `request`, or give it another rank. Ranks are compared with `<`."""
+        """Add `request`, or give it another rank. Ranks are compared with `<`."""
         self._num_pushed += 1
         self._tickets[request.id] = self._num_pushed
         heapq.heappush(self._heap, (rank, request.id, self._num_pushed, request))
-        if len(self._heap) > 2 * len(self._tickets) + 64:  # mostly stale entries: rebuild, amortised O(1) a push
+        if len(self._heap) > 2 * len(self._tickets) + 64:  # mostly stale entries: rebuild, amortised O(1) per push
             self._heap = [entry for entry in self._heap if self._tickets.get(entry[1]) == entry[2]]
             heapq.heapify(self._heap)
 
@@ -41,7 +41,7 @@ class WaitingHeap:
         self._tickets.pop(request.id, None)
 
     def first(self) -> RequestView | None:
-        """The request of the lowest rank; None when nobody waits."""
+        """The request of the lowest rank; None if no request waits."""
         heap = self._heap
         while heap:
             if self._tickets.get(heap[0][1]) == heap[0][2]:
@@ -61,7 +61,7 @@ class WaitingHeap:
 class RankedScheduler(Scheduler):
     """Continuous batching in the order of `rank`: every running request, then waiting ones, the lowest rank first.
 
-    The first that does not fit ends admission, so that a stream of small requests cannot overtake a large one for ever.
+    The first request that does not fit ends admission, so that small requests cannot overtake a large one for ever.
     """
 
     def __init__(self, *, victim: Victim = "youngest") -> None:
@@ -70,7 +70,7 @@ class RankedScheduler(Scheduler):
 
     @abstractmethod
     def rank(self, request: RequestView) -> Any:
-        """Where `request` stands among those that wait; asked on arrival and after each preemption."""
+        """The rank of `request` among the waiting requests. Called on its arrival and after each preemption."""
 
     def schedule(self, queue: Queue, plan: StepPlan) -> None:
         preempted = continue_running(queue, plan, self.choose_victim)

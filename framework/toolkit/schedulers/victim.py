@@ -1,4 +1,4 @@
-"""What most schedulers do with requests that run already: keep all of them going, and choose who yields its blocks."""
+"""What most schedulers do with running requests: keep them going, and choose one that yields its blocks if need be."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from typing import Literal
 from framework.interfaces.scheduler import Queue, RequestView, StepPlan, Verdict
 
 Victim = Literal["youngest", "oldest", "fewest_computed"]
-"""Who is preempted when blocks run out: `youngest` was admitted last, `oldest` arrived first, `fewest_computed` has the
-fewest computed tokens and so the least to compute again (of equals the one admitted last)."""
+"""Which request is preempted when blocks run out. `youngest` was admitted last, and `oldest` arrived first.
+`fewest_computed` has the fewest computed tokens, so the least is computed again; of equals, the one admitted last."""
 
 VictimChooser = Callable[[Sequence[RequestView]], RequestView]
-"""One of the running requests, in admission order. There must always be one request whom it takes last and that stays
-this one until it has made progress: two requests that preempt each other in turn would run for ever."""
+"""Chooses one of the running requests, which come in order of admission. There must always be one request that is
+chosen last, and it must stay the last until it has made progress. Otherwise two requests could preempt each other for
+ever."""
 
 
 def victim_chooser(victim: Victim) -> VictimChooser:
@@ -30,10 +31,10 @@ def victim_chooser(victim: Victim) -> VictimChooser:
 def continue_running(
     queue: Queue, plan: StepPlan, choose: VictimChooser, *, max_chunk_tokens: int | None = None
 ) -> list[RequestView]:
-    """Plan every running request, decode rows before prefill chunks, preempting until their blocks suffice.
+    """Plan every running request, decode rows before prefill chunks, and preempt until their blocks suffice.
 
-    Returns the requests that were preempted, which wait again. Admit nobody in a step that preempted somebody: the
-    blocks just freed belong to those who run.
+    Returns the requests that were preempted, which wait again. Admit no request in a step that preempted one, because
+    the freed blocks belong to the running requests.
     """
     preempted: list[RequestView] = []
     prefilling = []

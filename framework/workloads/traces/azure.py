@@ -1,4 +1,4 @@
-"""The request traces that Azure published of its LLM inference service."""
+"""The request traces of its LLM inference service that Azure published."""
 
 from __future__ import annotations
 

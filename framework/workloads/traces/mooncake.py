@@ -12,12 +12,12 @@ from framework.workloads.traces.trace_workload import TraceWorkload
 
 KEY_TOKENS = 512
 MAX_KEY = 2**62
-"""Of the keys in a file: those of later passes count on from them, in 64 bits."""
+"""The largest key in a file. Keys of later passes count on from it, within 64 bits."""
 
 
 @WORKLOADS.register("mooncake")
 class Mooncake(TraceWorkload):
-    """A Mooncake trace (FAST'25): a JSON object a line with timestamp (ms), input_length, output_length, hash_ids.
+    """A Mooncake trace (FAST'25): a JSON object per line with timestamp (ms), input_length, output_length, hash_ids.
 
     Each hash id stands for 512 tokens of the prompt together with everything before them; the last one may stand for
     fewer. Prompts that begin with the same ids begin with the same tokens. Few timestamps are distinct (1,180 of 12,031

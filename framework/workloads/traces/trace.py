@@ -1,4 +1,4 @@
-"""A trace of your own: lengths, times, what prompts share, who sent them and how soon they are due."""
+"""A trace of your own: lengths, times, what prompts share, their clients, and how soon they are due."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ OPTIONAL = ("keys", "key_tokens", "client", "category", "priority", "ttft_slo_s"
 
 @WORKLOADS.register("trace")
 class Trace(TraceWorkload):
-    """A JSON object a line: time_s, prompt_tokens, output_tokens and, if wanted, what else is known of the request.
+    """A JSON object per line: time_s, prompt_tokens, output_tokens and, if wanted, what else is known of the request.
 
     keys: integers, one for each key_tokens (default 512) tokens of the prompt from its beginning, the last one for what
-    is left; prompts that begin with the same keys begin with the same tokens. Without keys a prompt shares nothing.
+    is left; prompts that begin with the same keys begin with the same tokens. A prompt without keys shares nothing.
     client, category: strings. priority: lower runs earlier. ttft_slo_s: seconds from arrival until the first token is
     due. max_tokens: the limit that the sender stated, which policies see; output_tokens is the true length, which they
     do not see.

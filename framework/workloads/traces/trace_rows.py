@@ -24,7 +24,7 @@ class TraceRows:
     first_skipped: str
     """Why the first skipped line was; empty if none was."""
     sha256: str
-    """Of the whole file, so that a record says which trace it ran."""
+    """The hash of the whole file, so that a record says which trace it ran."""
 
 
 def read_trace(
@@ -43,12 +43,13 @@ def read_trace(
     Where lines may be left out and times go back, as few lines are left out as possible.
 
     Args:
-        from_s, to_s: only those that arrive so many seconds after the first one of the file, or later, and before that.
-        parser: from the header line (empty without one) to what makes a row of a line or raises ValueError.
-        skip_bad: leave lines out that cannot be used, rather than to raise.
+        from_s, to_s: take only requests that arrive from `from_s` to before `to_s`, counted from the file's first one.
+        parser: takes the header line (empty if there is none) and returns a function that makes a row of a line or
+            raises ValueError.
+        skip_bad: whether to leave out lines that cannot be used, rather than raise.
 
     Raises:
-        ValueError: naming file and line.
+        ValueError: a line cannot be used. The message names file and line.
     """
     rows = InOrder()
     bad: list[tuple[int, str]] = []  # line and reason

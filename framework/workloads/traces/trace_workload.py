@@ -53,10 +53,10 @@ class TraceWorkload(Workload):
         """
         Args:
             path: the file; one whose name ends in .gz, .zst or .bz2 is unpacked as it is read.
-            num_requests: how many in all, an error where the file has fewer; None for as many as it has.
+            num_requests: number of requests in all; it is an error if the file has fewer. None takes all that it has.
             limit: use the first this many requests of the file, or of its window; None for all.
-            from_s, to_s: use a window of the file: from that second of its own time to before the other one, both
-                counted from its first request. The first request of the window arrives at 0. None for the end.
+            from_s, to_s: use the window of the file from `from_s` to before `to_s`, in seconds of the file's own time
+                from its first request on. The first request of the window arrives at 0. to_s=None is the end.
             loop: start over at the end of the file until `num_requests` are drawn. Prompts of another pass have keys of
                 their own, so that they share prefixes among themselves as the file says, and none with earlier passes.
             time_scale: multiplies the trace's times: 0.5 replays it twice as fast.
@@ -67,7 +67,7 @@ class TraceWorkload(Workload):
             max_tokens: the limit that requests state where the file names none; None for the model's. The file's output
                 lengths are the true ones, which policies do not see.
             temperature: 0 for greedy.
-            seed: of random arrivals and, where an executor needs tokens, of the prompts; None takes the run's seed.
+            seed: the seed of random arrivals and, if the executor needs tokens, of prompts; None takes the run's seed.
         """
         if not path or not Path(path).expanduser().is_file():
             what = f"workload.path={path} is no file" if path else "workload.path is not set"

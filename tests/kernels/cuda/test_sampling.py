@@ -45,7 +45,7 @@ def on(device: str, history: TokenHistory) -> TokenHistory:
 def sampled(
     sampler: Full, logits_RV: torch.Tensor, params: list[SamplingParams], history: TokenHistory, device: str
 ) -> list[int]:
-    """As the runner calls a sampler; seeds and positions follow from a row's number."""
+    """Call a sampler as the runner does. Seeds and positions follow from a row's number."""
     seed_R = torch.arange(len(params), device=device) * 7919 - 3
     logits_RV = logits_RV.to(device)
     if not sampler.takes_model_dtype:

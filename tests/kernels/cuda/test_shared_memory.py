@@ -21,7 +21,7 @@ SHAPES = {path.stem: OmegaConf.load(path).config for path in PRESETS if OmegaCon
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("preset", SHAPES)
 def test_every_tile(preset: str, dtype: torch.dtype, limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As Triton's pipeliner counts: of `n` stages `n - 1` are held at once, with Hopper's instruction all `n`."""
+    """Counts as Triton's pipeliner does: it holds `n - 1` of `n` stages at once, with Hopper's instruction all `n`."""
     monkeypatch.setattr(decode_attention, "interpreted", lambda: False)  # which has tiles of its own
     monkeypatch.setattr(prefill_attention, "interpreted", lambda: False)
     shape, size = SHAPES[preset], dtype.itemsize

@@ -1,4 +1,4 @@
-"""What a search looks for: metrics, and which way each of them is better."""
+"""What a search looks for: metrics, and which direction of each is better."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def find_directions(names: Sequence[str], given: Any, percentiles: Sequence[floa
 
 
 def check_measured(names: Sequence[str], config: Mapping[str, Any]) -> None:
-    """Refuse goodput where no limit says what is good: it would be undefined in each cell.
+    """Refuse goodput if no limit says what is good, since it would be undefined in each cell.
 
     Raises:
         ValueError: naming the keys that set one.

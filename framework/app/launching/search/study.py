@@ -17,7 +17,7 @@ from framework.records.plain import plain
 
 RESULT = "search.json"
 _ASKED = "servelab"
-"""Attribute of a stored study: what it asked."""
+"""The attribute of a stored study that holds what it asked."""
 _SAMPLERS = {"tpe": "TPESampler", "nsgaii": "NSGAIISampler", "random": "RandomSampler", "qmc": "QMCSampler"}
 _SHOWN = 5
 
@@ -94,7 +94,7 @@ def failed() -> Any:
 
 
 def write_result(study: Any, directions: Mapping[str, str], folder: Path) -> str:
-    """Print the best trials and write them to `search.json`; returns why there is none, if there is none."""
+    """Print the best trials and write them to `search.json`. If there is none, return the reason."""
     optuna = _optuna()
     trials = study.get_trials(deepcopy=False)
     completed = [trial for trial in trials if trial.state == optuna.trial.TrialState.COMPLETE]
@@ -123,7 +123,7 @@ def write_result(study: Any, directions: Mapping[str, str], folder: Path) -> str
 
 
 def _check_same(study: Any, asked: Mapping[str, Any], storage: str | None) -> None:
-    """Note what the study asks, or refuse to add trials to one that asked something else."""
+    """Record what the study asks, or refuse to add trials to one that asked something else."""
     before = study.user_attrs.get(_ASKED)
     if before is None and not study.get_trials(deepcopy=False):
         study.set_user_attr(_ASKED, asked)

@@ -1,4 +1,4 @@
-"""`hydra/sweeper=search` and `pareto`: Optuna chooses the cells, by what the records of earlier ones say."""
+"""`hydra/sweeper=search` and `pareto`: Optuna chooses the cells by the records of earlier ones."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class SearchSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> None:
-        """Run every trial, and say which were best.
+        """Run every trial and say which were best.
 
         Raises:
             ValueError: no objective, or one without a direction; nothing to search over; a stored study that asked

@@ -1,4 +1,4 @@
-"""Attention of a mixed batch over the paged cache, in one call a layer; see src/attention.cpp."""
+"""Attention of a mixed batch over the paged cache, in one call per layer; see src/attention.cpp."""
 
 from __future__ import annotations
 

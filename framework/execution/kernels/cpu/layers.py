@@ -42,7 +42,7 @@ class NativeRotaryEmbedding(nn.Module):
         self.plain = plain
 
     def angles(self, positions_T: Tensor) -> tuple[Tensor, Tensor]:
-        """cos and signed sin, [T, 1, H] each, once a step for all layers."""
+        """cos and signed sin, [T, 1, H] each, once per step for all layers."""
         return self.plain.angles(positions_T)
 
     def rotate(self, qk_TNH: Tensor, cos_T1H: Tensor, signed_sin_T1H: Tensor) -> Tensor:

@@ -60,7 +60,7 @@ def library() -> ctypes.CDLL:
 
 
 def version() -> str:
-    """The library for the record: whose it is, and which build of which sources."""
+    """The name of the library in the record: its owner, and the build of its sources."""
     return f"{OWN} C++ kernels (build {Path(library()._name).stem})"
 
 

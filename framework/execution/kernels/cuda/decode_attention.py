@@ -196,7 +196,7 @@ def _combine(
 
 @dataclass(frozen=True, slots=True)
 class DecodeTile:
-    """How contexts are cut: tokens a tile, warps and pipeline stages a program, programs a multiprocessor."""
+    """How contexts are cut: tokens per tile, warps and pipeline stages per program, programs per multiprocessor."""
 
     tokens: int
     num_warps: int
@@ -205,7 +205,7 @@ class DecodeTile:
 
 
 def choose_tile(dtype: torch.dtype, kv_dtype: torch.dtype, head_size: int, limit: int | None = None) -> DecodeTile:
-    """By measurement on an H200, see experiments/gpu_speed; for float32 and smaller cards as much as fits on chip."""
+    """The tile measured best on an H200 (experiments/gpu_speed). In float32 or on small cards, what fits."""
     if max(dtype.itemsize, kv_dtype.itemsize) > 2 or interpreted():
         tile = DecodeTile(32, 4, 2, 3)
     else:

@@ -251,7 +251,7 @@ def _combine_kernel(
 
 @dataclass(frozen=True, slots=True)
 class PrefillTile:
-    """How attention is cut: packed queries and keys a tile, warps and pipeline stages a program."""
+    """How attention is cut: packed queries and keys per tile, warps and pipeline stages per program."""
 
     queries: int
     keys: int
@@ -260,7 +260,7 @@ class PrefillTile:
 
 
 def choose_tile(dtype: torch.dtype, kv_dtype: torch.dtype, head_size: int, limit: int | None = None) -> PrefillTile:
-    """By measurement on an H200, see experiments/gpu_speed; for float32 and smaller cards as much as fits on chip."""
+    """The tile measured best on an H200 (experiments/gpu_speed). In float32 or on small cards, what fits."""
     if interpreted():  # whose time goes by the number of tiles
         return PrefillTile(64, 64, 4, 2)
     if max(dtype.itemsize, kv_dtype.itemsize) > 2:

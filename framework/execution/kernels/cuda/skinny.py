@@ -104,7 +104,7 @@ class SkinnyTile:
 def choose_tile(
     num_rows: int, num_inputs: int, num_outputs: int, gated: bool, dtype: torch.dtype, limit: int | None = None
 ) -> SkinnyTile:
-    """By measurement on an H200 in 16 bits, see experiments/gpu_speed; for others as much as fits on chip.
+    """The tile measured best on an H200 in 16 bits (experiments/gpu_speed). In other cases the largest that fits.
 
     One row takes its inputs in one piece, in registers.
     """

@@ -102,7 +102,7 @@ class SplitTile:
 
 
 def choose_tile(num_rows: int, num_inputs: int, gated: bool, dtype: torch.dtype, limit: int | None = None) -> SplitTile:
-    """By measurement on an H200 in 16 bits, see experiments/gpu_speed; for others as much as fits on chip."""
+    """The tile measured best on an H200 in 16 bits (experiments/gpu_speed). In other cases the largest that fits."""
     if dtype.itemsize > 2:  # exact products keep an iteration's inputs in registers
         tile = SplitTile(MIN_ROWS, 32, 32, 4, 2)
     elif num_rows <= MIN_ROWS:
@@ -160,7 +160,7 @@ def split_linear(
 def add_product(x_RK: Tensor, weight_NK: Tensor) -> Tensor:
     """`x W^T` for the norm to add to the residual: [PARTS, R, N] float32, or [R, N] float32 with very many rows.
 
-    Up to `BATCH_ROWS` rows a row's result does not depend, to the bit, on how many there are.
+    With up to `BATCH_ROWS` rows, no bit of a row's result depends on how many rows there are.
     """
     num_rows, num_inputs = x_RK.shape
     size = part_size(num_inputs)

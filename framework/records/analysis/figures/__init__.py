@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FONTS = ["DejaVu Sans", "Verdana", "Arial"]
-"""The first is matplotlib's own, which the layout is made for; a browser without it takes the next, as wide."""
+"""The fonts. The first is matplotlib's own, which the layout is made for; the next ones are as wide."""
 
 
 def figures(comparison: Comparison) -> Iterator[tuple[str, str, Figure]]:

@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 MAX_BARS = 40
 _LEAST_WIDTH, _LETTERS = 6.5, 14
-"""Inches, and letters of the small print an inch"""
+"""Inches, and letters of the small print per inch."""
 _COLORS = {"baseline": "#52606d", "better": PALETTE[2], "worse": PALETTE[3], "differs": PALETTE[1]}
 
 
 def draw(comparison: Comparison) -> Figure | None:
-    """A panel a metric; None when a single group leaves nothing to compare."""
+    """A panel per metric; None if a single group leaves nothing to compare."""
     if len(comparison.groups) < 2:
         return None
     groups = comparison.groups[:MAX_BARS]

@@ -34,7 +34,7 @@ def numeric_keys(comparison: Comparison) -> list[str]:
 
 
 def draw(comparison: Comparison, key: str, metrics: Sequence[str]) -> Figure | None:
-    """A panel a metric, a line for each combination of the other compared keys, a band for its interval.
+    """A panel per metric, with a line for each combination of the other compared keys and a band for its interval.
 
     What is Belady's, whether an eviction policy or a metric of that name, is drawn as the bound: dashed, in black. It
     sees the future; on blocks that stand alone no policy hits more often.

@@ -1,4 +1,4 @@
-"""Figures inside of a page."""
+"""Figures inside a page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Throughput against latency: which groups no other one beats in both."""
+"""Throughput against latency: the groups that no other group beats in both."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def front(points: Sequence[tuple[float, float]]) -> list[int]:
 
 
 def draw(comparison: Comparison) -> Figure | None:
-    """A point a group; None with less than two groups, or without both metrics."""
+    """A point per group; None with less than two groups, or without both metrics."""
     defined = {name for cell in comparison.cells for name in cell.metrics}
     wanted = [m for m in comparison.metrics if "/" in m and m.partition("/")[0].endswith("_s")]
     latency = next((m for m in [LATENCY, *wanted] if m in (wanted or defined)), LATENCY)

@@ -1,4 +1,4 @@
-"""How figures look: one palette, light grid, no state outside of the figure."""
+"""The style of figures: one palette, light grid, no state outside the figure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MAX_LINES = 10
-"""Groups in a figure of lines: more cannot be told apart."""
+"""The largest number of groups in a figure of lines. More cannot be told apart."""
 INK, FAINT = "#1f2933", "#9aa5b1"
 # Okabe and Ito's colours, which colour-blind readers tell apart, then four darker ones.
 PALETTE = (
@@ -54,7 +54,7 @@ def lines_of(comparison: Comparison) -> tuple[list[Group], str]:
 
 
 def colors(names: Sequence[str]) -> dict[str, str]:
-    """A colour a name; they repeat after twelve."""
+    """A colour per name. Colours repeat after twelve names."""
     return {name: PALETTE[i % len(PALETTE)] for i, name in enumerate(names)}
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 MAX_CELLS = 6
 NUM_BINS = 250
 MAX_REPLICAS = 8
-"""With more, their lines are not told apart, and only their sum is drawn."""
+"""With more replicas their lines cannot be told apart, and only the sum is drawn."""
 _WAITING, _RUNNING, _HELD, _CACHED = PALETTE[3], PALETTE[0], PALETTE[2], "#b7e4cf"
 
 

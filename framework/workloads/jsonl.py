@@ -9,7 +9,6 @@ from pathlib import Path
 from framework.interfaces.sampling_params import SamplingParams
 from framework.interfaces.workload import TimedRequest, Workload, WorkloadContext
 from framework.registry import WORKLOADS
-from framework.toolkit.read_file import refuse_devices
 from framework.workloads.jsonl_line import request_from_line
 from framework.workloads.text_file import open_text
 
@@ -57,7 +56,6 @@ class Jsonl(Workload):
         SamplingParams(max_tokens=max_tokens, temperature=temperature)  # raises here, once, not for every line
 
     def requests(self, context: WorkloadContext) -> Iterator[TimedRequest]:
-        refuse_devices(self.path)
         with open_text(self.path) as file:
             text = file.read()
         # Not splitlines(): JSON strings may hold U+2028 and the like, which end a line only for str.splitlines.

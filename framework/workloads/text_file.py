@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
+from framework.toolkit.read_file import refuse_devices
+
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
 """The compression that the end of a file's name stands for."""
 
@@ -21,6 +23,7 @@ def open_text(path: Path | str) -> Iterator[TextIO]:
     """
     path = Path(path).expanduser()
     try:
+        refuse_devices(path)
         if (compression := COMPRESSIONS.get(path.suffix)) is None:
             with path.open(encoding="utf-8-sig") as file:
                 yield file

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from framework.engine.request import Request
 from framework.engine.waiting import WaitingQueue
-from framework.interfaces.sampling_params import SamplingParams
+from framework.interfaces.request import RequestSpec
 
 
 def request(number: int) -> Request:
@@ -21,7 +21,7 @@ def request(number: int) -> Request:
         token_ids=array("i", [1]),
         num_prompt=1,
         max_total_tokens=2,
-        params=SamplingParams(),
+        spec=RequestSpec(),
         seed=0,
         stop_ids=frozenset(),
         arrival_s=0.0,

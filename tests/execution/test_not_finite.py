@@ -106,10 +106,10 @@ def record(reason: str, error: str = "") -> RequestRecord:
 
 def test_the_reason_of_a_cell_counts_them() -> None:
     done, failed, rejected = record("length"), record("failed", "NaN"), record("rejected", "too long")
-    assert _served([done]) == ("completed", "")
-    status, reason = _served([done, failed, failed, rejected])
+    assert _served([done], "") == ("completed", "")
+    status, reason = _served([done, failed, failed, rejected], "")
     assert status == "completed"
     assert "1 of 4 requests were rejected, the first because: too long" in reason
     assert "2 of 4 requests failed, the first because: NaN" in reason
-    assert _served([failed, failed]) == ("failed", "served nothing: all 2 requests failed, the first because: NaN")
-    assert _served([failed, rejected])[0] == "failed"
+    assert _served([failed, failed], "") == ("failed", "served nothing: all 2 requests failed, the first because: NaN")
+    assert _served([failed, rejected], "")[0] == "failed"

@@ -94,8 +94,8 @@ def test_rotation_equals_transformers():
     ("rope", "message"),
     [
         (
-            {"rope_type": "longrope"},
-            "'longrope' is not supported; supported are default, linear, dynamic, llama3, yarn",
+            {"rope_type": "ntk"},
+            "'ntk' is not supported; supported are default, linear, dynamic, llama3, yarn",
         ),
         ({"rope_type": "linear"}, "needs factor"),
         ({"partial_rotary_factor": 0.5}, "partial_rotary_factor=0.5"),

@@ -133,7 +133,6 @@ def test_refusals_name_what_to_choose() -> None:
     assert Full.unsupported_reason(SamplingParams(top_k=4, repetition_penalty=2)) is None
 
 
-@pytest.mark.parametrize("token", [-1, V])
-def test_a_bias_outside_the_vocabulary_is_an_error(token: int) -> None:
-    with pytest.raises(ValueError, match=rf"logit_bias.* {token} .*{V}"):
-        Full(V, CPU).prepare([SamplingParams(logit_bias={token: 1.0})])
+def test_a_bias_outside_the_vocabulary_is_an_error() -> None:
+    with pytest.raises(ValueError, match=rf"logit_bias.* {V} .*{V}"):
+        Full(V, CPU).prepare([SamplingParams(logit_bias={V: 1.0})])

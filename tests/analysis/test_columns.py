@@ -41,7 +41,6 @@ def test_at_most_eight_columns_that_tell_runs_apart(tmp_path: Path, capsys: pyte
     assert len(analysis.compare(folder, metrics=[METRIC], all_columns=True).shown) == 21
     chosen = [f"engine.key_{k:02}" for k in range(12)]
     assert analysis.compare(folder, metrics=[METRIC], by=chosen).shown == chosen
-    assert main(["report", str(folder), "--metric", METRIC]) == 0
 
 
 def test_few_keys_are_all_shown(tmp_path: Path) -> None:

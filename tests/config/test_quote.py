@@ -23,7 +23,7 @@ def read(override: str) -> Any:
     return OverridesParser.create().parse_override(override).value()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(VALUE)
 @example("x\\")
 @example("it's \\'")
@@ -32,7 +32,7 @@ def test_hydra_reads_back_what_was_quoted(value: Any) -> None:
     assert read(f"key={quote(value)}") == value
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.lists(TEXT, min_size=1, max_size=3, unique=True))
 @example(["x\\", "it's"])
 def test_an_axis_of_texts_survives_the_sweeper(texts: list[str]) -> None:

@@ -303,6 +303,32 @@ def test_replay_needs_a_served_session(tmp_path: Path, capsys: pytest.CaptureFix
     assert "only a record of workload=live" in capsys.readouterr().err
 
 
+def test_a_step_that_fails_ends_its_requests_and_not_the_server(tmp_path: Path) -> None:
+    plugin = tmp_path / "touchy.py"
+    plugin.write_text(
+        "from plugins.samplers.full import Full\n"
+        "from framework.registry import SAMPLERS\n"
+        "@SAMPLERS.register('touchy')\n"
+        "class Touchy(Full):\n"
+        "    def prepare(self, params, out=None):\n"
+        "        if any(one.top_k == 7 for one in params):\n"
+        "            raise RuntimeError('seven')\n"
+        "        return super().prepare(params, out)\n"
+    )
+    overrides = (f"plugins=[{plugin}]", "sampler=touchy", "executor.device=cpu")
+    with served(tmp_path / "cell", *overrides) as server:
+        url = f"{server.url}/v1/completions"
+        broken = httpx.post(url, json={"prompt": "a", "top_k": 7}, timeout=30)
+        assert broken.status_code == 500
+        assert "seven" in broken.json()["error"]["message"]
+        streamed = httpx.post(url, json={"prompt": "a", "top_k": 7, "stream": True}, timeout=30)
+        assert "seven" in streamed.text
+        assert httpx.post(url, json={"prompt": "a", "max_tokens": 3}, timeout=30).status_code == 200
+        assert server.end() == 0, server.log
+    record = read_record(tmp_path / "cell")
+    assert [request.finish_reason for request in record.requests] == ["failed", "failed", "length"]
+
+
 def test_a_real_engine_stops_at_a_stop_string_and_gives_log_probabilities(tmp_path: Path) -> None:
     with served(tmp_path / "cell", "executor.device=cpu", "executor.dtype=float32") as server:
         client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="none")

@@ -309,7 +309,9 @@ class EngineResponse(Response):
                 await write(answer.chunk(choice, choice.prefix, (), usage=False))
 
             async def emit(delta: str, seen: int) -> None:
-                if delta or choice.finish_reason is not None or choice.logprobs[seen:]:
+                if choice.finish_reason == "failed":
+                    await write(_error_event(500, choice.error))
+                elif delta or choice.finish_reason is not None or choice.logprobs[seen:]:
                     await write(answer.chunk(choice, delta, choice.logprobs[seen:], usage=running_totals))
 
             await self._follow(choice, emit)
@@ -318,9 +320,14 @@ class EngineResponse(Response):
             await asyncio.gather(*(follow(choice) for choice in answer.choices))
             await write(answer.closing(usage=totals))
         except RefusedError as error:  # the engine ended in the middle
-            event = {"error": {"message": str(error), "type": "server_error", "code": error.status}}
-            await write(b"data: " + json.dumps(event).encode() + b"\n\n")
+            await write(_error_event(error.status, str(error)))
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _error_event(status: int, message: str) -> bytes:
+    """What a stream says in place of further text."""
+    event = {"error": {"message": message, "type": "server_error", "code": status}}
+    return b"data: " + json.dumps(event).encode() + b"\n\n"
 
 
 async def _disconnected(receive: Receive) -> None:

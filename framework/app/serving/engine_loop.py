@@ -154,7 +154,13 @@ class EngineLoop:
         self._link.send(Refused(message.key, status, text))
 
     def _step(self) -> None:
-        outputs = self.engine.step()
+        try:
+            self.engine.advance()
+        except Exception:
+            if not any(output.error for output in self.engine.outbox):
+                raise  # it hit no request in particular: the session ends with it
+        outputs = list(self.engine.outbox)
+        self.engine.outbox.clear()
         for observer in self._observers:
             observer.on_outputs(outputs)
         if outputs:

@@ -127,7 +127,7 @@ def test_minus_one_keeps_every_token_and_the_older_keyword_works(llm: LLM) -> No
         ({}, "has no text"),
         ({"prompt_token_ids": "abc"}, "prompt_token_ids='abc' is no list of token ids; pass text as prompt"),
         (np.zeros((2, 2, 2), dtype=int), r"shape \[2, 2\]"),
-        (np.array([0.5, 1.0]), "prompt token id 0.5 is no integer"),
+        (np.array([0.5, 1.0]), "prompt token id 0.5 is not an integer"),
         (torch.tensor([[600]]), "prompt token id 600 is out of range"),
         (7.5, "prompt 7.5 is neither"),
     ],

@@ -282,7 +282,7 @@ def test_a_full_queue_answers_429(tmp_path: Path) -> None:
 
         codes = asyncio.run(ask())
     assert set(codes) == {200, 429}
-    assert codes.count(200) >= 3
+    assert codes.count(200) >= 2  # one that runs and, at least, one that waits
 
 
 def test_a_body_beyond_the_limit_answers_413(tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ BACKENDS = [
 ]
 
 EXAMPLES: dict[tuple[str, str | int], int] = {
-    ("flex", "cpu"): 5,
+    ("flex", "cpu"): 3,
     ("flex", "cuda"): 3,
     ("triton", 8000): 10,
     ("triton", "cpu"): 8,

@@ -1,5 +1,6 @@
 # make run    set up .venv on the first call, then run one cell: make run ARGS="scheduler=prefill_first seed=1"
 # make test   set up .venv on the first call, then lint, types and tests
+# make slow   the tests that take ten seconds or more each, which make test leaves out
 # make docs   build the documents as a site in site/, every link checked
 # make lint   ruff and mypy alone          make format   rewrite in the project's format
 # make clusters   a sweep on torchrun over two hosts, both network namespaces of this machine; minutes
@@ -20,13 +21,16 @@ WORKERS = $(shell n=$$(nproc); echo $$((n + (n + 1) / 2)))
 SOURCES := run.py framework plugins hydra_plugins tests experiments docs
 
 .DEFAULT_GOAL := run
-.PHONY: run test docs lint format lock clusters clean
+.PHONY: run test slow docs lint format lock clusters clean
 
 run: $(STAMP)
 	$(PY) run.py $(ARGS)
 
 test: lint
-	OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses $(WORKERS) --maxprocesses 8
+	OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses $(WORKERS) --maxprocesses 8 -m "not slow"
+
+slow: $(STAMP)
+	OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses $(WORKERS) --maxprocesses 8 -m slow
 
 lint: $(STAMP)
 	$(PY) -m ruff check $(wildcard $(SOURCES))

@@ -254,7 +254,7 @@ def test_a_served_session_is_a_record_and_a_trace(tmp_path: Path) -> None:
 def test_a_drain_finishes_what_runs_and_refuses_the_rest(tmp_path: Path) -> None:
     slow = ("cost_model=constant", "cost_model.step_s=0.005")
     with served(tmp_path / "cell", "executor=simulated", *slow) as server:
-        body = {"prompt": "hello", "max_tokens": 1500, "stream": True}
+        body = {"prompt": "hello", "max_tokens": 700, "stream": True}
         with httpx.stream("POST", f"{server.url}/v1/completions", json=body, timeout=60) as answer:
             chunks = answer.iter_lines()
             next(chunks)
@@ -268,7 +268,7 @@ def test_a_drain_finishes_what_runs_and_refuses_the_rest(tmp_path: Path) -> None
             assert httpx.get(f"{server.url}/health").status_code == 503
             assert [line for line in chunks if line][-1] == "data: [DONE]"
         assert server.process.wait(timeout=60) == 0
-    assert read_record(tmp_path / "cell").metrics["output_tokens"] == 1500
+    assert read_record(tmp_path / "cell").metrics["output_tokens"] == 700
 
 
 def test_a_full_queue_answers_429(tmp_path: Path) -> None:

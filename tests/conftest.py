@@ -1,4 +1,4 @@
-"""Marks the tests that `make test` leaves to `make slow`: each takes ten seconds or more, and a faster one is near it."""
+"""Marks the tests that `make test` leaves to `make slow`: most of them take ten seconds or more."""
 
 from __future__ import annotations
 

@@ -1,8 +1,14 @@
-"""Marks the tests that `make test` leaves to `make slow`: most of them take ten seconds or more."""
+"""For all tests: which of them `make test` leaves to `make slow`, and no plugin of one test in another."""
 
 from __future__ import annotations
 
+import copy
+
 import pytest
+from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
+
+from framework.registry import REGISTRIES, discovery
 
 SLOW = (
     "attention/test_backends.py::test_random_mixed_batches[flex]",
@@ -24,10 +30,28 @@ SLOW = (
     "parallel/test_faults.py::test_interrupts_anywhere_and_a_step_that_fails[overlap0]",
     "engine/test_seeded_bugs.py::test_nothing_is_noticed_without_a_bug",
 )
-"""Ends of test ids."""
+"""Ends of test ids. Most of these tests take ten seconds or more."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.nodeid.endswith(SLOW):
             item.add_marker(pytest.mark.slow)
+
+
+@pytest.fixture(scope="session")
+def _every_plugin() -> None:
+    discovery.discover()  # else those that a test finds first would be taken back with its own
+    Plugins.instance()  # likewise for what Hydra's own plugins store at first use
+
+
+@pytest.fixture(autouse=True)
+def _same_plugins_afterwards(_every_plugin: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keeps plugins that a test registers, and those that it breaks, out of the tests after it."""
+    store = ConfigStore.instance()
+    monkeypatch.setattr(discovery, "_broken", dict(discovery._broken))
+    monkeypatch.setattr(discovery, "_extra", set(discovery._extra))
+    for registry in REGISTRIES.values():
+        monkeypatch.setattr(registry, "_entries", dict(registry._entries))
+    groups = {name: copy.copy(group) for name, group in store.repo.items()}
+    monkeypatch.setattr(store, "repo", groups)

@@ -41,10 +41,7 @@ def test_run_takes_a_plugin_of_this_process(tmp_path: Path) -> None:
             for request in (*queue.running, *queue.waiting):
                 plan.add(request)
 
-    try:
-        record = framework.run([*SMALL, "scheduler=of_a_notebook"], folder=tmp_path)
-    finally:
-        SCHEDULERS._entries.pop("of_a_notebook")
+    record = framework.run([*SMALL, "scheduler=of_a_notebook"], folder=tmp_path)
     assert record.status == "completed", record.reason
 
 

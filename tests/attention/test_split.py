@@ -14,9 +14,6 @@ from framework.registry import ATTENTIONS
 from plugins.attention.sdpa import SDPA
 from plugins.attention.split import Split
 from tests.attention.cases import Problem, Target, check, layout
-from tests.isolation import _same_plugins_afterwards
-
-__all__ = ["_same_plugins_afterwards"]
 
 MIXED = ((30, 1), (0, 1), (16, 2), (0, 30))
 
@@ -55,7 +52,7 @@ class Elsewhere(SDPA):
 
 
 @pytest.fixture(autouse=True)
-def _registered(_same_plugins_afterwards: None) -> None:
+def _registered() -> None:
     for cls in (Spy, Capturable, HeadsFirst, Elsewhere):
         ATTENTIONS.register(cls.__name__.lower())(cls)
 

@@ -21,10 +21,7 @@ from framework.app.launching.inputs import check_inputs, read_inputs
 from framework.app.launching.presets import freeze_presets
 from framework.app.launching.resume_key import resume_key, what_changed
 from framework.registry import discovery
-from tests.isolation import _same_plugins_afterwards
 from tests.launching.conftest import ROOT, Run, cells, summary
-
-__all__ = ["_same_plugins_afterwards"]
 
 PLUGIN = """
 from framework.interfaces import Scheduler

@@ -27,10 +27,10 @@ run: $(STAMP)
 	$(PY) run.py $(ARGS)
 
 test: lint
-	OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses $(WORKERS) --maxprocesses 8 -m "not slow"
+	OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses $(WORKERS) --maxprocesses 8 --dist worksteal -m "not slow"
 
 slow: $(STAMP)
-	OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses $(WORKERS) --maxprocesses 8 -m slow
+	OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses $(WORKERS) --maxprocesses 8 --dist worksteal -m slow
 
 lint: $(STAMP)
 	$(PY) -m ruff check $(wildcard $(SOURCES))

@@ -29,6 +29,18 @@ SLOW = (
     "parallel/test_hangs.py::test_rank_0_that_is_stuck_for_good_ends_its_process",
     "parallel/test_faults.py::test_interrupts_anywhere_and_a_step_that_fails[overlap0]",
     "engine/test_seeded_bugs.py::test_nothing_is_noticed_without_a_bug",
+    "execution/test_step_graphs.py::test_every_sampler_inside_graphs_of_whole_steps[min_p]",
+    "execution/test_step_graphs.py::test_samplers_that_stay_outside_get_the_same_rows",
+    "execution/test_step_graphs.py::test_steps_with_chunks_give_the_tokens_of_an_eager_run[Mixed]",
+    "attention/test_backends.py::test_named_batches[everything-triton-interpreted]",
+    "attention/test_backends.py::test_named_batches[around a block's end-triton-interpreted]",
+    "config/test_credentials.py::test_nothing_that_a_run_leaves_holds_one[arguments1-0]",
+    "parallel/test_hangs.py::test_a_worker_that_hangs_in_its_start[2]",
+    "parallel/test_hangs.py::test_a_worker_that_hangs_in_its_start[3]",
+    "parallel/test_hangs.py::test_a_worker_that_hangs_in_its_start[5]",
+    "parallel/test_hangs.py::test_a_worker_that_hangs_in_its_start[6]",
+    "parallel/test_hangs.py::test_a_worker_that_hangs_in_its_start[8]",
+    "parallel/test_hangs.py::test_rank_0_that_hangs_in_its_start[4]",
 )
 """Ends of test ids. Most of these tests take ten seconds or more."""
 

@@ -83,7 +83,7 @@ EXAMPLES: dict[tuple[str, str | int], int] = {
     ("flex", "cpu"): 3,
     ("flex", "cuda"): 3,
     ("triton", 8000): 10,
-    ("triton", "cpu"): 8,
+    ("triton", "cpu"): 4,
 }
 """Fewer than 40 where each combination of head counts and shapes is traced or compiled anew, or interpreted."""
 

@@ -13,7 +13,7 @@ from tests.triton_interpreter import INTERPRETED
 discover()
 
 PLUGINS = [f"{kind}={entry.name}" for kind in KINDS for entry in REGISTRIES[kind].entries() if entry.cls is not None]
-SMALL = Budget(num_examples=3, search_s=1.0, shrink_s=2.0, num_cost_blocks=20_000, num_draws=5_000)
+SMALL = Budget(num_examples=3, search_s=0.4, shrink_s=2.0, num_cost_blocks=20_000, num_draws=5_000)
 
 
 @pytest.mark.parametrize("plugin", PLUGINS)

@@ -41,13 +41,29 @@ SLOW = (
     "parallel/test_hangs.py::test_a_worker_that_hangs_in_its_start[6]",
     "parallel/test_hangs.py::test_a_worker_that_hangs_in_its_start[8]",
     "parallel/test_hangs.py::test_rank_0_that_hangs_in_its_start[4]",
+    "launching/test_elsewhere.py::test_a_sweep_on_another_launcher[slurm_rehearsal]",
+    "launching/test_experiments.py::test_its_small_form_runs[ablation]",
+    "launching/test_experiments.py::test_its_small_form_runs[search_throughput]",
+    "launching/test_experiments.py::test_its_small_form_runs[schedulers_slo_gpu]",
+    "launching/test_experiments.py::test_its_small_form_runs[fleet_routing]",
+    "launching/test_experiments.py::test_every_level_composes[schedulers_slo_clients]",
+    "launching/test_experiments.py::test_every_level_composes[schedulers_slo_gpu]",
+    "launching/test_experiments.py::test_every_level_composes[ablation_prefix]",
+    "launching/test_experiments.py::test_every_level_composes[ablation_single]",
+    "launching/test_search.py::test_the_best_is_what_is_better_by_the_metrics_name",
+    "conformance/test_registered.py::test_conforms[sampler=top_k_top_p]",
+    "cli/test_run.py::test_a_failed_cell_does_not_end_its_sweep",
 )
 """Ends of test ids. Most of these tests take ten seconds or more."""
+
+SLOW_COMMANDS = ("experiment=calibrate", "experiment=search_tradeoff", "executor.tp=2", "eviction=lru,s3fifo")
+"""Parts of commands in the documents, of which other commands and other tests try the same at less cost."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if item.nodeid.endswith(SLOW):
+        of_a_document = "test_documents.py::test_command" in item.nodeid
+        if item.nodeid.endswith(SLOW) or (of_a_document and any(part in item.nodeid for part in SLOW_COMMANDS)):
             item.add_marker(pytest.mark.slow)
 
 

@@ -35,8 +35,12 @@ class LooksUpTheStack(RankedScheduler):
 
 
 class AsksTheCollector(RankedScheduler):
+    _found: list[HiddenLengths] | None = None
+
     def rank(self, request: RequestView) -> int:
-        return sum(one._ends.get(request.id, 0) for one in gc.get_objects() if type(one) is HiddenLengths)
+        if self._found is None:  # once: among the objects of a whole test run it takes a while
+            self._found = [one for one in gc.get_objects() if type(one) is HiddenLengths]
+        return sum(one._ends.get(request.id, 0) for one in self._found)
 
 
 def found(build: Any, num_examples: int = 5) -> Finding:

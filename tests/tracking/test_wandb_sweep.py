@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import yaml
-from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
 
 from framework.config.compose import compose
 from framework.records.record import read_record
@@ -22,6 +21,8 @@ SWEEP = yaml.safe_load((ROOT / "docs" / "wandb_sweep.yaml").read_text(encoding="
 
 def command(values: dict[str, Any]) -> list[str]:
     """What the agent starts for a cell that the server chose, as `wandb.wandb_agent` puts it together."""
+    from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args  # takes seconds
+
     arguments = create_sweep_command_args({"args": {name: {"value": value} for name, value in values.items()}})
     macros = {"${env}": ["/usr/bin/env"], "${interpreter}": [sys.executable], "${program}": [SWEEP["program"]]}
     macros |= {f"${{{name}}}": made for name, made in arguments.items() if isinstance(made, list)}

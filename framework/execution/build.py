@@ -54,8 +54,7 @@ def build_engine(cfg: DictConfig) -> BuiltEngine:
         effective = _effective(choices, rank) | executor.effective()
         if cfg.compile.level != "off":
             effective["compile_s"] = round(compile_seconds() - compiled_s, 3)
-        if isinstance(executor, ParallelExecutor):
-            executor.judge()
+        executor.started()
         stack.pop_all()
     return BuiltEngine(
         engine=engine,

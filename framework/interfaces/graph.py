@@ -5,6 +5,10 @@ from __future__ import annotations
 import enum
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from framework.interfaces.step_runner import StepRunner
 
 
 class GraphScope(enum.Enum):
@@ -56,7 +60,8 @@ class GraphKey:
 
 
 class GraphStrategy(ABC):
-    """Chooses graph shapes. The framework takes care of capturing, memory pools and padding."""
+    """Chooses graph shapes. The framework takes care of capturing, memory pools and padding, unless the strategy
+    brings a `step_runner` of its own."""
 
     scope: GraphScope = GraphScope.FORWARD
     needs_mixed: bool = False
@@ -75,3 +80,23 @@ class GraphStrategy(ABC):
 
         A shape that `keys` did not list is captured when it is first selected.
         """
+
+    def step_runner(self, eager: StepRunner) -> StepRunner | None:
+        """What runs the steps for which `select` returns a key. None lets the framework capture what `scope` says.
+
+        A strategy that returns its own runner runs on every device, a CPU included, and the framework does not check
+        whether attention backend and sampler can be captured. Each rank calls this once, before it captures `keys`.
+
+        Args:
+            eager: runs any batch without a graph (`framework.execution.step.eager_steps.EagerSteps`, which holds the
+                network, the attention backend, the batch state and the sampling).
+
+        Raises:
+            IncompatibleError: the strategy cannot run here.
+        """
+        return None
+
+    @property
+    def captures_itself(self) -> bool:
+        """Whether the strategy brings its own `step_runner`."""
+        return type(self).step_runner is not GraphStrategy.step_runner

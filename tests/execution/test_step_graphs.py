@@ -11,7 +11,9 @@ import pytest
 from framework.app.llm import LLM, Completion
 from framework.execution.graphs.step_graphs import StepGraphs
 from framework.execution.rank.runner import Runner
+from framework.execution.step.eager_steps import EagerSteps
 from framework.execution.step.network import FusedNetwork
+from framework.execution.step.sampling import Sampling
 from framework.interfaces.graph import GraphKey, GraphLimits, GraphScope, GraphStrategy
 from framework.interfaces.sampling_params import SamplingParams
 from framework.models.loading.load import load_model
@@ -163,11 +165,11 @@ def use_graphs(llm: LLM, strategy: GraphStrategy) -> list[tuple[GraphKey, int]]:
     network = FusedNetwork(FusedDecoder(model), plain.network.kv_caches)
     num_tokens = 8
     limits = GraphLimits(max_num_seqs=3, max_num_batched_tokens=num_tokens, mixed_supported=True)
-    of = (network, plain.attention, plain.sampler, plain.state, strategy.scope)
-    graphs = StepGraphs(*of, max_rows=3, max_tokens=num_tokens, capture=RunAgain)
+    eager = EagerSteps(network, plain.attention, plain.state, Sampling(network, plain.sampler, plain.state))
+    graphs = StepGraphs(eager, strategy.scope, max_rows=3, max_tokens=num_tokens, capture=RunAgain)
     for key in strategy.keys(limits):
         graphs.capture(key)
-    executor._runner = Runner(network, plain.attention, plain.sampler, plain.state, graphs, strategy)
+    executor._runner = Runner(eager, graphs, strategy)
     replayed: list[tuple[GraphKey, int]] = []
     replay = graphs.replay
 

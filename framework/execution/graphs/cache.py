@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 
@@ -13,6 +13,7 @@ from framework.execution.device.memory import explain_out_of_memory
 from framework.interfaces.graph import GraphKey
 
 Body = Callable[[], Any]
+G = TypeVar("G")
 
 
 class Graph(Protocol):
@@ -35,19 +36,20 @@ class CapturedGraph:
         return self._outputs
 
 
-class GraphCache:
-    """Graphs by key; with `max_graphs`, the one not replayed for longest makes room.
+class GraphCache(Generic[G]):
+    """What was captured, by key; with `max_graphs`, the one not replayed for longest makes room.
 
     Args:
         capture: builds the graph of a key in a memory pool.
     """
 
     def __init__(
-        self, device: torch.device, capture: Callable[[GraphKey, Any], Graph], max_graphs: int | None = None
+        self, device: torch.device, capture: Callable[[GraphKey, Any], G], max_graphs: int | None = None
     ) -> None:
-        self._device, self._capture, self._max_graphs = device, capture, max_graphs
+        self._device, self._max_graphs = device, max_graphs
+        self._capture: Callable[[GraphKey, Any], G] | None = capture
         self._pool: Any = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
-        self._graphs: OrderedDict[GraphKey, Graph] = OrderedDict()
+        self._graphs: OrderedDict[GraphKey, G] = OrderedDict()
         self.capture_s = 0.0
         self.memory_bytes = 0
         self.num_captured = 0
@@ -55,7 +57,7 @@ class GraphCache:
     def __contains__(self, key: GraphKey) -> bool:
         return key in self._graphs
 
-    def get(self, key: GraphKey) -> Graph:
+    def get(self, key: GraphKey) -> G:
         """The graph of `key`. It is captured now if it is not there.
 
         Raises:
@@ -65,6 +67,7 @@ class GraphCache:
         if graph is not None:
             self._graphs.move_to_end(key)
             return graph
+        assert self._capture is not None, "a step after the end of the graphs"
         if self._max_graphs is not None and len(self._graphs) >= self._max_graphs:
             if self._device.type == "cuda":
                 torch.cuda.synchronize(self._device)  # it may still be running
@@ -79,9 +82,22 @@ class GraphCache:
         self.num_captured += 1
         return graph
 
-    def clear(self) -> None:
-        """Destroy every graph. NCCL ends a communicator only once no graph holds its sums."""
+    def close(self) -> None:
+        """Destroy every graph. NCCL ends a communicator only once no graph holds its sums.
+
+        The function that captures is forgotten too: it refers to what holds this cache, and the memory of the graphs
+        must not wait for a garbage collection.
+        """
         self._graphs.clear()
+        self._capture = None
+
+    def effective(self) -> dict[str, object]:
+        """What the record says of the graphs."""
+        return {
+            "graphs_captured": self.num_captured,
+            "graph_capture_s": round(self.capture_s, 3),
+            "graph_memory_gib": round(self.memory_bytes / 2**30, 3),
+        }
 
     def _free_bytes(self) -> int:
         return torch.cuda.mem_get_info(self._device)[0] if self._device.type == "cuda" else 0

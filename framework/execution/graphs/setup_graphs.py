@@ -6,12 +6,12 @@ import torch
 
 from framework.execution.graphs.piece_graphs import PieceGraphs
 from framework.execution.graphs.step_graphs import StepGraphs
-from framework.execution.step.device_state import DeviceState
-from framework.execution.step.network import Network
-from framework.interfaces.attention import AttentionBackend, AttentionSpec, GraphSupport
+from framework.execution.step.eager_steps import EagerSteps
+from framework.interfaces.attention import AttentionBackend, GraphSupport
 from framework.interfaces.errors import IncompatibleError
-from framework.interfaces.graph import GraphLimits, GraphScope, GraphStrategy
+from framework.interfaces.graph import GraphKey, GraphLimits, GraphScope, GraphStrategy
 from framework.interfaces.sampler import Sampler
+from framework.interfaces.step_runner import StepRunner
 
 
 def check_graphs(
@@ -27,7 +27,7 @@ def check_graphs(
     Raises:
         IncompatibleError: naming what stands in the way and what to choose instead.
     """
-    if name == "eager":
+    if name == "eager" or strategy.captures_itself:
         return
     if device.type != "cuda":
         raise IncompatibleError(f"graph={name}: graphs are captured on CUDA GPUs, not on {device}; choose graph=eager")
@@ -49,42 +49,41 @@ def check_graphs(
         )
 
 
-def build_graphs(
-    strategy: GraphStrategy,
-    network: Network,
-    attention: AttentionBackend,
-    sampler: Sampler,
-    state: DeviceState,
-    spec: AttentionSpec,
-) -> StepGraphs | PieceGraphs | None:
+def build_graphs(strategy: GraphStrategy, eager: EagerSteps) -> StepRunner | None:
     """Capture what the strategy lists; None for a strategy that captures nothing, now or later.
+
+    Args:
+        eager: the steps of this rank without graphs, which are captured.
 
     Raises:
         ValueError: out of memory while capturing.
     """
-    if state.device.type != "cuda":
-        return None
+    spec = eager.attention.spec
     limits = GraphLimits(
         max_num_seqs=spec.max_num_seqs,
         max_num_batched_tokens=spec.max_num_batched_tokens,
-        mixed_supported=attention.graph_support >= GraphSupport.MIXED,
+        mixed_supported=eager.attention.graph_support >= GraphSupport.MIXED,
     )
+    graphs = strategy.step_runner(eager)
+    if graphs is None and eager.state.device.type != "cuda":
+        return None
     keys = strategy.keys(limits)
-    graphs: StepGraphs | PieceGraphs
-    if strategy.scope is GraphScope.PIECES:
-        largest = max((key.num_tokens for key in keys), default=spec.max_num_batched_tokens)
-        graphs = PieceGraphs(network, state, largest, max_graphs=strategy.max_graphs)
-    else:
-        graphs = StepGraphs(
-            network,
-            attention,
-            sampler,
-            state,
-            strategy.scope,
-            max_rows=spec.max_num_seqs,
-            max_tokens=spec.max_num_batched_tokens,
-            max_graphs=strategy.max_graphs,
-        )
+    if graphs is None:
+        graphs = _by_scope(strategy, eager, keys)
     for key in keys:
         graphs.capture(key)
     return graphs
+
+
+def _by_scope(strategy: GraphStrategy, eager: EagerSteps, keys: list[GraphKey]) -> StepRunner:
+    spec = eager.attention.spec
+    if strategy.scope is GraphScope.PIECES:
+        largest = max((key.num_tokens for key in keys), default=spec.max_num_batched_tokens)
+        return PieceGraphs(eager, largest, max_graphs=strategy.max_graphs)
+    return StepGraphs(
+        eager,
+        strategy.scope,
+        max_rows=spec.max_num_seqs,
+        max_tokens=spec.max_num_batched_tokens,
+        max_graphs=strategy.max_graphs,
+    )

@@ -18,15 +18,16 @@ from torch import Tensor
 
 from framework.execution.graphs.cache import CapturedGraph, Graph, GraphCache
 from framework.execution.graphs.mixed_rows import MixedRows
-from framework.execution.step.device_state import DeviceState
-from framework.execution.step.network import Network
+from framework.execution.kernels.cuda.sampling import MAX_TOP
+from framework.execution.step.eager_steps import EagerSteps
+from framework.execution.step.logprobs import PackedLogprobs
 from framework.execution.step.pick import pick_tokens, redraw_tokens
 from framework.execution.step.rows import ResidentRows
-from framework.interfaces.attention import AttentionBackend
 from framework.interfaces.executor import StepBatch
 from framework.interfaces.graph import GraphKey, GraphScope
 from framework.interfaces.sampler import Sampler, TokenHistory
 from framework.interfaces.sampling_params import SamplingParams
+from framework.interfaces.step_runner import StepTokens
 
 _PADDING = SamplingParams(temperature=0)
 
@@ -64,18 +65,17 @@ class _KeyGraphs:
 
 
 class StepGraphs:
-    """Graphs of decode rows, which stay on the device from step to step, and of mixed batches, which are sent.
+    """The `StepRunner` of captured steps: graphs of decode rows, which stay on the device from step to step, and of
+    mixed batches, which are sent.
 
     Args:
+        eager: what is captured: its network, attention backend and sampler, on its batch state.
         capture: makes a graph of a function in a memory pool.
     """
 
     def __init__(
         self,
-        network: Network,
-        attention: AttentionBackend,
-        sampler: Sampler,
-        state: DeviceState,
+        eager: EagerSteps,
         scope: GraphScope,
         *,
         max_rows: int,
@@ -83,7 +83,9 @@ class StepGraphs:
         max_graphs: int | None = None,
         capture: Callable[[Callable[[], Any], Any], Graph] = CapturedGraph,
     ) -> None:
-        self.network, self.attention, self.sampler, self.state, self.scope = network, attention, sampler, state, scope
+        self.network, self.attention, self.scope = eager.network, eager.attention, scope
+        self.state = state = eager.state
+        self.sampling, self.sampler = eager.sampling, eager.sampling.sampler
         self.rows = ResidentRows(state, max_rows)
         self.mixed_rows = MixedRows(state, max_tokens, max_rows)
         self.cache = GraphCache(state.device, self._capture, max_graphs)
@@ -94,6 +96,41 @@ class StepGraphs:
         """Capture `key` ahead of its first use."""
         self.cache.get(key)
 
+    def run(self, batch: StepBatch, key: GraphKey | None) -> StepTokens:
+        assert key is not None
+        sampling, slots = self.sampling, batch.slots
+        if not all(batch.samples):
+            slots = [slot for slot, samples in zip(slots, batch.samples, strict=True) if samples]
+        outputs = self.replay(batch, key, sampling.params(slots), redraws=sampling.redraws(slots))
+        num_rows = len(slots)
+        if not num_rows:
+            return StepTokens()
+        if outputs.tokens_P is not None:
+            assert outputs.logits_PV is not None
+            tokens_P = outputs.tokens_P[:num_rows]
+            num_top = sampling.num_top(slots)
+            if num_top is None:
+                return StepTokens(tokens_P)
+            if max(count or 0 for count in num_top) > MAX_TOP:
+                return StepTokens(tokens_P, sampling.logprobs(outputs.logits_PV[:num_rows], tokens_P, num_top))
+            counts = sampling.counts(num_top)
+            return StepTokens(tokens_P, PackedLogprobs.of(self.replay_logprobs(key, counts), tokens_P, counts))
+        slot_P, position_P = self.sampled(key, num_rows)
+        max_position = max(start + num for start, num in zip(batch.starts, batch.row_tokens, strict=True))
+        hidden_PD = outputs.hidden_PD[:num_rows]
+        tokens_P, logprobs = sampling.sample(hidden_PD, slots, slot_P, position_P + 1, max_position=max_position)
+        self.feed_back(key, tokens_P)
+        return StepTokens(tokens_P, logprobs)
+
+    def slots_changed(self) -> None:
+        self.rows.invalidate()
+
+    def release(self) -> None:
+        self.cache.close()
+
+    def effective(self) -> dict[str, object]:
+        return self.cache.effective()
+
     def replay(
         self, batch: StepBatch, key: GraphKey, params: Sequence[SamplingParams], *, redraws: bool
     ) -> StepOutputs:
@@ -102,7 +139,7 @@ class StepGraphs:
         Args:
             redraws: some of them gets its token from `Sampler.redraw`.
         """
-        graphs: Any = self.cache.get(key)
+        graphs = self.cache.get(key)
         changed = True
         if key.mixed:
             self.mixed_rows.load(batch, key)
@@ -114,14 +151,17 @@ class StepGraphs:
                 graphs.prepared_for = []  # if `prepare` raises, nothing is prepared
                 self.sampler.prepare(padded, graphs.prepared)
                 graphs.prepared_for = padded
-        outputs: StepOutputs = graphs.replay()
+        outputs = graphs.replay()
         if redraws and self.scope is GraphScope.STEP:
+            assert graphs.redraw is not None
             graphs.redraw.replay()
         return outputs
 
     def replay_logprobs(self, key: GraphKey, counts: list[int]) -> Tensor:
         """What `top_logprobs` gives for the replay before, whose sampled rows want `counts`, -1 for nothing."""
-        graphs: Any = self.cache.get(key)
+        graphs = self.cache.get(key)
+        assert graphs.num_top_P is not None
+        assert graphs.logprobs is not None
         padded = [*counts, *[-1] * (key.num_rows - len(counts))]
         if graphs.num_top_for != padded:
             graphs.num_top_P.copy_(self.state.staging.send([np.array(padded)])[0])

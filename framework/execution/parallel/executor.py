@@ -79,8 +79,8 @@ class ParallelExecutor(LocalExecutor):
             raise RankError(f"the ranks are not at the same step any more, after {cause}") from self._broken
         super().discard()
 
-    def judge(self) -> None:
-        """Call this when everything is compiled and warm. From then on a rank that falls behind is at fault."""
+    def started(self) -> None:
+        """From now on a rank that falls behind is at fault."""
         self._ranks.watch.judging = True
 
     def close(self) -> None:

@@ -28,6 +28,9 @@ class LocalExecutor(Executor):
         self._thread = thread
         self._pending: deque[Future[StepResult] | PendingStep] = deque()
 
+    def started(self) -> None:
+        """Everything is compiled and warm."""
+
     def submit(self, batch: StepBatch) -> None:
         if self._thread is None:
             self._pending.append(self._launch(batch))
@@ -66,14 +69,7 @@ class LocalExecutor(Executor):
 
     def effective(self) -> dict[str, object]:
         graphs = self._runner.graphs if self._runner else None
-        if graphs is None:
-            return {}
-        cache = graphs.cache
-        return {
-            "graphs_captured": cache.num_captured,
-            "graph_capture_s": round(cache.capture_s, 3),
-            "graph_memory_gib": round(cache.memory_bytes / 2**30, 3),
-        }
+        return {} if graphs is None else graphs.effective()
 
     def _launch(self, batch: StepBatch) -> PendingStep:
         assert self._runner is not None, "submit after close"

@@ -21,7 +21,9 @@ from framework.execution.rank.profile import measure_activation_bytes
 from framework.execution.rank.reuse import load_once
 from framework.execution.rank.runner import Runner
 from framework.execution.step.device_state import DeviceState
+from framework.execution.step.eager_steps import EagerSteps
 from framework.execution.step.network import FusedNetwork, ModuleNetwork, Network
+from framework.execution.step.sampling import Sampling
 from framework.interfaces.attention import AttentionBackend
 from framework.models.layers.group import Phase, TensorParallelGroup
 from framework.models.loading.load import LoadedModel, load_model
@@ -104,9 +106,10 @@ def build_rank(
     narrowed = choices.kv_dtype != choices.dtype
     error = on_device(kv_error, loaded.model, attention, network.kv_caches) if narrowed else None
     group.progress.enter(Phase.CAPTURE)
-    graphs = build_graphs(choices.strategy, network, attention, choices.sampler, state, spec)
+    eager = EagerSteps(network, attention, state, Sampling(network, choices.sampler, state))
+    graphs = build_graphs(choices.strategy, eager)
     return Rank(
-        runner=Runner(network, attention, choices.sampler, state, graphs, choices.strategy),
+        runner=Runner(eager, graphs, choices.strategy),
         loaded=loaded,
         num_blocks=num_blocks,
         max_model_len=max_model_len,

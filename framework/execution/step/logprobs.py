@@ -4,19 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from framework.interfaces.executor import TokenLogprobs
-
-
-class StepLogprobs(Protocol):
-    """Log-probabilities of a step, on their way to the host."""
-
-    def to_host(self) -> list[TokenLogprobs | None]:
-        """One entry per sampled row, None for rows that do not ask. Call it after the end of the step."""
 
 
 @dataclass(slots=True)

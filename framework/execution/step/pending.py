@@ -8,10 +8,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from framework.execution.step.logprobs import StepLogprobs
 from framework.interfaces.errors import NotFiniteError
 from framework.interfaces.executor import StepResult, TokenLogprobs
 from framework.interfaces.sampler import NOT_FINITE
+from framework.interfaces.step_runner import StepLogprobs
 
 
 class Readback:

@@ -7,6 +7,7 @@ from typing import Any
 
 from framework.app.measure import measure_again
 from framework.config.compose import compose
+from framework.config.settings import settings_of
 from framework.simulation.build import build_simulated
 
 CELL = ["executor=simulated", "model=qwen3_0_6b", "tracker=files", "workload=synthetic", "engine.max_num_seqs=4"]
@@ -22,7 +23,7 @@ THIS = [*CELL, "scheduler=shortest_first", "eviction=length_aware", "seed=7", "w
 
 def served(*cells: list[str]) -> dict[str, Any]:
     """The result of the last of `cells`, which one executor serves one after the other. Host times are left out."""
-    configs = [compose(cell) for cell in cells]
+    configs = [settings_of(compose(cell)) for cell in cells]
     built = build_simulated(configs[0])
     with closing(built.engine):
         for config in configs:

@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from framework.app.measure import measure_again
 from framework.config.compose import CONF_DIR, compose
+from framework.config.settings import settings_of
 from framework.execution.build import build_engine
 from framework.execution.built import BuiltEngine
 from framework.interfaces.errors import IncompatibleError
@@ -48,7 +49,7 @@ def main() -> None:
         configs = {load: _compose(load, name, [*arms[name], *options.set]) for load in LOADS}
         started = time.perf_counter()
         try:
-            built = build_engine(configs[LOADS[0]])
+            built = build_engine(settings_of(configs[LOADS[0]]))
             ready_s = time.perf_counter() - started
             with closing(built.engine):
                 _run_arm(built, configs, [int(seed) for seed in options.seeds.split(",")], options.out, name)
@@ -67,7 +68,7 @@ def _run_arm(built: BuiltEngine, configs: Mapping[str, DictConfig], seeds: Seque
         for load, config in configs.items():
             cfg = OmegaConf.merge(config, {"seed": seed})
             assert isinstance(cfg, DictConfig)
-            record = measure_again(built, cfg)
+            record = measure_again(built, settings_of(cfg))
             if seed != WARM_UP_SEED:
                 RecordWriter(out / load / arm / str(seed)).write(record)
 

@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from framework.app.measure import measure_again
 from framework.config.compose import CONF_DIR, compose
+from framework.config.settings import settings_of
 from framework.execution.build import build_engine
 from framework.records.record import RecordWriter
 
@@ -36,9 +37,9 @@ def main() -> None:
     schedulers = OmegaConf.load(CONF_DIR / "experiment" / f"{STUDY}.yaml").hydra.sweeper.params.scheduler.split(",")
     configs = {name: compose([f"experiment={STUDY}", f"scheduler={name}", *options.set]) for name in schedulers}
     began = time.perf_counter()
-    built = build_engine(configs[schedulers[0]])
+    built = build_engine(settings_of(configs[schedulers[0]]))
     with closing(built.engine):
-        measure_again(built, configs[schedulers[0]])  # a rehearsal
+        measure_again(built, settings_of(configs[schedulers[0]]))  # a rehearsal
         for seed in range(options.seeds):
             for name, config in configs.items():
                 if time.perf_counter() - began > options.limit_s:
@@ -46,7 +47,7 @@ def main() -> None:
                     continue
                 cfg = OmegaConf.merge(config, {"seed": seed})
                 assert isinstance(cfg, DictConfig)
-                record = measure_again(built, cfg)
+                record = measure_again(built, settings_of(cfg))
                 RecordWriter(options.out / name / str(seed)).write(record)
                 shown = ("duration_s", "goodput_requests_per_s", "ttft_s/p99", "tpot_s/mean")
                 print(name, seed, {key: record.metrics[key] for key in shown}, flush=True)

@@ -15,6 +15,7 @@ from typing import Any
 from workloads import LOADS, SCHEDULERS_COMPARED, azure, nano_bench, synthetic
 
 from framework.config.compose import compose
+from framework.config.settings import settings_of
 from framework.interfaces.workload import TimedRequest
 from framework.records.metrics.recorder import Recorder
 from framework.records.metrics.summary import summarize
@@ -34,7 +35,7 @@ def simulate(
         [*kept, "executor=simulated", f"engine.num_blocks={real['effective']['num_blocks']}",
          f"scheduler={run['scheduler']}", *cost]
     )  # fmt: skip
-    built = build_simulated(cfg)
+    built = build_simulated(settings_of(cfg))
     recorder = Recorder(keep_outputs=False)
     drive(built.engine, requests, [recorder])
     return summarize(recorder.requests, recorder.steps)

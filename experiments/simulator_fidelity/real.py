@@ -16,6 +16,7 @@ from typing import Any
 from workloads import ENGINE, LOADS, MODELS, SCHEDULERS_COMPARED, azure, nano_bench, synthetic
 
 from framework.config.compose import compose
+from framework.config.settings import settings_of
 from framework.engine.config import EngineConfig
 from framework.engine.engine import Engine
 from framework.execution.build import build_engine
@@ -113,7 +114,7 @@ def main() -> None:
             f"model={model}", "model.weights=random", f"executor.device={args.device}", *ENGINE[args.device],
             *MODELS.get(model, []), "tracker=files", "workload=synthetic", f"calibrate.num_points={args.points}",
         ]  # fmt: skip
-        cfg = compose(overrides)
+        cfg = settings_of(compose(overrides))
         built = build_engine(cfg)
         vocab_size = built.model_config.vocab_size
         env = environment(str(built.effective["device"]))

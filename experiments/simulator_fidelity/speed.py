@@ -20,6 +20,7 @@ from workloads import ROOT
 
 from framework.app.progress import ProgressBar
 from framework.config.compose import compose
+from framework.config.settings import settings_of
 from framework.interfaces.records import RequestRecord, StepRecord
 from framework.interfaces.workload import WorkloadContext
 from framework.records.metrics.recorder import Recorder
@@ -52,7 +53,7 @@ def measure(overrides: list[str]) -> dict[str, float]:
         cpu.append(time.process_time())
 
     cfg = compose([*COMMON, *overrides])
-    built = build_simulated(cfg)
+    built = build_simulated(settings_of(cfg))
     context = WorkloadContext(
         tokenizer=None, vocab_size=built.model_config.vocab_size, max_model_len=built.max_model_len, seed=0,
         needs_token_ids=False,

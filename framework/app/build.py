@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from omegaconf import DictConfig
-
+from framework.config.settings import Settings
 from framework.registry import EXECUTORS
 
 if TYPE_CHECKING:
@@ -13,7 +12,7 @@ if TYPE_CHECKING:
     from framework.execution.built import BuiltEngine
 
 
-def build(cfg: DictConfig) -> BuiltEngine:
+def build(cfg: Settings) -> BuiltEngine:
     """Build the engine that `executor` names. A simulation loads no torch, whose import takes longer than most runs.
 
     Raises:

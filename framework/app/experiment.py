@@ -17,6 +17,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from framework.config.check import check, check_credentials
+from framework.config.settings import Settings
 from framework.interfaces.errors import IncompatibleError
 from framework.registry import EXECUTORS, TRACKERS, WORKLOADS
 
@@ -63,14 +64,14 @@ def run_cell(cfg: DictConfig, cell: CellInfo | None = None) -> Status:
             writer = RecordWriter(cell.folder, timeline_max_events=timeline_max_events)
             try:
                 check_unchanged(cell.config, record.resume_key)
-                check(cfg)
-                workload = WORKLOADS.build(cfg.workload)  # a missing file is known before anything is started
-                tracker = TRACKERS.build(cfg.tracker)
+                settings = check(cfg)
+                workload = WORKLOADS.build(settings.workload)  # a missing file is known before anything is started
+                tracker = TRACKERS.build(settings.tracker)
                 tracker.start(cell)
-                if cfg.calibrate.enabled:
-                    _calibrate(cfg, record, cell.folder)
+                if settings.calibrate.enabled:
+                    _calibrate(settings, record, cell.folder)
                 else:
-                    _measure(cfg, workload, record, tracker, cell.folder)
+                    _measure(settings, workload, record, tracker, cell.folder)
                     record.status, record.reason = _served(record.requests, workload.left_out)
             except IncompatibleError as error:
                 # A sweep goes on without a combination that cannot work. A single run of it gets an error.
@@ -147,7 +148,7 @@ def hydra_cell(cfg: DictConfig, hydra: Any = None, folder: Path | None = None) -
     )
 
 
-def _measure(cfg: DictConfig, workload: Workload, record: Record, tracker: Tracker, folder: Path) -> None:
+def _measure(cfg: Settings, workload: Workload, record: Record, tracker: Tracker, folder: Path) -> None:
     """Build and run the cell, and fill `record` with what was done, however it ends."""
     start_s = time.perf_counter()
     from framework.app.build import build
@@ -173,7 +174,7 @@ def _measure(cfg: DictConfig, workload: Workload, record: Record, tracker: Track
         measure(cfg, built, requests, record, [tracker, screen], keep_outputs=keep_outputs, startup_s=startup_s)
 
 
-def _serve(cfg: DictConfig, record: Record, tracker: Tracker, folder: Path, stack: ExitStack, start_s: float) -> None:
+def _serve(cfg: Settings, record: Record, tracker: Tracker, folder: Path, stack: ExitStack, start_s: float) -> None:
     """Run a cell whose requests come over HTTP."""
     from framework.app.build import build
     from framework.app.measure import describe, measure
@@ -211,7 +212,7 @@ def _served(requests: Sequence[RequestRecord], left_out: str) -> tuple[Status, s
     return "completed", "; ".join(counts)
 
 
-def _calibrate(cfg: DictConfig, record: Record, folder: Path) -> None:
+def _calibrate(cfg: Settings, record: Record, folder: Path) -> None:
     """Measure step times on this machine and write their profile."""
     from framework.app.build import build
     from framework.records.atomic import write_text

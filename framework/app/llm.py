@@ -20,6 +20,7 @@ from framework.app.prompts import Messages, Prompt, plain_messages, prompts_of, 
 from framework.app.shared_engine import SharedEngine
 from framework.config.api import api_overrides
 from framework.config.compose import compose
+from framework.config.settings import settings_of
 from framework.engine.fleet import Fleet
 from framework.execution.built import BuiltEngine
 from framework.interfaces.eviction import NeedsFuture
@@ -78,7 +79,7 @@ class LLM:
                 f"eviction={self.cfg.eviction.name} needs to know all requests beforehand, as run.py does "
                 f"with a workload; choose another policy, such as eviction='lru'"
             )
-        self._built: BuiltEngine = build(self.cfg)
+        self._built: BuiltEngine = build(settings_of(self.cfg))
         if isinstance(self._built.engine, Fleet):
             self._built.engine.close()
             raise ValueError(f"executor.replicas={self.cfg.executor.replicas}: an LLM is one engine; set it to 1")

@@ -6,10 +6,8 @@ import dataclasses
 import gc
 import resource
 from collections.abc import Callable, Sequence
-from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-
+from framework.config.settings import Settings
 from framework.engine.engine import Engine
 from framework.execution.built import BuiltEngine
 from framework.execution.policies import build_policies, renewal
@@ -21,6 +19,7 @@ from framework.records.metrics.recorder import Recorder
 from framework.records.metrics.slo import Slo
 from framework.records.metrics.summary import summarize
 from framework.records.metrics.utilization import utilization
+from framework.records.plain import plain
 from framework.records.record import Record, cell_id
 from framework.registry import EXECUTORS, WORKLOADS
 from framework.workloads.drive import drive
@@ -40,7 +39,7 @@ def describe(built: BuiltEngine, record: Record) -> None:
         record.effective["oracle"] = oracles
 
 
-def draw(cfg: DictConfig, built: BuiltEngine, workload: Workload, record: Record) -> list[TimedRequest]:
+def draw(cfg: Settings, built: BuiltEngine, workload: Workload, record: Record) -> list[TimedRequest]:
     """The requests of `workload`, ready for the engine. An eviction policy that needs the future is told of them.
 
     Raises:
@@ -67,7 +66,7 @@ def draw(cfg: DictConfig, built: BuiltEngine, workload: Workload, record: Record
 
 
 def measure(
-    cfg: DictConfig,
+    cfg: Settings,
     built: BuiltEngine,
     requests: Sequence[TimedRequest],
     record: Record,
@@ -108,7 +107,7 @@ def measure(
         )
 
 
-def measure_again(built: BuiltEngine, cfg: DictConfig) -> Record:
+def measure_again(built: BuiltEngine, cfg: Settings) -> Record:
     """Run a further cell on an executor that has served others, with the policies of `cfg`, an empty cache and time 0.
 
     This is for studies whose cells differ in workload, seed and policies only, where building an engine can take longer
@@ -125,7 +124,7 @@ def measure_again(built: BuiltEngine, cfg: DictConfig) -> Record:
         renew=renewal(cfg),
     )
     built = dataclasses.replace(built, engine=engine)
-    requested: Any = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
+    requested = plain(cfg)
     record = Record(status="completed", cell_id=cell_id(requested), requested=requested)
     requests = draw(cfg, built, WORKLOADS.build(cfg.workload), record)
     gc.collect()

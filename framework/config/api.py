@@ -10,10 +10,10 @@ from typing import Any
 from framework.config.compose import CONF_DIR
 from framework.config.familiar import FAMILIAR, own_names
 from framework.config.quote import quote
-from framework.config.schema import Config, EngineConfig
+from framework.config.schema import Config, EngineSection
 from framework.interfaces.settings import LocalSettings
 
-_KEYS = {field.name: "engine" for field in dataclasses.fields(EngineConfig)}
+_KEYS = {field.name: "engine" for field in dataclasses.fields(EngineSection)}
 _KEYS |= {field.name: "executor" for field in dataclasses.fields(LocalSettings)}
 _GROUPS = [field.name for field in dataclasses.fields(Config) if field.name not in ("model", "seed")]
 

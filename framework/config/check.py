@@ -11,14 +11,14 @@ from omegaconf import DictConfig, OmegaConf
 from framework.config.credentials import refuse_credentials
 from framework.config.explain import valid_keys
 from framework.config.schema import CHOICES, Config
-from framework.config.typed import engine_settings
+from framework.config.settings import Settings, settings_of
 from framework.interfaces.settings import require
 from framework.registry import EXECUTORS, REGISTRIES, discovery
 from framework.registry.parameters import wrong_choice
 
 
-def check(cfg: DictConfig) -> None:
-    """Refuse values with which no engine can be built.
+def check(cfg: DictConfig) -> Settings:
+    """Refuse values with which no engine can be built, and return the others as types.
 
     Raises:
         ValueError: naming the key, its value, the limit and a remedy.
@@ -27,39 +27,23 @@ def check(cfg: DictConfig) -> None:
         if not discovery.loaded(item):
             raise ValueError(f"plugins=[{item}] comes from a file; give it on the command line, before composition")
     _check_keys(cfg, [f.name for f in dataclasses.fields(Config)], "", "the configuration")
-    for section in ("model", "engine", "compile", "calibrate", "record", "slo", "serving", "metrics"):
+    for section in ("model", "engine", "compile", "calibrate", "record", "slo", "serving", "metrics", "study"):
         schema = OmegaConf.get_type(cfg[section])
         if dataclasses.is_dataclass(schema):
             _check_keys(cfg[section], [f.name for f in dataclasses.fields(schema)], f"{section}.", section)
     _check_missing(cfg)
     check_credentials(cfg)
     _check_numbers(cfg)
-    found = cfg.model.path is not None or cfg.model.config is not None
-    require(found, "model.path", None, "there is no model to load", "model.path=FOLDER_OR_HUB_ID_OR_GGUF")
     for key, annotation in CHOICES.items():
         value = OmegaConf.select(cfg, key)
         require((wrong := wrong_choice(annotation, value)) is None, key, value, wrong or "", "")
     for kind, registry in REGISTRIES.items():
         _check_plugin(cfg, kind, registry.names())
     EXECUTORS.build(cfg.executor)  # checks its values
-    if not cfg.calibrate.enabled:  # its metrics are those of the steps that it measures
-        check_objective(cfg.objective, cfg.metrics.percentiles)
-    engine_settings(cfg)  # checks its values
-    _check_kernels(cfg)
-    for key in ("num_points", "repeats"):
-        require(cfg.calibrate[key] >= 1, f"calibrate.{key}", cfg.calibrate[key], "must be at least 1", "5 or more")
-    events = cfg.record.timeline_max_events
-    require(events >= 1, "record.timeline_max_events", events, "must be at least 1", "record.timeline=false for none")
-    serving = cfg.serving
-    require(0 <= serving.port < 65536, "serving.port", serving.port, "must be in [0, 65535]", "8000, or 0 for any")
-    for key in ("max_waiting", "max_streams", "max_body_bytes"):
-        require(serving[key] >= 1, f"serving.{key}", serving[key], "must be at least 1", "1024")
-    limit_s = serving.read_limit_s
-    require(0 < limit_s < float("inf"), "serving.read_limit_s", limit_s, "must be above 0", "10")
-    _check_percentiles(cfg.metrics.percentiles)
-    for key in ("ttft_s", "tpot_s", "e2e_s"):
-        limit_s = cfg.slo[key]
-        require(limit_s is None or limit_s > 0, f"slo.{key}", limit_s, "must be above 0", "null for no objective")
+    settings = settings_of(cfg)  # checks its values
+    if not settings.calibrate.enabled:  # its metrics are those of the steps that it measures
+        check_objective(settings.objective, settings.metrics.percentiles)
+    return settings
 
 
 def check_credentials(cfg: DictConfig) -> None:
@@ -69,14 +53,6 @@ def check_credentials(cfg: DictConfig) -> None:
         ValueError: naming the key and not the value.
     """
     refuse_credentials((key, value) for key, value in _leaves(cfg) if isinstance(value, str))
-
-
-def _check_percentiles(percentiles: Sequence[float]) -> None:
-    key, shown = "metrics.percentiles", f"[{','.join(f'{percent:g}' for percent in percentiles)}]"
-    inside = all(0 < percent < 100 for percent in percentiles)
-    require(inside, key, shown, "must each be above 0 and below 100", "[50,90,99]")
-    require(len(percentiles) > 0, key, shown, "must be at least one", "[50,90,99]")
-    require(len(set(percentiles)) == len(percentiles), key, shown, "must name each once", "[50,90,99]")
 
 
 def check_objective(names: Iterable[str], percentiles: Sequence[float] = (50, 90, 99)) -> None:
@@ -148,13 +124,3 @@ def _check_plugin(cfg: DictConfig, kind: str, names: list[str]) -> None:
         value: Any = group[parameter.name]
         wrong = wrong_choice(parameter.annotation, value)
         require(wrong is None, f"{kind}.{parameter.name}", value, wrong or "", "")
-
-
-def _check_kernels(cfg: DictConfig) -> None:
-    level, mode = cfg.compile.level, cfg.compile.mode
-    kernels, graph = OmegaConf.select(cfg, "executor.kernels"), OmegaConf.select(cfg, "graph.name")
-    useless = "nothing is left to compile with executor.kernels=fused"
-    require(level == "off" or kernels != "fused", "compile.level", level, useless, "executor.kernels=auto")
-    require(mode is None or level != "off", "compile.mode", mode, "needs compile.level=ops or model", "null")
-    twice = f"captures graphs of its own, which graph={graph} does already"
-    require(mode != "reduce-overhead" or graph in ("eager", "auto"), "compile.mode", mode, twice, "graph=eager")

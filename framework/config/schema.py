@@ -8,7 +8,7 @@ from typing import Any, Literal
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, SI
 
-from framework.interfaces.settings import EngineSettings
+from framework.interfaces.settings import EngineSettings, at_least_1, require
 
 CHOICES: dict[str, Any] = {
     "model.weights": Literal["auto", "random"],
@@ -19,7 +19,7 @@ CHOICES: dict[str, Any] = {
 
 
 @dataclass
-class ModelConfig:
+class ModelSection:
     """The model to run. Presets are in conf/model/."""
 
     name: str = MISSING
@@ -39,7 +39,7 @@ class ModelConfig:
 
 
 @dataclass
-class EngineConfig(EngineSettings):
+class EngineSection(EngineSettings):
     """Limits of the step loop."""
 
     seed: int = SI("${seed}")
@@ -56,6 +56,10 @@ class CompileConfig:
     mode: str | None = None
     """The `mode` argument of torch.compile. null is its default."""
 
+    def __post_init__(self) -> None:
+        fits = self.mode is None or self.level != "off"
+        require(fits, "compile.mode", self.mode, "needs compile.level=ops or model", "null")
+
 
 @dataclass
 class CalibrateConfig:
@@ -67,6 +71,10 @@ class CalibrateConfig:
     """The number of mixed batches and chunks to measure, in addition to the decode steps of every graph."""
     repeats: int = 5
     """How often each step is measured. The median counts."""
+
+    def __post_init__(self) -> None:
+        at_least_1(self.num_points, "calibrate.num_points", "5 or more")
+        at_least_1(self.repeats, "calibrate.repeats", "5 or more")
 
 
 @dataclass
@@ -80,6 +88,9 @@ class RecordConfig:
     timeline_max_events: int = 200_000
     """The largest number of events in timeline.json, counted from the start of the run. A step takes 4 events and a
     request up to 8, of about 150 bytes each."""
+
+    def __post_init__(self) -> None:
+        at_least_1(self.timeline_max_events, "record.timeline_max_events", "record.timeline=false for none")
 
 
 @dataclass
@@ -100,6 +111,13 @@ class ServingConfig:
     read_limit_s: float = 10.0
     """How many seconds a client has to send its headers. The body has a limit of the same length."""
 
+    def __post_init__(self) -> None:
+        require(0 <= self.port < 65536, "serving.port", self.port, "must be in [0, 65535]", "8000, or 0 for any")
+        for key in ("max_waiting", "max_streams", "max_body_bytes"):
+            at_least_1(getattr(self, key), f"serving.{key}", "1024")
+        limit_s = self.read_limit_s
+        require(0 < limit_s < float("inf"), "serving.read_limit_s", limit_s, "must be above 0", "10")
+
 
 @dataclass
 class SLOConfig:
@@ -112,6 +130,11 @@ class SLOConfig:
     e2e_s: float | None = None
     """The longest time from the scheduled arrival to the end of the request."""
 
+    def __post_init__(self) -> None:
+        for key in ("ttft_s", "tpot_s", "e2e_s"):
+            limit_s = getattr(self, key)
+            require(limit_s is None or limit_s > 0, f"slo.{key}", limit_s, "must be above 0", "null for no objective")
+
 
 @dataclass
 class MetricsConfig:
@@ -120,6 +143,14 @@ class MetricsConfig:
     percentiles: list[float] = field(default_factory=lambda: [50.0, 90.0, 99.0])
     """The percentiles to report, each above 0 and below 100. [50,95,99.9] gives ttft_s/p50, ttft_s/p95, ttft_s/p99.9
     and so on."""
+
+    def __post_init__(self) -> None:
+        key, shown = "metrics.percentiles", f"[{','.join(f'{percent:g}' for percent in self.percentiles)}]"
+        inside = all(0 < percent < 100 for percent in self.percentiles)
+        require(inside, key, shown, "must each be above 0 and below 100", "[50,90,99]")
+        require(len(self.percentiles) > 0, key, shown, "must be at least one", "[50,90,99]")
+        distinct = len(set(self.percentiles)) == len(self.percentiles)
+        require(distinct, key, shown, "must name each once", "[50,90,99]")
 
 
 @dataclass
@@ -141,7 +172,7 @@ class StudyConfig:
 class Config:
     """The root. Groups that plugins extend have no type here, because each choice brings its own type."""
 
-    model: ModelConfig = field(default_factory=ModelConfig)
+    model: ModelSection = field(default_factory=ModelSection)
     workload: Any = MISSING
     scheduler: Any = MISSING
     eviction: Any = MISSING
@@ -152,7 +183,7 @@ class Config:
     router: Any = MISSING
     executor: Any = MISSING
     tracker: Any = MISSING
-    engine: EngineConfig = field(default_factory=EngineConfig)
+    engine: EngineSection = field(default_factory=EngineSection)
     compile: CompileConfig = field(default_factory=CompileConfig)
     calibrate: CalibrateConfig = field(default_factory=CalibrateConfig)
     record: RecordConfig = field(default_factory=RecordConfig)

@@ -8,9 +8,8 @@ import traceback
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from omegaconf import DictConfig
-
 from framework.config.compose import compose
+from framework.config.settings import Settings, settings_of
 from framework.conformance.kit.finding import Budget, Check, Finding, NotApplicable, Violation
 from framework.interfaces.errors import PluginError
 from framework.registry import EXECUTORS, REGISTRIES
@@ -32,7 +31,7 @@ def check_plugins(overrides: Sequence[str], budget: Budget | None = None) -> dic
             f"{' '.join(overrides) or 'nothing'} names no plugin to check; say which, such as scheduler=chunked_prefill"
             f" (kinds: {', '.join(KINDS)})"
         )
-    cfg = compose(overrides)
+    cfg = settings_of(compose(overrides))
     return {f"{kind}={cfg[kind].name}": run_checks(checks_of(kind, cfg, budget or Budget())) for kind in chosen}
 
 
@@ -54,7 +53,7 @@ def assert_conforms(*overrides: str, budget: Budget | None = None) -> None:
         raise AssertionError("\n\n".join(broken))
 
 
-def checks_of(kind: str, cfg: DictConfig, budget: Budget) -> list[Check]:
+def checks_of(kind: str, cfg: Settings, budget: Budget) -> list[Check]:
     """The checks of the plugin of a kind that `cfg` chooses."""
     module: Any = importlib.import_module(f"framework.conformance.checks.{kind}")  # only this kind's libraries
 

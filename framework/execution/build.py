@@ -8,8 +8,7 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
-from omegaconf import DictConfig
-
+from framework.config.settings import Settings
 from framework.engine.config import EngineConfig
 from framework.engine.engine import Engine
 from framework.engine.intake import Intake
@@ -34,7 +33,7 @@ from framework.models.loading.load import LoadedModel
 from framework.models.split import config_of_rank
 
 
-def build_engine(cfg: DictConfig) -> BuiltEngine:
+def build_engine(cfg: Settings) -> BuiltEngine:
     """Check that everything works together, load the model, size the cache, warm up.
 
     Raises:
@@ -71,7 +70,7 @@ def build_engine(cfg: DictConfig) -> BuiltEngine:
     )
 
 
-def _executor(cfg: DictConfig, choices: Choices, stack: ExitStack) -> tuple[LocalExecutor, Rank]:
+def _executor(cfg: Settings, choices: Choices, stack: ExitStack) -> tuple[LocalExecutor, Rank]:
     """Rank 0, and with executor.tp > 1 the others around it; `stack` closes what there is of them."""
     tp = choices.executor.tp
     num_threads = threads_per_rank(choices.executor) if tp > 1 else choices.executor.threads
@@ -103,14 +102,14 @@ def _executor(cfg: DictConfig, choices: Choices, stack: ExitStack) -> tuple[Loca
     return executor, rank
 
 
-def _policies(cfg: DictConfig) -> tuple[Scheduler, EvictionPolicy]:
+def _policies(cfg: Settings) -> tuple[Scheduler, EvictionPolicy]:
     scheduler, eviction = build_policies(cfg)
     if isinstance(eviction, NeedsFuture):
         eviction.on_future([[]])  # of the warm-up; a cell tells the workload's before its first request
     return scheduler, eviction
 
 
-def _engine_around(cfg: DictConfig, choices: Choices, rank: Rank, executor: LocalExecutor) -> Any:
+def _engine_around(cfg: Settings, choices: Choices, rank: Rank, executor: LocalExecutor) -> Any:
     """Returns the function `start(scheduler, eviction) -> Engine`."""
     return partial(
         Engine,

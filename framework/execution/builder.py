@@ -19,8 +19,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from omegaconf import DictConfig
-
+from framework.config.settings import Settings
 from framework.interfaces.cost_model import Deployment
 
 if TYPE_CHECKING:  # discovery imports this module, and it does not wait for an engine
@@ -39,7 +38,7 @@ class EngineBuilder(ABC):
     not words, and there is nothing to calibrate."""
 
     @abstractmethod
-    def build(self, cfg: DictConfig) -> BuiltEngine:
+    def build(self, cfg: Settings) -> BuiltEngine:
         """Check that everything works together and build the engine; `cfg.executor` holds the parameters of this one.
 
         Raises:
@@ -47,7 +46,7 @@ class EngineBuilder(ABC):
             ValueError: a value or a file is wrong in itself.
         """
 
-    def deployment(self, cfg: DictConfig) -> Deployment | None:
+    def deployment(self, cfg: Settings) -> Deployment | None:
         """What a cost model is built for; None where no cost model is used.
 
         Raises:

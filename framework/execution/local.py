@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig
-
+from framework.config.settings import Settings
 from framework.execution.builder import EngineBuilder
 from framework.interfaces.settings import LocalSettings
 from framework.registry import EXECUTORS
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 class Local(LocalSettings, EngineBuilder):
     """Runs the model on this machine, on its CPU or its GPUs."""
 
-    def build(self, cfg: DictConfig) -> BuiltEngine:
+    def build(self, cfg: Settings) -> BuiltEngine:
         from framework.execution.build import build_engine  # loads torch
 
         return build_engine(cfg)

@@ -7,9 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig
-
-from framework.config.typed import engine_settings
+from framework.config.settings import Settings
 from framework.engine.config import EngineConfig
 from framework.engine.engine import Engine
 from framework.engine.fleet import Fleet
@@ -50,7 +48,7 @@ _CONTEXT_GIB = 0.6
 """The memory that the driver and PyTorch take on a GPU before the first tensor."""
 
 
-def build_simulated(cfg: DictConfig) -> BuiltEngine:
+def build_simulated(cfg: Settings) -> BuiltEngine:
     """Check that everything works together and size the KV cache as the real engine would on that device.
 
     Raises:
@@ -58,7 +56,7 @@ def build_simulated(cfg: DictConfig) -> BuiltEngine:
         ValueError: for values that are wrong in themselves.
     """
     started = time.perf_counter()
-    engine = engine_settings(cfg)
+    engine = cfg.engine
     config = load_config(cfg.model, max_model_len=engine.max_model_len)
     deployment, dtype_reason = _deployment(cfg, config)
     sizes = _sizes(engine, cfg.attention, config, deployment)
@@ -116,7 +114,7 @@ def build_simulated(cfg: DictConfig) -> BuiltEngine:
     )
 
 
-def _tokenizer(cfg: DictConfig) -> Tokenizer | None:
+def _tokenizer(cfg: Settings) -> Tokenizer | None:
     """The model's own tokenizer, which counts the tokens of prompts that are text. Other workloads need none.
 
     Raises:
@@ -137,7 +135,7 @@ def _tokenizer(cfg: DictConfig) -> Tokenizer | None:
 
 
 def build_replica(
-    cfg: DictConfig,
+    cfg: Settings,
     sizes: Sizes,
     config: ModelConfig,
     cost_model: CostModel,
@@ -148,7 +146,7 @@ def build_replica(
     verify: bool = False,
 ) -> Engine:
     """One engine with policies of its own; `verify`: with a shadow of the KV memory, which checks every read."""
-    engine = engine_settings(cfg)
+    engine = cfg.engine
     limits = GraphLimits(
         max_num_seqs=sizes.max_num_seqs, max_num_batched_tokens=sizes.max_num_batched_tokens, mixed_supported=True
     )
@@ -182,7 +180,7 @@ def build_replica(
     )
 
 
-def read_deployment(cfg: DictConfig) -> Deployment:
+def read_deployment(cfg: Settings) -> Deployment:
     """The deployment that a cost model is built for.
 
     Raises:
@@ -191,7 +189,7 @@ def read_deployment(cfg: DictConfig) -> Deployment:
     return _deployment(cfg, load_config(cfg.model, max_model_len=cfg.engine.max_model_len))[0]
 
 
-def _deployment(cfg: DictConfig, config: ModelConfig) -> tuple[Deployment, str]:
+def _deployment(cfg: Settings, config: ModelConfig) -> tuple[Deployment, str]:
     """What is simulated, and the reason for its dtype."""
     tp = cfg.executor.tp
     check_split(config, tp)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from omegaconf import DictConfig
-
+from framework.config.settings import Settings
 from framework.execution.builder import EngineBuilder
 from framework.interfaces.cost_model import Deployment
 from framework.interfaces.settings import SimulatedSettings
@@ -22,12 +21,12 @@ class Simulated(SimulatedSettings, EngineBuilder):
     needs_token_ids = False
     is_simulated = True
 
-    def build(self, cfg: DictConfig) -> BuiltEngine:
+    def build(self, cfg: Settings) -> BuiltEngine:
         from framework.simulation.build import build_simulated  # not needed to list the plugins
 
         return build_simulated(cfg)
 
-    def deployment(self, cfg: DictConfig) -> Deployment | None:
+    def deployment(self, cfg: Settings) -> Deployment | None:
         from framework.simulation.build import read_deployment
 
         return read_deployment(cfg)

@@ -15,6 +15,7 @@ import torch
 from framework.app.experiment import run_cell
 from framework.app.llm import LLM
 from framework.config.compose import compose
+from framework.config.settings import settings_of
 from framework.execution.device.sizes import preferred_block_size
 from framework.execution.kernels.cpu import native
 from framework.execution.rank.choices import choose
@@ -35,13 +36,13 @@ def test_a_refusal_names_the_backend_once() -> None:
     with pytest.raises(
         IncompatibleError, match=r"^attention=flash4 runs on CUDA GPUs, not on cpu; choose attention=sdpa$"
     ):
-        choose(cfg)
+        choose(settings_of(cfg))
 
 
 @pytest.mark.skipif(native.unavailable_reason() is not None, reason="needs a C++ compiler")
 def test_flash_on_a_cpu_is_the_kernel_of_our_own() -> None:
     cfg = compose(["model=tiny", "workload=synthetic", "attention=flash", "executor.device=cpu"])
-    choices = choose(cfg)
+    choices = choose(settings_of(cfg))
     assert (choices.attention_name, choices.spec.block_size) == ("flash", 16)
     assert choices.attention.implementation() == native.version()
     assert "C++ kernels (build cpu-" in native.version()

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from framework.config.compose import compose
+from framework.config.settings import settings_of
 from framework.execution.graphs.choose_graph import choose_graph, simulated_graph, strategy_of
 from framework.interfaces.attention import GraphSupport
 
@@ -30,7 +31,7 @@ NEVER, DECODE, MIXED = GraphSupport
 def test_what_runs(support: GraphSupport, graph_safe: bool, device: str, overrides: list[str], name: str) -> None:
     attention: Any = SimpleNamespace(graph_support=support)
     sampler: Any = SimpleNamespace(graph_safe=graph_safe)
-    strategy, found = choose_graph(compose(overrides), attention, sampler, device)
+    strategy, found = choose_graph(settings_of(compose(overrides)), attention, sampler, device)
     assert found == name == type(strategy).__name__.lower()
     assert strategy.max_graphs == (3 if name == "lazy" else None)
 
@@ -39,5 +40,5 @@ def test_what_runs(support: GraphSupport, graph_safe: bool, device: str, overrid
     ("overrides", "name"), [([], "mixed"), (["executor.hardware=cpu"], "eager"), (["graph=pow2"], "pow2")]
 )
 def test_what_a_simulation_has(overrides: list[str], name: str) -> None:
-    cfg = compose(["executor=simulated", *overrides])
+    cfg = settings_of(compose(["executor=simulated", *overrides]))
     assert simulated_graph(cfg) == name == type(strategy_of(cfg, name)).__name__.lower()

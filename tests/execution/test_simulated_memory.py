@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 
 from framework.config.compose import compose
+from framework.config.settings import settings_of
 from framework.execution.built import BuiltEngine
 from framework.simulation.build import build_simulated
 
 
 def build(*overrides: str) -> BuiltEngine:
     shape = ["model=qwen3_8b", "model.weights=random", "workload=synthetic", "executor=simulated"]
-    return build_simulated(compose([*shape, "engine.max_num_seqs=4096", *overrides]))
+    return build_simulated(settings_of(compose([*shape, "engine.max_num_seqs=4096", *overrides])))
 
 
 def blocks(built: BuiltEngine) -> int:

@@ -14,7 +14,7 @@ from framework.app.experiment import run_cell
 from framework.app.llm import LLM
 from framework.app.progress import chosen
 from framework.config.compose import compose
-from framework.config.typed import engine_settings
+from framework.config.settings import settings_of
 from framework.execution.device.device import torch_dtype
 from framework.execution.device.dtype import choose_dtype, choose_kv_dtype
 from framework.execution.device.sizes import Room, activation_bytes, choose_step, kv_token_bytes
@@ -29,7 +29,7 @@ SIMULATED = ["executor=simulated", "workload=synthetic", "model.weights=random",
 
 
 def effective(*overrides: str) -> dict[str, Any]:
-    return build_simulated(compose([*SIMULATED, *overrides])).effective
+    return build_simulated(settings_of(compose([*SIMULATED, *overrides]))).effective
 
 
 def sizes(*overrides: str) -> tuple[Any, ...]:
@@ -55,10 +55,10 @@ def test_steps_fit_the_device(model: str, hardware: str, want: tuple[int, ...]) 
 @pytest.mark.parametrize("device", [one for one in HARDWARE.values() if one.name != "cpu"], ids=lambda one: one.name)
 @pytest.mark.parametrize("tp", [1, 4])
 def test_what_is_chosen_has_room(model: str, device: Any, tp: int) -> None:
-    cfg = compose([*SIMULATED, f"model={model}"])
-    config = load_config(cfg.model)
+    settings = settings_of(compose([*SIMULATED, f"model={model}"]))
+    config = load_config(settings.model)
     room = Room(memory_bytes=int(device.memory_gib * 2**30), item_bytes=2, kv_item_bytes=2, tp=tp)
-    rows, tokens, _ = choose_step(engine_settings(cfg), config, room)
+    rows, tokens, _ = choose_step(settings.engine, config, room)
     left = 0.9 * device.memory_gib * 2**30 - 2 * config.num_parameters / tp
     assert 8 <= rows <= 256
     assert 2048 <= tokens <= 16384
@@ -137,10 +137,10 @@ def test_a_gguf_file_of_bfloat16_is_bfloat16(
 
 def test_a_gguf_file_never_was_bfloat16() -> None:
     """Its preset has the config of the published weights, which were."""
-    cfg = compose(["model=smollm2"]).model
+    cfg = settings_of(compose(["model=smollm2"])).model
     assert load_config(cfg).dtype == "bfloat16"
     assert weights_dtype(cfg, load_config(cfg)) == "GGUF"
-    random = compose(["model=smollm2", "model.weights=random"]).model
+    random = settings_of(compose(["model=smollm2", "model.weights=random"])).model
     assert weights_dtype(random, load_config(random)) == "bfloat16"
 
 
@@ -148,7 +148,7 @@ def test_a_gguf_file_never_was_bfloat16() -> None:
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_local_and_simulated_mean_the_same_types(dtype: str, kv_dtype: str) -> None:
     types = [f"executor.dtype={dtype}", f"executor.kv_dtype={kv_dtype}"]
-    deployment = read_deployment(compose([*SIMULATED, "model=tiny", *types]))
+    deployment = read_deployment(settings_of(compose([*SIMULATED, "model=tiny", *types])))
     assert deployment.dtype == choose_dtype(dtype, "cuda", None)[0]
     assert torch_dtype(deployment.dtype).itemsize == deployment.item_bytes
     assert torch_dtype(deployment.kv_dtype).itemsize == deployment.kv_item_bytes

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from framework.app.llm import LLM, Completion
+from framework.config.settings import settings_of
 from framework.execution.graphs.step_graphs import StepGraphs
 from framework.execution.rank.runner import Runner
 from framework.execution.step.eager_steps import EagerSteps
@@ -161,7 +162,8 @@ def use_graphs(llm: LLM, strategy: GraphStrategy) -> list[tuple[GraphKey, int]]:
     plain: Runner = executor._runner
     as_on_a_gpu(plain.sampler)
     spec = plain.attention.spec
-    model = load_model(llm.cfg.model, device=spec.device, dtype=spec.dtype, max_model_len=32).model  # unpacked weights
+    wanted = settings_of(llm.cfg).model  # loaded again, for weights that are not packed
+    model = load_model(wanted, device=spec.device, dtype=spec.dtype, max_model_len=32).model
     network = FusedNetwork(FusedDecoder(model), plain.network.kv_caches)
     num_tokens = 8
     limits = GraphLimits(max_num_seqs=3, max_num_batched_tokens=num_tokens, mixed_supported=True)

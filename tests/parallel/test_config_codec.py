@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from framework.config.compose import compose
+from framework.config.settings import Settings, settings_of
 from framework.execution.parallel import follow
 from framework.execution.parallel.config_codec import decode_config, encode_config
 
@@ -46,9 +47,9 @@ def test_ranks_exchange_no_pickle(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for name in ("dumps", "loads", "Pickler", "Unpickler"):
         monkeypatch.setattr(pickle, name, refuse)
-    cfg = compose(["model=tiny", "executor.tp=2", "sampler.name=gumbel"])
-    start = json.loads(json.dumps(follow.start_message(cfg, name="n", rank=1, size=2, threads=1)))
-    assert follow._config(start) == cfg
+    settings = settings_of(compose(["model=tiny", "executor.tp=2", "sampler.name=gumbel"]))
+    start = json.loads(json.dumps(follow.start_message(settings, name="n", rank=1, size=2, threads=1)))
+    assert Settings.of(decode_config(start["config"])) == settings
     folder = Path(follow.__file__).parent
     assert not [
         path.name for path in folder.glob("*.py") if "pickle" in path.read_text().replace("unlike a pickle", "")

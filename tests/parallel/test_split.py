@@ -6,6 +6,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from framework.config.compose import compose
+from framework.config.settings import settings_of
 from framework.execution.rank.choices import choose
 from framework.interfaces.errors import IncompatibleError
 from framework.models.config import ModelConfig
@@ -60,7 +61,7 @@ def test_local_and_simulated_refuse_a_split_in_the_same_words(changes: list[str]
     said = []
     for executor, judge in (("local", choose), ("simulated", read_deployment)):
         with pytest.raises(IncompatibleError) as refused:
-            judge(compose(["model=tiny", f"executor={executor}", f"executor.tp={tp}", *changes]))
+            judge(settings_of(compose(["model=tiny", f"executor={executor}", f"executor.tp={tp}", *changes])))
         said.append(str(refused.value))
     assert said[0] == said[1]
     assert said[0].startswith(f"executor.tp={tp}: ")
@@ -87,7 +88,7 @@ def test_the_shares_of_all_ranks_make_the_model() -> None:
 def test_what_cannot_work_is_refused_before_anything_starts(overrides: list[str], says: str) -> None:
     cfg = compose(["model=tiny", "tracker=files", "executor.device=cpu", *overrides])
     with pytest.raises(IncompatibleError, match=says):
-        choose(cfg)
+        choose(settings_of(cfg))
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import socket
@@ -12,14 +13,12 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-from omegaconf import DictConfig, OmegaConf
 
 from framework import __version__
 from framework.app.serving.engine_loop import EngineLoop
 from framework.app.serving.settings import FrontSettings
 from framework.app.serving.wire import Link
+from framework.config.settings import Settings
 from framework.execution.built import BuiltEngine
 from framework.interfaces.errors import IncompatibleError
 from framework.interfaces.eviction import NeedsFuture
@@ -30,7 +29,7 @@ TRACE = "trace.jsonl"
 START_LIMIT_S = 120.0
 
 
-def check_live(cfg: DictConfig) -> None:
+def check_live(cfg: Settings) -> None:
     """Refuse what cannot be served.
 
     Raises:
@@ -40,14 +39,14 @@ def check_live(cfg: DictConfig) -> None:
         name for name in ("starlette", "uvicorn", "httptools", "prometheus_client") if not _importable(name)
     ]:
         raise IncompatibleError(f"workload=live needs {missing[0]}: pip install -c constraints.txt '.[serve]'")
-    if OmegaConf.select(cfg, "executor.replicas", default=1) != 1:
+    if cfg.executor.get("replicas", 1) != 1:
         raise IncompatibleError("workload=live serves with one engine; set executor.replicas=1")
     if issubclass(EVICTIONS.get(cfg.eviction.name), NeedsFuture):
         what = f"eviction={cfg.eviction.name} needs to know all requests beforehand"
         raise IncompatibleError(f"{what}; choose another policy for workload=live")
 
 
-def listen(cfg: DictConfig) -> socket.socket:
+def listen(cfg: Settings) -> socket.socket:
     """The socket to serve on, taken before anything is loaded.
 
     Raises:
@@ -66,7 +65,7 @@ def listen(cfg: DictConfig) -> socket.socket:
 
 
 def serve(
-    cfg: DictConfig, built: BuiltEngine, listener: socket.socket, observers: Sequence[Observer], folder: Path
+    cfg: Settings, built: BuiltEngine, listener: socket.socket, observers: Sequence[Observer], folder: Path
 ) -> None:
     """Serve until SIGTERM or Ctrl-C, end what runs, and write `trace.jsonl`. A second signal ends at once.
 
@@ -89,7 +88,7 @@ def serve(
 
 
 @contextmanager
-def _front(cfg: DictConfig, built: BuiltEngine, listener: socket.socket) -> Iterator[Link]:
+def _front(cfg: Settings, built: BuiltEngine, listener: socket.socket) -> Iterator[Link]:
     """The HTTP process, ready to answer."""
     ours, theirs = socket.socketpair()
     command = [sys.executable, "-m", "framework.app.serving.front", str(theirs.fileno()), str(listener.fileno())]
@@ -130,13 +129,12 @@ def _wait_ready(connection: socket.socket, process: subprocess.Popen[bytes]) -> 
     raise RuntimeError(f"the HTTP process ended at its start with code {process.wait()}; its last words are above")
 
 
-def _settings(cfg: DictConfig, built: BuiltEngine) -> FrontSettings:
-    model: Any = OmegaConf.to_container(cfg.model, resolve=True)
+def _settings(cfg: Settings, built: BuiltEngine) -> FrontSettings:
     kinds = ("scheduler", "eviction", "attention", "sampler", "graph")
     policies = {kind: str(built.effective.get(kind, cfg[kind].name)) for kind in kinds}
     return FrontSettings(
         model_name=cfg.model.name,
-        model=model,
+        model=dataclasses.asdict(cfg.model),
         vocab_size=built.model_config.vocab_size,
         max_model_len=built.max_model_len,
         max_body_bytes=cfg.serving.max_body_bytes,

@@ -13,6 +13,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from framework.config.compose import compose
+from framework.config.settings import settings_of
 from framework.conformance.kit import serve as rules
 from framework.conformance.kit.finding import Budget, Check, NotApplicable, Violation
 from framework.conformance.kit.search import search
@@ -64,7 +65,8 @@ def checks(
 @cache
 def several_deployments() -> tuple[Deployment, ...]:
     """Large and small models, one or several ranks, narrow KV caches. Those with shipped profiles are among them."""
-    return tuple(read_deployment(compose(["executor=simulated", *overrides])) for overrides in _DEPLOYMENTS)
+    configurations = (compose(["executor=simulated", *overrides]) for overrides in _DEPLOYMENTS)
+    return tuple(read_deployment(settings_of(cfg)) for cfg in configurations)
 
 
 def _accepts(build: Callable[[Deployment], CostModel], deployment: Deployment) -> bool:

@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from framework.config.compose import compose
+from framework.config.settings import PluginChoice, settings_of
 from framework.conformance.kit.finding import Violation
 from framework.conformance.kit.time_limit import TimeLimitError, time_limit
 from framework.interfaces.request import RequestSpec
@@ -55,10 +54,9 @@ def _reference() -> tuple[tuple[int, ...], ...]:
 def _tokens(kind: str, plugin: Mapping[Any, Any] | None, rule: str) -> tuple[tuple[int, ...], ...]:
     from framework.execution.build import build_engine
 
-    cfg = compose(_MACHINE)
+    cfg = settings_of(compose(_MACHINE))
     if plugin is not None:
-        OmegaConf.set_struct(cfg, False)
-        cfg[kind] = plugin
+        setattr(cfg, kind, PluginChoice(plugin))
     engine = build_engine(cfg).single_engine
     requests = _requests()
     outputs: dict[int, list[int]] = {}

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from omegaconf import DictConfig
-
+from framework.config.settings import Settings
 from framework.interfaces.attention import AttentionBackend, GraphSupport
 from framework.interfaces.graph import GraphStrategy
 from framework.interfaces.sampler import Sampler
@@ -11,7 +10,7 @@ from framework.registry import GRAPHS
 
 
 def choose_graph(
-    cfg: DictConfig, attention: AttentionBackend, sampler: Sampler, device_type: str
+    cfg: Settings, attention: AttentionBackend, sampler: Sampler, device_type: str
 ) -> tuple[GraphStrategy, str]:
     """The strategy of a real device, and its name."""
     name = cfg.graph.name
@@ -20,21 +19,21 @@ def choose_graph(
     return strategy_of(cfg, name), name
 
 
-def simulated_graph(cfg: DictConfig) -> str:
+def simulated_graph(cfg: Settings) -> str:
     """The name of the strategy in simulation, which knows neither samplers nor attention backends."""
     if cfg.graph.name != "auto":
         return str(cfg.graph.name)
     return "eager" if cfg.executor.hardware == "cpu" else "mixed"
 
 
-def strategy_of(cfg: DictConfig, name: str) -> GraphStrategy:
+def strategy_of(cfg: Settings, name: str) -> GraphStrategy:
     """A new strategy like the one that was chosen under `name`."""
     choice = {"name": name} if cfg.graph.name == "auto" else cfg.graph
     strategy: GraphStrategy = GRAPHS.build(choice)
     return strategy
 
 
-def _most(cfg: DictConfig, support: GraphSupport, graph_safe: bool) -> str:
+def _most(cfg: Settings, support: GraphSupport, graph_safe: bool) -> str:
     if cfg.compile.mode == "reduce-overhead":  # captures graphs of its own
         return "eager"
     if cfg.executor.tp > 1 and cfg.executor.allreduce == "gloo":  # cannot be captured

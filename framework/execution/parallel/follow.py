@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import os
 from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from framework.config.settings import Settings
 from framework.execution.parallel.config_codec import decode_config, encode_config
 from framework.execution.parallel.control import Message
 from framework.execution.parallel.heartbeat import Heartbeat
@@ -17,17 +19,14 @@ from framework.registry import discovery, registry
 _MAX_IN_FLIGHT = 2
 
 
-def start_message(cfg: Any, *, name: str, rank: int, size: int, threads: int) -> Message:
+def start_message(cfg: Settings, *, name: str, rank: int, size: int, threads: int) -> Message:
     """All that a worker needs: the resolved configuration, where plugins come from, and the name of this engine."""
-    from omegaconf import OmegaConf
-
-    config = OmegaConf.to_container(cfg, resolve=True)
     return {
         "rank": rank,
         "size": size,
         "threads": threads,
         "name": name,
-        "config": encode_config(config),
+        "config": encode_config(dataclasses.asdict(cfg)),
         "plugins": discovery.extra(),
         "modules": registry.modules(),
         "fingerprint": registry.fingerprint(),
@@ -48,7 +47,7 @@ def follow(
         rank = int(start["rank"])
         progress = heartbeat.begin()
         _same_plugins(start)
-        cfg = _config(start)
+        cfg = Settings.of(decode_config(start["config"]))
 
         import torch
 
@@ -84,15 +83,6 @@ def follow(
         joined.wait_closed()
     except Exception as error:  # noqa: BLE001 (whatever it is, rank 0 has to know)
         heartbeat.fail(error)
-
-
-def _config(start: Message) -> Any:
-    from omegaconf import OmegaConf
-
-    from framework.config.schema import store_schema
-
-    store_schema()
-    return OmegaConf.create(decode_config(start["config"]))
 
 
 def _same_plugins(start: Message) -> None:

@@ -13,8 +13,8 @@ from datetime import timedelta
 from typing import Protocol, TypeVar
 
 import torch
-from omegaconf import DictConfig
 
+from framework.config.settings import Settings
 from framework.execution.parallel.connect import open_sockets, shut_down
 from framework.execution.parallel.follow import start_message
 from framework.execution.parallel.make_group import Joined, join
@@ -46,7 +46,7 @@ class Ranks(ABC):
     plan_transport: str
     watch: Watch
 
-    def __init__(self, cfg: DictConfig) -> None:
+    def __init__(self, cfg: Settings) -> None:
         self.size, self.limit_s = cfg.executor.tp, float(cfg.executor.startup_limit_s)
         self.progress = Progress()
         self.joined: Joined | None = None
@@ -144,7 +144,7 @@ class LocalRanks(Ranks):
 
     plan_transport = "shared_memory"
 
-    def __init__(self, cfg: DictConfig, num_threads: int) -> None:
+    def __init__(self, cfg: Settings, num_threads: int) -> None:
         from torch.distributed import TCPStore
 
         super().__init__(cfg)
@@ -200,7 +200,7 @@ class LocalRanks(Ranks):
             worker.end(now=now)
 
 
-def start_ranks(cfg: DictConfig, num_threads: int) -> Ranks:
+def start_ranks(cfg: Settings, num_threads: int) -> Ranks:
     """The ranks above 0 of one engine: torchrun's if it started this process, else new processes."""
     if world_rank() is None:
         return LocalRanks(cfg, num_threads)

@@ -19,9 +19,9 @@ import time
 from typing import Any, NoReturn
 
 import torch
-from omegaconf import DictConfig
 from torch.distributed import PrefixStore, rendezvous
 
+from framework.config.settings import Settings
 from framework.execution.parallel.connect import connect
 from framework.execution.parallel.control import Channel
 from framework.execution.parallel.follow import follow, start_message
@@ -76,7 +76,7 @@ class TorchrunRanks(Ranks):
 
     plan_transport = "process_group"
 
-    def __init__(self, cfg: DictConfig, num_threads: int) -> None:
+    def __init__(self, cfg: Settings, num_threads: int) -> None:
         super().__init__(cfg)
         world_size = int(os.environ["WORLD_SIZE"])
         if self.size != world_size:

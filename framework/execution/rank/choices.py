@@ -6,9 +6,9 @@ import os
 from dataclasses import dataclass
 
 import torch
-from omegaconf import DictConfig
 
-from framework.config.typed import engine_settings, with_sizes
+from framework.config.settings import Settings
+from framework.config.typed import with_sizes
 from framework.execution.device.device import resolve_device, torch_dtype
 from framework.execution.device.dtype import choose_dtype, choose_kv_dtype
 from framework.execution.device.sizes import Room, Sizes, choose_step, preferred_block_size
@@ -31,10 +31,10 @@ from framework.registry import EXECUTORS, SAMPLERS
 class Choices:
     """Everything that a rank is built from. It is equal on every rank except for the index of the device."""
 
-    cfg: DictConfig
-    """The configuration with every size filled in"""
+    cfg: Settings
+    """The configuration with every size filled in."""
     engine: EngineSettings
-    """Its section `engine`, as it was asked for"""
+    """The section `engine` as it was asked for."""
     executor: LocalSettings
     sizes: Sizes
     config: ModelConfig
@@ -55,7 +55,7 @@ class Choices:
     """The kernels that run the layers on a GPU: `fused` or `torch`."""
 
 
-def choose(cfg: DictConfig) -> Choices:
+def choose(cfg: Settings) -> Choices:
     """Resolve every `auto`, build the plugins that a rank runs, and check that they work together.
 
     Raises:
@@ -64,7 +64,7 @@ def choose(cfg: DictConfig) -> Choices:
     """
     executor: LocalSettings = EXECUTORS.build(cfg.executor)
     device = resolve_device(executor.device)
-    engine = engine_settings(cfg)
+    engine = cfg.engine
     config = load_config(cfg.model, max_model_len=engine.max_model_len)
     check_split(config, executor.tp)
     _check_ranks(executor, cfg.graph.name, device)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import ParamSpec, Protocol, TypeVar
 
 import torch
-from omegaconf import DictConfig, OmegaConf
 
+from framework.config.settings import Settings
 from framework.execution.device.capacity import fit_length
 from framework.execution.device.memory import explain_out_of_memory, num_kv_blocks
 from framework.execution.device.sizes import kv_token_bytes
@@ -63,7 +63,7 @@ class Rank:
 
 
 def build_rank(
-    cfg: DictConfig,
+    cfg: Settings,
     choices: Choices,
     group: TensorParallelGroup,
     on_device: OnDevice,
@@ -122,7 +122,7 @@ def build_rank(
 
 
 def _load(
-    cfg: DictConfig, choices: Choices, group: TensorParallelGroup, on_device: OnDevice, with_tokenizer: bool
+    cfg: Settings, choices: Choices, group: TensorParallelGroup, on_device: OnDevice, with_tokenizer: bool
 ) -> tuple[tuple[LoadedModel, dict[str, object]], bool]:
     """The model with its kernels, and whether an earlier cell of this process loaded it."""
 
@@ -144,8 +144,8 @@ def _load(
     if group.size > 1:
         return load(), False  # its layers hold the process group, which ends with the engine
     determined_by = {
-        "model": OmegaConf.to_container(cfg.model, resolve=True),
-        "compile": OmegaConf.to_container(cfg.compile, resolve=True),
+        "model": asdict(cfg.model),
+        "compile": asdict(cfg.compile),
         "at": [str(choices.device), str(choices.dtype), choices.max_model_len, choices.kernels, cfg.executor.threads],
     }
     return load_once(determined_by, load)

@@ -19,6 +19,7 @@ from framework.models.loading.gguf_weights import fill_from_gguf
 from framework.models.loading.random_weights import fill_random
 from framework.models.loading.read_config import (
     GGUF,
+    ModelGroup,
     config_folder,
     load_config,
     model_path,
@@ -48,7 +49,7 @@ class LoadedModel:
 
 
 def load_model(
-    cfg: Mapping[str, Any],
+    cfg: ModelGroup,
     *,
     device: torch.device,
     dtype: torch.dtype,
@@ -59,9 +60,9 @@ def load_model(
     """Load the model that `cfg` describes onto `device`.
 
     Args:
-        cfg: a mapping or DictConfig with `path`, `weights` (auto or random) and optionally `seed` (of random weights),
-            `config` (Hugging Face config values, used instead of files when the weights are random), `revision` and
-            `tokenizer` (another folder, GGUF file or hub id to take it from, or "byte").
+        cfg: the section `model`, or a mapping with `path`, `weights` (auto or random) and optionally `seed` (of random
+            weights), `config` (Hugging Face config values, used instead of files when the weights are random),
+            `revision` and `tokenizer` (another folder, GGUF file or hub id to take it from, or "byte").
         dtype: of weights and activations, whatever the checkpoint's is.
         group: this rank's place in a tensor-parallel group; each rank reads its slices only.
         max_model_len: the longest sequence, which sizes the table of rotary angles; None for the model's maximum.
@@ -95,7 +96,7 @@ def load_model(
     )
 
 
-def load_tokenizer(cfg: Mapping[str, Any]) -> Tokenizer | None:
+def load_tokenizer(cfg: ModelGroup) -> Tokenizer | None:
     """Load only the tokenizer."""
     cfg = plain_config(cfg)
     folder = config_folder(cfg) if weights_are_random(cfg) else _checkpoint_folder(cfg)

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from framework.models.config import ModelConfig, token_ids
 from framework.toolkit.read_file import read_json_object
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 GGUF = ".gguf"
+ModelGroup: TypeAlias = "Mapping[str, Any] | DataclassInstance"
+"""The section `model` of a configuration, as a dataclass or as a mapping with some of its keys."""
 
 
-def load_config(cfg: Mapping[str, Any], *, max_model_len: int | None = None) -> ModelConfig:
+def load_config(cfg: ModelGroup, *, max_model_len: int | None = None) -> ModelConfig:
     """The config alone, without weights: from the files at `cfg.path` if they are here, else from `cfg.config`, else
     from the hub."""
     cfg = plain_config(cfg)
@@ -27,8 +32,9 @@ def load_config(cfg: Mapping[str, Any], *, max_model_len: int | None = None) -> 
     return read_config(cfg, folder, max_model_len)[0]
 
 
-def weights_dtype(cfg: Mapping[str, Any], config: ModelConfig) -> str | None:
+def weights_dtype(cfg: ModelGroup, config: ModelConfig) -> str | None:
     """The type that the weights were published in, or `GGUF` for GGUF's other types. None if it is not known."""
+    cfg = plain_config(cfg)
     path = str(cfg.get("path") or "")
     if weights_are_random(cfg) or not (path.startswith("pypi:") or path.endswith(".gguf")):
         return config.dtype
@@ -40,12 +46,15 @@ def _is_folder(path: str) -> bool:
     return bool(path) and Path(path).expanduser().is_dir()
 
 
-def plain_config(cfg: Mapping[str, Any]) -> dict[str, Any]:
-    from omegaconf import DictConfig, OmegaConf
+def plain_config(cfg: ModelGroup) -> dict[str, Any]:
+    return {key: _plain(cfg[key]) for key in cfg} if isinstance(cfg, Mapping) else dataclasses.asdict(cfg)
 
-    if isinstance(cfg, DictConfig):
-        return OmegaConf.to_container(cfg, resolve=True)  # type: ignore[return-value]
-    return dict(cfg)
+
+def _plain(value: Any) -> Any:
+    """Mappings and sequences of any kind as dicts and lists, such as those of a preset that OmegaConf has read."""
+    if isinstance(value, Mapping):
+        return {key: _plain(value[key]) for key in value}
+    return [_plain(item) for item in value] if isinstance(value, Sequence) and not isinstance(value, str) else value
 
 
 def weights_are_random(cfg: Mapping[str, Any]) -> bool:

@@ -7,8 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
-from omegaconf import DictConfig
-
+from framework.config.settings import Settings
 from framework.execution.built import BuiltEngine
 from framework.execution.graphs.choose_graph import strategy_of
 from framework.interfaces.attention import GraphSupport
@@ -25,9 +24,7 @@ from framework.toolkit.step_profile import DecodeTable, HostTerms, StepProfile
 _NO_TIME = HostTerms(step_s=0.0, row_s=0.0)
 
 
-def calibrate(
-    cfg: DictConfig, built: BuiltEngine, environment: dict[str, object]
-) -> tuple[StepProfile, list[Measured]]:
+def calibrate(cfg: Settings, built: BuiltEngine, environment: dict[str, object]) -> tuple[StepProfile, list[Measured]]:
     """Measure the device that `built` runs on. This takes less than three minutes on a GPU.
 
     Args:

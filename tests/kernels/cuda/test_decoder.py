@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from omegaconf import OmegaConf
 from torch import Tensor
 
-from framework.config.schema import ModelConfig
+from framework.config.schema import ModelSection
 from framework.execution.kernels.cuda import decoder, skinny, split_linear
 from framework.execution.kernels.cuda.decoder import FusedDecoder
 from framework.models.decoder import DecoderLM
@@ -22,7 +21,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> DecoderLM:
     path: Path = tmp_path_factory.mktemp("qwen3")
     save_model("qwen3", path)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    cfg = OmegaConf.structured(ModelConfig(name="qwen3", path=str(path)))
+    cfg = ModelSection(name="qwen3", path=str(path))
     return load_model(cfg, device=device, dtype=torch.float32, max_model_len=64, with_tokenizer=False).model
 
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 import torch
-from omegaconf import DictConfig
 
 from framework.config.compose import compose
+from framework.config.schema import ModelSection
+from framework.config.settings import settings_of
 from framework.execution.kernels.cuda import decoder as fused
 from framework.models.decoder import DecoderLM
 from framework.models.layers.group import TensorParallelGroup
@@ -21,7 +22,7 @@ from tests.layers.thread_group import run_ranks
 KERNELS = ("rms_norm", "rotate_and_write", "silu_and_mul", "skinny_linear", "split_linear")
 
 
-def load(model: DictConfig, group: TensorParallelGroup | None = None) -> DecoderLM:
+def load(model: ModelSection, group: TensorParallelGroup | None = None) -> DecoderLM:
     return load_model(
         model, device=torch.device("cpu"), dtype=torch.float32, group=group, max_model_len=64, with_tokenizer=False
     ).model
@@ -45,14 +46,15 @@ def test_two_ranks_compute_what_one_does(device: str, monkeypatch: pytest.Monkey
     for name in KERNELS:
         monkeypatch.setattr(fused, name, functools.partial(one_at_a_time, turn, getattr(fused, name)))
     token_ids, positions = torch.arange(num_tokens) * 11 % 500, torch.arange(num_tokens)
-    cfg = compose(["model=tiny", "tracker=files", "model.config.num_hidden_layers=1"]).model
-    one = load(cfg)
+    cfg = compose(["model=tiny", "tracker=files", "model.config.num_hidden_layers=1"])
+    wanted = settings_of(cfg).model
+    one = load(wanted)
     with torch.inference_mode():
         hidden = one(token_ids, positions, attend)
         logits = one.compute_logits(hidden)
 
     def rank(group: TensorParallelGroup) -> tuple[torch.Tensor, torch.Tensor]:
-        model = load(cfg, group)
+        model = load(wanted, group)
         network = fused.FusedDecoder(model, split_rows=128)
         caches = [torch.zeros(2, 4, 16, model.num_kv_heads, 16) for _ in model.layers]
         mine = network.forward(token_ids.int(), positions, torch.full_like(positions, -1), caches, attend)

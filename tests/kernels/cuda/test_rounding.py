@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from omegaconf import OmegaConf
 from torch import Tensor
 
-from framework.config.schema import ModelConfig
+from framework.config.schema import ModelSection
 from framework.execution.kernels.cuda.decode_attention import DecodeTile, PagedDecode
 from framework.execution.kernels.cuda.decoder import FusedDecoder
 from framework.models.loading.load import load_model
@@ -27,7 +26,7 @@ def fused(tmp_path_factory: pytest.TempPathFactory) -> FusedDecoder:
     path: Path = tmp_path_factory.mktemp("qwen3")
     save_model("qwen3", path)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    cfg = OmegaConf.structured(ModelConfig(name="qwen3", path=str(path)))
+    cfg = ModelSection(name="qwen3", path=str(path))
     model = load_model(cfg, device=device, dtype=torch.float16, max_model_len=64, with_tokenizer=False).model
     return FusedDecoder(model, split_rows=17)  # 18 tokens are the library's
 

@@ -186,3 +186,15 @@ def test_a_simulation_is_built_without_torch() -> None:
 def test_files_stay_short() -> None:
     lengths = {path: len(path.read_text().splitlines()) for path in files("framework", "plugins", "tests")}
     assert {str(path): length for path, length in lengths.items() if length > MAX_LINES} == {}
+
+
+def test_the_work_of_a_step_is_named_by_keyword() -> None:
+    """`StepShape` has 13 fields, and most of them are integers."""
+    calls = [
+        (str(path), node.lineno)
+        for path in files("framework", "plugins", "tests", "experiments")
+        if "StepShape(" in path.read_text()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "StepShape" and node.args
+    ]
+    assert calls == []

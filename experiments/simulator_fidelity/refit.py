@@ -36,7 +36,7 @@ def main() -> None:
 
 
 def _point(shape: list[object], run_s: float, submit_s: float) -> Measured:
-    step = StepShape(*shape)  # type: ignore[arg-type]
+    step = StepShape._make(shape)
     scope = None if step.scope in (None, "None") else GraphScope[str(step.scope).rpartition(".")[2]]
     return Measured(shape=step._replace(scope=scope), run_s=run_s, submit_s=submit_s)
 

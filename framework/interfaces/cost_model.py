@@ -93,11 +93,17 @@ class Deployment:
 
 
 class StepShape(NamedTuple):
-    """The work of a step. Its cost may depend on nothing else."""
+    """The work of a step, in numbers of tokens, rows and positions. Its cost may depend on nothing else.
+
+    Construct it by keyword, since most of its fields are integers.
+    """
 
     num_tokens: int
+    """Tokens that the step computes, without padding."""
     num_rows: int
+    """Requests in the step: decode rows and chunks of prompts."""
     num_decode_rows: int
+    """Rows with one token each, which follow on tokens that are in the KV cache."""
     num_sampled: int
     """Rows that go through the LM head and the sampler."""
     decode_kv_tokens: int

@@ -71,12 +71,11 @@ class SimulatedExecutor(Executor):
         clock.time_s += launch_s
         end_s = self._device_free_s = max(begin_s + device_s, clock.time_s)
         result = StepResult(
-            batch.step,
-            self._sample(batch, step.num_sampled),
-            None,
-            graph_name(graphs.scope, key),
-            step.padded_tokens - step.num_tokens,
-            end_s - begin_s,
+            step=batch.step,
+            token_ids=self._sample(batch, step.num_sampled),
+            graph_key=graph_name(graphs.scope, key),
+            num_padding_tokens=step.padded_tokens - step.num_tokens,
+            run_s=end_s - begin_s,
         )
         if self._memory is not None:
             self._verify(self._memory, batch, result.token_ids)
@@ -139,19 +138,19 @@ def step_shape(
         longest = max(longest, start + num)
         pairs += num * start + num * (num + 1) // 2
     return StepShape(
-        batch.num_tokens,
-        num_rows,
-        num_decode,
-        batch.samples.count(True),
-        decode_kv,
-        prefill_kv,
-        pairs,
-        scope,
-        key.num_tokens if key is not None else batch.num_tokens,
-        key.num_rows or num_rows if key is not None else num_rows,
-        captures,
-        new_rows,
-        longest,
+        num_tokens=batch.num_tokens,
+        num_rows=num_rows,
+        num_decode_rows=num_decode,
+        num_sampled=batch.samples.count(True),
+        decode_kv_tokens=decode_kv,
+        prefill_kv_tokens=prefill_kv,
+        prefill_pairs=pairs,
+        scope=scope,
+        padded_tokens=key.num_tokens if key is not None else batch.num_tokens,
+        padded_rows=key.num_rows or num_rows if key is not None else num_rows,
+        captures=captures,
+        new_rows=new_rows,
+        longest_chunk_kv=longest,
     )
 
 

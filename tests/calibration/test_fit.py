@@ -13,6 +13,7 @@ from framework.simulation.calibration.design import mixed_points
 from framework.simulation.calibration.fit import fit_decode, fit_eager, fit_host, fit_linear, held_out
 from framework.simulation.calibration.measure import Measured
 from framework.toolkit.step_profile import DecodeTable
+from tests.step_shapes import decode_shape
 
 LIMITS = {"max_num_seqs": 64, "max_num_batched_tokens": 2048, "max_model_len": 4096, "capacity_tokens": 100_000}
 
@@ -25,16 +26,16 @@ def shapes() -> list[StepShape]:
         tokens = sum(row.num for row in rows)
         found.append(
             StepShape(
-                tokens,
-                len(rows),
-                len(decode),
-                len(rows),
-                sum(row.start + 1 for row in decode),
-                sum(row.start + row.num for row in chunks),
-                sum(row.num * row.start + row.num * (row.num + 1) // 2 for row in chunks),
-                None,
-                tokens,
-                len(rows),
+                num_tokens=tokens,
+                num_rows=len(rows),
+                num_decode_rows=len(decode),
+                num_sampled=len(rows),
+                decode_kv_tokens=sum(row.start + 1 for row in decode),
+                prefill_kv_tokens=sum(row.start + row.num for row in chunks),
+                prefill_pairs=sum(row.num * row.start + row.num * (row.num + 1) // 2 for row in chunks),
+                scope=None,
+                padded_tokens=tokens,
+                padded_rows=len(rows),
             )
         )
     return found
@@ -123,7 +124,7 @@ def test_tables_hold_their_points_and_errors_come_from_points_left_out() -> None
     for rows in (1, 8, 64):
         for context in (64, 512, 2048):
             kv = rows * context
-            shape = StepShape(rows, rows, rows, rows, kv, 0, 0, GraphScope.STEP, rows, rows)
+            shape = decode_shape(rows, kv, rows)
             points.append(Measured(shape=shape, run_s=1e-3 + 1e-6 * rows + 1e-8 * kv, submit_s=1e-5))
     table = fit_decode(points)
     assert all(table.seconds_of(p.shape.padded_rows, p.shape.decode_kv_tokens) == p.run_s for p in points)

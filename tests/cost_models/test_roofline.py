@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from framework.interfaces.cost_model import CostModel, Deployment, StepShape
-from framework.interfaces.graph import GraphScope
 from framework.registry import COST_MODELS
 from framework.simulation.hardware import HARDWARE, hardware
 from framework.toolkit.step_profile import StepProfile
 from tests.engine import traces  # noqa: F401 (discovers the plugins)
+from tests.step_shapes import decode_shape
 
 PROFILES = Path(__file__).resolve().parents[2] / "plugins/cost_models/profiles"
 QWEN3_8B = StepProfile.read(PROFILES / "h200-qwen3_8b-bfloat16-tp1.json").model
@@ -30,12 +30,22 @@ def roofline(name: str = "h200", tp: int = 1, **parameters: float) -> CostModel:
 
 
 def decode(rows: int, kv_tokens: int, padded: int | None = None) -> StepShape:
-    size = padded or rows
-    return StepShape(rows, rows, rows, rows, kv_tokens, 0, 0, GraphScope.STEP, size, size)
+    return decode_shape(rows, kv_tokens, padded or rows)
 
 
 def prefill(tokens: int) -> StepShape:
-    return StepShape(tokens, 1, 0, 1, 0, tokens, tokens * (tokens + 1) // 2, None, tokens, 1)
+    return StepShape(
+        num_tokens=tokens,
+        num_rows=1,
+        num_decode_rows=0,
+        num_sampled=1,
+        decode_kv_tokens=0,
+        prefill_kv_tokens=tokens,
+        prefill_pairs=tokens * (tokens + 1) // 2,
+        scope=None,
+        padded_tokens=tokens,
+        padded_rows=1,
+    )
 
 
 def test_one_row_reads_the_weights_once() -> None:

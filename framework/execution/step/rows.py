@@ -96,7 +96,7 @@ class ResidentRows:
             slot_mapping_R=layout.slot_mapping_T,
             block_table_RB=layout.block_table_RB,
         )
-        return CapturedRows(token_R, layout, slot_R, position_R, None)
+        return CapturedRows(token_ids_T=token_R, layout=layout, slot_P=slot_R, position_P=position_R, last_P=None)
 
     def invalidate(self) -> None:
         """Load the rows again at the next step, since a slot may belong to another request."""

@@ -39,7 +39,12 @@ class HostRows:
         np.cumsum(counts, out=query_start[1:])
         positions = np.arange(batch.num_tokens) + np.repeat(starts - query_start[:-1], counts)
         return cls(
-            query_start, starts + counts, slots, np.repeat(slots, counts), positions, np.flatnonzero(batch.samples)
+            query_start=query_start,
+            seq_lens=starts + counts,
+            slots=slots,
+            token_slots=np.repeat(slots, counts),
+            positions=positions,
+            sampled=np.flatnonzero(batch.samples),
         )
 
 

@@ -284,7 +284,7 @@ def main() -> None:
     if args.no_split:
         split_linear.MAX_ROWS = skinny.MAX_ROWS
     if args.tile is not None:
-        decode_attention.choose_tile = lambda *_: decode_attention.DecodeTile(*args.tile)
+        decode_attention.choose_decode_tile = lambda *_: decode_attention.DecodeTile(*args.tile)
     if args.what == ["prefix"]:
         for caching in (True, False):
             attempt(args.out, f"prefix caching={caching}", lambda caching=caching: shared_prefix(caching))

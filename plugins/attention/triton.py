@@ -60,13 +60,13 @@ class TritonAttention(AttentionBackend):
             "device": spec.device,
         }
         types = spec.dtype, spec.kv_dtype, spec.head_size
-        self._decode = decode_attention.PagedDecode(**shape, tile=decode_attention.choose_tile(*types))
+        self._decode = decode_attention.PagedDecode(**shape, tile=decode_attention.choose_decode_tile(*types))
         self._prefill = prefill_attention.PagedPrefill(
             **shape,
             max_num_tokens=spec.max_num_batched_tokens,
             dtype=spec.dtype,
             kv_dtype=spec.kv_dtype,
-            tile=prefill_attention.choose_tile(*types),
+            tile=prefill_attention.choose_prefill_tile(*types),
         )
 
     @classmethod

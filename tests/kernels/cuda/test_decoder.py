@@ -63,13 +63,13 @@ def test_a_step_of_each_size_runs_every_kernel(model: DecoderLM, monkeypatch: py
 
     def skinny_stand_in(x: Tensor, weight: Tensor, *, gated: bool = False, **options: object) -> Tensor:
         rows, outputs = len(x), len(weight) // (2 if gated else 1)
-        tile = skinny.choose_tile(rows, x.shape[1], outputs, gated, torch.bfloat16)
+        tile = skinny.choose_skinny_tile(rows, x.shape[1], outputs, gated, torch.bfloat16)
         launched.add(("skinny", tuple(weight.shape), gated, tuple(sorted(options)), rows == 1, tile))
         return x.new_zeros(rows, outputs)
 
     def split_stand_in(x: Tensor, weight: Tensor, *, gated: bool = False, in_parts: bool = False) -> Tensor:
         rows, outputs = len(x), len(weight) // (2 if gated else 1)
-        tile = split_linear.choose_tile(rows, x.shape[1], gated, torch.bfloat16)
+        tile = split_linear.choose_split_tile(rows, x.shape[1], gated, torch.bfloat16)
         launched.add(("split", tuple(weight.shape), gated, in_parts, tile))
         return x.new_zeros(*((split_linear.PARTS,) if in_parts else ()), rows, outputs)
 

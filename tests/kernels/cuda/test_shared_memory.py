@@ -35,27 +35,29 @@ def test_every_tile(preset: str, dtype: torch.dtype, limit: int, monkeypatch: py
         (shape.num_attention_heads * head_size, hidden, 1),
     ]
     for num_inputs, num_outputs, weights in products:
-        tile = skinny.choose_tile(8, num_inputs, num_outputs, weights == 2, dtype, limit)
+        tile = skinny.choose_skinny_tile(8, num_inputs, num_outputs, weights == 2, dtype, limit)
         assert (tile.num_stages - 1) * (16 + weights * tile.block_n) * tile.block_k * size < limit
         assert tile.block_k >= 16
         for num_rows in (17, 64, 65, 128, 129, 256):
-            split = split_linear.choose_tile(num_rows, num_inputs, weights == 2, dtype, limit)
+            split = split_linear.choose_split_tile(num_rows, num_inputs, weights == 2, dtype, limit)
             held = split.num_stages - (limit < 227 * KIB)
             assert held * (split.rows + weights * split.block_n) * split.block_k * size < limit
             assert split_linear.part_size(num_inputs) * split_linear.PARTS >= num_inputs
     for kv_dtype in {dtype, torch.float8_e4m3fn}:
         per_token = 2 * head_size * kv_dtype.itemsize
-        decode = decode_attention.choose_tile(dtype, kv_dtype, head_size, limit)
+        decode = decode_attention.choose_decode_tile(dtype, kv_dtype, head_size, limit)
         assert (decode.num_stages - 1) * decode.tokens * per_token < limit
-        prefill = prefill_attention.choose_tile(dtype, kv_dtype, head_size, limit)
+        prefill = prefill_attention.choose_prefill_tile(dtype, kv_dtype, head_size, limit)
         queries = prefill.queries * head_size * size
         assert queries + (prefill.num_stages - 1) * prefill.keys * per_token < limit
 
 
 def test_what_was_measured_on_a_hopper_gpu_is_what_it_gets() -> None:
-    assert skinny.choose_tile(8, 1024, 4096, False, torch.bfloat16, 227 * KIB) == skinny.SkinnyTile(32, 512, 4, 5)
-    assert split_linear.choose_tile(64, 1024, True, torch.bfloat16, 227 * KIB).num_stages == 5
-    assert skinny.choose_tile(8, 1024, 4096, False, torch.bfloat16, 99 * KIB) == skinny.SkinnyTile(32, 512, 4, 2)
+    assert skinny.choose_skinny_tile(8, 1024, 4096, False, torch.bfloat16, 227 * KIB) == skinny.SkinnyTile(
+        32, 512, 4, 5
+    )
+    assert split_linear.choose_split_tile(64, 1024, True, torch.bfloat16, 227 * KIB).num_stages == 5
+    assert skinny.choose_skinny_tile(8, 1024, 4096, False, torch.bfloat16, 99 * KIB) == skinny.SkinnyTile(32, 512, 4, 2)
 
 
 def test_stages_go_first_then_the_length() -> None:

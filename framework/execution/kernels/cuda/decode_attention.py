@@ -204,7 +204,9 @@ class DecodeTile:
     programs: int
 
 
-def choose_tile(dtype: torch.dtype, kv_dtype: torch.dtype, head_size: int, limit: int | None = None) -> DecodeTile:
+def choose_decode_tile(
+    dtype: torch.dtype, kv_dtype: torch.dtype, head_size: int, limit: int | None = None
+) -> DecodeTile:
     """The tile measured best on an H200 (experiments/gpu_speed). In float32 or on small cards, what fits."""
     if max(dtype.itemsize, kv_dtype.itemsize) > 2 or interpreted():
         tile = DecodeTile(32, 4, 2, 3)

@@ -259,7 +259,9 @@ class PrefillTile:
     num_stages: int
 
 
-def choose_tile(dtype: torch.dtype, kv_dtype: torch.dtype, head_size: int, limit: int | None = None) -> PrefillTile:
+def choose_prefill_tile(
+    dtype: torch.dtype, kv_dtype: torch.dtype, head_size: int, limit: int | None = None
+) -> PrefillTile:
     """The tile measured best on an H200 (experiments/gpu_speed). In float32 or on small cards, what fits."""
     if interpreted():  # whose time goes by the number of tiles
         return PrefillTile(64, 64, 4, 2)

@@ -101,7 +101,7 @@ class SkinnyTile:
     num_stages: int
 
 
-def choose_tile(
+def choose_skinny_tile(
     num_rows: int, num_inputs: int, num_outputs: int, gated: bool, dtype: torch.dtype, limit: int | None = None
 ) -> SkinnyTile:
     """The tile measured best on an H200 in 16 bits (experiments/gpu_speed). In other cases the largest that fits.
@@ -159,7 +159,7 @@ def skinny_linear(
     out_RN = add_to_RN
     if out_RN is None:
         out_RN = torch.empty(num_rows, num_outputs, dtype=out_dtype or dtype, device=x_RK.device)
-    tile = tile or choose_tile(num_rows, num_inputs, num_outputs, gated, dtype)
+    tile = tile or choose_skinny_tile(num_rows, num_inputs, num_outputs, gated, dtype)
     if norm_K is not None and num_rows > 1:
         x_RK, norm_K = rms_norm(x_RK, norm_K, eps), None
     launch = {"num_warps": tile.num_warps, "num_stages": tile.num_stages, **launch_options()}

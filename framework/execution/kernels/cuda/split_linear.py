@@ -101,7 +101,9 @@ class SplitTile:
     num_stages: int
 
 
-def choose_tile(num_rows: int, num_inputs: int, gated: bool, dtype: torch.dtype, limit: int | None = None) -> SplitTile:
+def choose_split_tile(
+    num_rows: int, num_inputs: int, gated: bool, dtype: torch.dtype, limit: int | None = None
+) -> SplitTile:
     """The tile measured best on an H200 in 16 bits (experiments/gpu_speed). In other cases the largest that fits."""
     if dtype.itemsize > 2:  # exact products keep an iteration's inputs in registers
         tile = SplitTile(MIN_ROWS, 32, 32, 4, 2)
@@ -141,7 +143,7 @@ def split_linear(
     """
     num_rows, num_inputs = x_RK.shape
     num_outputs = weight_NK.shape[0] // (2 if gated else 1)
-    tile = tile or choose_tile(num_rows, num_inputs, gated, x_RK.dtype)
+    tile = tile or choose_split_tile(num_rows, num_inputs, gated, x_RK.dtype)
     assert not gated or not in_parts
     parts = PARTS if in_parts else 1
     shape = (parts, num_rows, num_outputs) if in_parts else (num_rows, num_outputs)

@@ -1,4 +1,4 @@
-"""Attention of a mixed batch over the paged cache, in one call per layer; see src/attention.cpp."""
+"""Attention of a mixed batch over the paged cache, in one call per layer. The kernel is in src/attention.cpp."""
 
 from __future__ import annotations
 
@@ -9,21 +9,22 @@ from framework.execution.kernels.cpu import native
 from framework.interfaces.attention import BatchLayout
 
 HEAD_SIZE_MULTIPLE = 16
-"""Heads are read in whole vectors of the widest registers."""
+"""The head size is a multiple of this, because heads are read in whole vectors of the widest registers."""
 
 
 def cache_shape(num_blocks: int, num_kv_heads: int, block_size: int, head_size: int) -> tuple[int, ...]:
-    """Block, KV head, K or V, and then K transposed [H, block_size] or V [block_size, H] as one row."""
+    """The dimensions are the block, the KV head, K or V, and one row that holds K transposed [H, block_size] or
+    V [block_size, H]."""
     return (num_blocks, num_kv_heads, 2, block_size * head_size)
 
 
 def paged_attention(
     q_TNH: Tensor, k_TMH: Tensor, v_TMH: Tensor, kv_cache: Tensor, batch: BatchLayout, block_size: int, scale: float
 ) -> Tensor:
-    """Write the step's K and V to their slots, then attend; returns [T, N, H] in the dtype of q.
+    """Write the step's K and V to their slots, and attend. Returns [T, N, H] in the dtype of q.
 
-    q, k and v have one dtype, the cache may have another; both float32 or bfloat16. Tokens past the batch's (padding)
-    come back as zeros.
+    q, k and v have the same dtype. The cache may have another one. Both are float32 or bfloat16. The results of the
+    tokens that pad the batch are zeros.
     """
     num_tokens, num_heads, head_size = q_TNH.shape
     num_kv_heads = k_TMH.shape[1]

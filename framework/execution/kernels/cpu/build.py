@@ -1,7 +1,7 @@
 """Compiles the C++ sources into one shared library, once per machine and source text.
 
-A library's name ends with the hash of its content, which is compared before each use: one that a crash cut short or a
-disk changed would end the process by a signal, or compute something else.
+The name of a library ends with the hash of its content, which is compared before each use. A library that a crash cut
+short or that a disk changed could end the process by a signal, or compute something else.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ _TIMEOUT_S = 300
 
 
 class BuildError(RuntimeError):
-    """The kernels can't be compiled here; the message says why and what would help."""
+    """The kernels cannot be compiled here. The message says why, and what would help."""
 
 
 def build_library() -> Path:
-    """The compiled library, from the cache when the same sources met the same compiler, flags and CPU before.
+    """The compiled library. It comes from the cache if these sources, compiler, flags and CPU have met before.
 
-    A damaged one is built again, with a line on stderr. Two processes may build at once: each compiles into a file of
-    its own, which is on the disk before it gets its name.
+    A damaged library is built again, with a line on stderr. Two processes may build at the same time: each compiles
+    into its own file, which is completely on the disk before it gets its name.
 
     Raises:
-        BuildError: if there is no compiler, it fails, or the cache folder can't be written.
+        BuildError: there is no compiler, the compiler fails, or the cache folder cannot be written.
     """
     compiler = _find_compiler()
     sources = sorted(SOURCE_DIR.glob("*.cpp"))
@@ -53,14 +53,14 @@ def build_library() -> Path:
         _to_disk(folder)
     except OSError as error:
         raise BuildError(
-            f"{error.filename or folder} can't be read or written ({error.strerror}); set SERVELAB_CACHE to another "
+            f"{error.filename or folder} cannot be read or written ({error.strerror}); set SERVELAB_CACHE to another "
             f"folder"
         ) from error
     return target
 
 
 def _named(stem: str, library: Path) -> str:
-    """The name that a library of this content has."""
+    """The name of a library with this content."""
     return f"{stem}-{hashlib.sha256(library.read_bytes()).hexdigest()[:32]}.so"
 
 
@@ -73,7 +73,7 @@ def _to_disk(path: Path) -> None:
 
 
 def _find_compiler() -> str:
-    """`$CXX`, or the first of the usual names on the path."""
+    """`$CXX`, or the first of the usual compilers that is on the path."""
     wanted = os.environ.get("CXX", "").strip()
     for name in (wanted,) if wanted else _COMPILERS:
         if path := shutil.which(name):
@@ -96,7 +96,7 @@ def _fingerprint(compiler: str) -> str:
 
 
 def _cpu_description() -> str:
-    """What `-march=native` looks at: the model and its instruction sets."""
+    """What `-march=native` depends on: the model of the CPU and its instruction sets."""
     info = Path("/proc/cpuinfo")
     if not info.exists():
         return platform.processor()
@@ -114,5 +114,5 @@ def _run(command: list[str]) -> str:
         ) from error
     if done.returncode:
         message = " | ".join(done.stderr.strip().splitlines()[-3:])
-        raise BuildError(f"{command[0]} can't compile the CPU kernels ({message}); set CXX to another compiler")
+        raise BuildError(f"{command[0]} cannot compile the CPU kernels ({message}); set CXX to another compiler")
     return done.stdout

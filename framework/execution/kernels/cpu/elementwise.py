@@ -1,4 +1,7 @@
-"""The operations between matrix products, one pass each; see src/elementwise.cpp. float32 or bfloat16, fp32 inside."""
+"""The operations between matrix products, in one pass each. The kernels are in src/elementwise.cpp.
+
+Inputs and outputs are float32 or bfloat16, and the arithmetic is float32.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from framework.execution.kernels.cpu import native
 
 
 def rms_norm(x_TD: Tensor, weight_D: Tensor, eps: float, residual_TD: Tensor | None = None) -> Tensor:
-    """`x / rms(x) * weight`; with `residual`, x is added to it in place first and the sum is normalised."""
+    """`x / rms(x) * weight`. If there is a `residual`, x is added to it in place first, and the sum is normalised."""
     x_TD = x_TD.contiguous()
     assert residual_TD is None or (residual_TD.is_contiguous() and residual_TD.shape == x_TD.shape)
     out_TD = torch.empty_like(x_TD)
@@ -27,7 +30,7 @@ def rms_norm(x_TD: Tensor, weight_D: Tensor, eps: float, residual_TD: Tensor | N
 
 
 def silu_and_mul(gate_up: Tensor) -> Tensor:
-    """`silu(gate) * up` of [T, 2 I] = [gate | up], as [T, I]."""
+    """`silu(gate) * up`: [T, 2 I] = [gate | up] -> [T, I]."""
     gate_up = gate_up.contiguous()
     num_tokens, width = gate_up.shape
     out = gate_up.new_empty((num_tokens, width // 2))
@@ -43,7 +46,7 @@ def silu_and_mul(gate_up: Tensor) -> Tensor:
 
 
 def rotate_(qk_TNH: Tensor, cos_TH: Tensor, signed_sin_TH: Tensor) -> Tensor:
-    """`x cos + roll(x, H/2) signed_sin` over every head, in place; heads of one token lie side by side."""
+    """`x cos + roll(x, H/2) signed_sin` for every head, in place. The heads of one token are adjacent in memory."""
     num_tokens, num_heads, head_size = qk_TNH.shape
     assert qk_TNH.stride()[1:] == (head_size, 1)
     assert cos_TH.is_contiguous()

@@ -1,4 +1,4 @@
-"""Drop-in layers over the C++ elementwise kernels, built from the plain ones after loading."""
+"""Layers that use the C++ elementwise kernels. They replace the plain layers of a model that was loaded."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from framework.models.layers.rotary import RotaryEmbedding
 
 
 class NativeRMSNorm(nn.Module):
-    """`RMSNorm` in one pass, the residual addition included."""
+    """`RMSNorm` in one pass, together with the residual addition."""
 
     def __init__(self, plain: RMSNorm) -> None:
         super().__init__()
@@ -22,7 +22,7 @@ class NativeRMSNorm(nn.Module):
         return rms_norm(x_TD, self.weight, self.eps)
 
     def add_and_norm(self, x_TD: Tensor, residual_TD: Tensor) -> Tensor:
-        """Add `x` to the residual stream in place, and return the stream normalised."""
+        """Add `x` to the residual stream in place. Return the normalised stream."""
         return rms_norm(x_TD, self.weight, self.eps, residual_TD)
 
 
@@ -35,16 +35,16 @@ class NativeSiluAndMul(nn.Module):
 
 
 class NativeRotaryEmbedding(nn.Module):
-    """`RotaryEmbedding` in one pass, in place: its input is always a fresh projection."""
+    """`RotaryEmbedding` in one pass. It works in place, because its input is always a fresh projection."""
 
     def __init__(self, plain: RotaryEmbedding) -> None:
         super().__init__()
         self.plain = plain
 
     def angles(self, positions_T: Tensor) -> tuple[Tensor, Tensor]:
-        """cos and signed sin, [T, 1, H] each, once per step for all layers."""
+        """The cosine and the signed sine of the positions, [T, 1, H] each. All layers of a step share them."""
         return self.plain.angles(positions_T)
 
     def rotate(self, qk_TNH: Tensor, cos_T1H: Tensor, signed_sin_T1H: Tensor) -> Tensor:
-        """[T, N + M, H], overwritten and returned."""
+        """Rotate [T, N + M, H] in place, and return it."""
         return rotate_(qk_TNH, cos_T1H, signed_sin_T1H)

@@ -1,8 +1,9 @@
-"""Matrix products with weights packed once for the CPU at hand.
+"""Matrix products with weights that are packed once for the CPU of this machine.
 
-The C++ kernel reads each weight once for all rows, so a decode step costs about as much as reading the weights until
-the arithmetic takes longer (about 30 rows in fp32 on two AVX2 cores). A row's result does not depend on the other rows,
-bit for bit. bf16 weights are widened in registers and accumulated in fp32; activations may be fp32 or bf16.
+The C++ kernel reads each weight once for all rows. So a decode step takes about as long as reading the weights, until
+there are so many rows that the arithmetic takes longer (about 30 rows in fp32 on two AVX2 cores). Not one bit of a
+row's result depends on the other rows. bf16 weights are widened in registers, and sums are fp32. Activations may be
+fp32 or bf16.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from framework.execution.kernels.cpu import native
 
 
 def linear_kernel_name(dtype: torch.dtype) -> str:
-    """What `pack_linear` chooses for weights of `dtype` on this machine: `native`, `onednn` or `torch`.
+    """The kernel that `pack_linear` chooses for weights of `dtype` on this machine: `native`, `onednn` or `torch`.
 
-    The choice is a rule, not a measurement, so that two runs on one machine agree.
+    The choice follows from a rule and not from a measurement, so that two runs on one machine agree.
     """
     if dtype == torch.bfloat16 and _has_bf16_instructions():
         return "onednn"
@@ -29,14 +30,14 @@ def linear_kernel_name(dtype: torch.dtype) -> str:
 
 
 def pack_linear(weight_OI: Tensor, bias_O: Tensor | None) -> Callable[[Tensor], Tensor]:
-    """A function from x [T, I] to [T, O] in the dtype of x, holding its own copy of the weight.
+    """A function from x [T, I] to [T, O] in the dtype of x. It holds its own copy of the weight.
 
     Raises:
-        ValueError: for a weight that isn't a matrix on the CPU.
+        ValueError: the weight is not a matrix on the CPU.
     """
     if weight_OI.ndim != 2 or weight_OI.device.type != "cpu":
         raise ValueError(
-            f"weight of shape {tuple(weight_OI.shape)} on {weight_OI.device} can't be packed; pass a matrix on the CPU"
+            f"weight of shape {tuple(weight_OI.shape)} on {weight_OI.device} cannot be packed; pass a matrix on the CPU"
         )
     kinds: dict[str, type[NativeLinear | OneDNNLinear | TorchLinear]] = {
         "native": NativeLinear,
@@ -47,7 +48,7 @@ def pack_linear(weight_OI: Tensor, bias_O: Tensor | None) -> Callable[[Tensor], 
 
 
 class NativeLinear:
-    """The C++ kernel over a packed weight; see src/gemm.cpp."""
+    """The C++ kernel with a packed weight. The kernel is in src/gemm.cpp."""
 
     def __init__(self, weight_OI: Tensor, bias_O: Tensor | None) -> None:
         library = native.library()
@@ -67,7 +68,7 @@ class NativeLinear:
     def __call__(self, x_TI: Tensor) -> Tensor:
         if x_TI.ndim != 2 or x_TI.shape[1] != self._in_features or x_TI.dtype not in native.SUPPORTED_DTYPES:
             raise ValueError(
-                f"input of shape {tuple(x_TI.shape)} and {x_TI.dtype} doesn't fit a packed weight; "
+                f"input of shape {tuple(x_TI.shape)} and {x_TI.dtype} does not fit a packed weight; "
                 f"pass [T, {self._in_features}] in float32 or bfloat16"
             )
         if x_TI.stride(1) != 1:
@@ -92,7 +93,7 @@ class NativeLinear:
 
 
 class OneDNNLinear:
-    """oneDNN over a weight in the layout that it prefers, as PyTorch's compiler uses it; needs no compiler here."""
+    """oneDNN with a weight in the layout that it prefers, as PyTorch's compiler uses it. This needs no C++ compiler."""
 
     def __init__(self, weight_OI: Tensor, bias_O: Tensor | None) -> None:
         self._bias_O = None if bias_O is None else bias_O.detach()
@@ -103,7 +104,7 @@ class OneDNNLinear:
 
 
 class TorchLinear:
-    """`F.linear`, for dtypes that nothing above serves."""
+    """`F.linear`, for dtypes that neither of the other two supports."""
 
     def __init__(self, weight_OI: Tensor, bias_O: Tensor | None) -> None:
         self._weight_OI, self._bias_O = weight_OI, bias_O
@@ -113,6 +114,6 @@ class TorchLinear:
 
 
 def _has_bf16_instructions() -> bool:
-    """Whether oneDNN multiplies bf16 in hardware here (AVX-512 BF16 or AMX): then nothing beats it."""
+    """Whether oneDNN multiplies bf16 in hardware here (AVX-512 BF16 or AMX). It is then the fastest choice."""
     cpu = torch.cpu
     return torch.backends.mkldnn.is_available() and (cpu._is_avx512_bf16_supported() or cpu._is_amx_tile_supported())

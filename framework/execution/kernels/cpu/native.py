@@ -1,4 +1,4 @@
-"""The loaded library and the types of its functions. Nothing is compiled or loaded before the first call."""
+"""The library that is loaded, and the types of its functions. Nothing is compiled or loaded before the first call."""
 
 from __future__ import annotations
 
@@ -42,16 +42,16 @@ _lock = threading.Lock()
 
 
 def unavailable_reason() -> str | None:
-    """Why the C++ kernels can't be used here, with a remedy; None when they can. The first call may compile them."""
+    """Why the C++ kernels cannot be used here, with a remedy. None if they can. The first call may compile them."""
     loaded = _load()
     return loaded if isinstance(loaded, str) else None
 
 
 def library() -> ctypes.CDLL:
-    """The library, for callers who have seen that `unavailable_reason()` is None.
+    """The library. Call this only if `unavailable_reason()` is None.
 
     Raises:
-        RuntimeError: with that reason, if there is one.
+        RuntimeError: with the reason, if there is one.
     """
     loaded = _load()
     if isinstance(loaded, str):
@@ -60,12 +60,12 @@ def library() -> ctypes.CDLL:
 
 
 def version() -> str:
-    """The name of the library in the record: its owner, and the build of its sources."""
+    """The name of the library in the record. It names the project and the build of the sources."""
     return f"{OWN} C++ kernels (build {Path(library()._name).stem})"
 
 
 def dtype_code(dtype: torch.dtype) -> int:
-    """How the C++ side calls `dtype`, one of `SUPPORTED_DTYPES`."""
+    """The number that stands for `dtype`, one of `SUPPORTED_DTYPES`, in C++."""
     return _DTYPES[dtype]
 
 
@@ -91,7 +91,7 @@ def _try_to_load() -> ctypes.CDLL | str:
         loaded = ctypes.CDLL(str(path))
     except OSError as error:  # GOMP_parallel is looked up in what torch has loaded
         return (
-            f"{path} can't be loaded ({error}); the kernels need a PyTorch built with OpenMP, and a cache folder "
+            f"{path} cannot be loaded ({error}); the kernels need a PyTorch built with OpenMP, and a cache folder "
             f"(SERVELAB_CACHE) from which code may be run"
         )
     for name, arguments in _ARGUMENTS.items():

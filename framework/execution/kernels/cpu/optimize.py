@@ -14,14 +14,14 @@ from framework.models.layers.rotary import RotaryEmbedding
 
 
 def optimize_for_cpu(model: DecoderLM) -> dict[str, object]:
-    """Replace what can be replaced, in place, and say what was chosen, for the record. Call once, after loading.
+    """Replace the layers that have a faster version, in place. Call this once, after loading.
 
-    A packed weight takes the place of the original, which becomes a meta tensor of the same shape. A tied embedding is
-    still needed for look-ups, so it alone is held twice.
+    A packed weight replaces the original, which becomes a meta tensor of the same shape. Only a tied embedding is held
+    twice, since look-ups still need it.
 
     Returns:
-        `linear_kernel` and `elementwise_kernel`, and `native_unavailable` with the reason if the C++ kernels are not
-        to be had.
+        The choices, for the record: `linear_kernel` and `elementwise_kernel`, and `native_unavailable` with the reason
+        if the C++ kernels are not available.
     """
     dtype = model.embed_tokens.weight.dtype
     name = linear_kernel_name(dtype)

@@ -1,5 +1,5 @@
-"""Triton kernels for CUDA GPUs. Nothing here is imported before a CUDA device was chosen.
+"""Triton kernels for CUDA GPUs. Nothing here is imported before a CUDA device is chosen.
 
-All of them run under Triton's interpreter too (TRITON_INTERPRET=1, CPU tensors), which is how they are tested without a
-GPU.
+All kernels also run under Triton's interpreter (TRITON_INTERPRET=1, with tensors on the CPU). Tests use it on machines
+without a GPU.
 """

@@ -1,4 +1,4 @@
-"""SwiGLU's gate in one pass."""
+"""The gate of SwiGLU in one pass."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _BLOCK = 1024
 
 @triton.jit
 def gate_rounded(gate, up, dtype: tl.constexpr):
-    """`silu(gate) * up` of float32 products, each rounded first, as where the product is a kernel of its own."""
+    """`silu(gate) * up` of float32 products. Each is rounded first, as it is where the product is a separate kernel."""
     gate, up = gate.to(dtype).to(tl.float32), up.to(dtype).to(tl.float32)
     return gate / (1.0 + tl.exp(-gate)) * up
 

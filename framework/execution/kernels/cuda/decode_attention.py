@@ -1,13 +1,15 @@
-"""Paged attention of decode rows: split over the context, the query heads of a KV head packed into one tile.
+"""Paged attention of decode rows. The context is split, and the query heads of one KV head are packed into one tile.
 
-The flash-decoding scheme (Dao et al., "Flash-Decoding for long-context inference", 2023) with the work division of
-Stream-K (Osama et al., arXiv 2301.03598): the tiles of all rows, one after the other, are cut into as many equal ranges
-as programs run at once, wherever rows begin and end. `plan` does that on the device, so the grid is fixed (a captured
-graph can replay it) and every program reads the same number of bytes however lengths differ. Where a row was cut, the
-last of its ranges to end combines the partial results, so there is no second kernel.
+This is the flash-decoding scheme (Dao et al., "Flash-Decoding for long-context inference", 2023) with the division of
+work of Stream-K (Osama et al., arXiv 2301.03598). The tiles of all rows form one sequence, which is cut into as many
+equal ranges as there are programs at once, regardless of where rows begin and end. `plan` computes the ranges on the
+device. So the grid is fixed, which lets a captured graph replay it, and every program reads the same number of bytes
+even if the lengths differ. If a row was cut, the last of its ranges to end combines the partial results, so that no
+second kernel is needed.
 
-Where rows are cut depends on the whole batch, so weights must round the same wherever a range begins: they are powers
-of two relative to a whole number at or above the best score so far. Another whole number moves only their exponents.
+The places where rows are cut depend on the whole batch, so the softmax weights must round in the same way wherever a
+range begins. They are therefore powers of two relative to an integer that is at least the best score so far. A
+different integer changes only their exponents.
 
 Shape letters: R rows, N query heads, M KV heads, G = N / M, H head size, P ranges.
 """
@@ -29,7 +31,7 @@ from framework.execution.kernels.cuda.shared_memory import fit
 
 _FEW_ROWS = 16
 _COMBINE = 8
-"""Partial results that are read at once"""
+"""The number of partial results that are read at once."""
 
 
 @triton.jit(do_not_specialize=["num_rows"])
@@ -48,7 +50,7 @@ def _plan_kernel(
     index = tl.arange(0, RANGES_PAD)
     first_tile = index * num_tiles // tl.maximum(num_ranges, 1)
     range_row = tl.zeros((RANGES_PAD,), tl.int32)
-    for start in range(0, num_rows, 16):  # how many rows end at or before a range's first tile
+    for start in range(0, num_rows, 16):  # the number of rows that end at or before the first tile of a range
         some = start + tl.arange(0, 16)
         some_tiles = (tl.load(seq_len_ptr + some, mask=some < num_rows, other=0) + TILE - 1) // TILE
         end = tl.sum(tl.where(row < start, tiles, 0), 0) + tl.cumsum(some_tiles, 0)
@@ -56,7 +58,7 @@ def _plan_kernel(
     tl.store(range_row_ptr + index, range_row, mask=index < RANGES)
 
 
-@triton.jit(do_not_specialize=["num_rows", "stride_table"])  # the table of an eager step has any width
+@triton.jit(do_not_specialize=["num_rows", "stride_table"])  # the block table of an eager step can have any width
 def _decode_kernel(
     out_ptr, partial_ptr, lse_ptr, counter_ptr, q_ptr, k_cache_ptr, v_cache_ptr, table_ptr, seq_len_ptr,
     tile_start_ptr, range_row_ptr, scale_log2, num_rows, stride_q_token, stride_q_head, stride_table,
@@ -96,8 +98,8 @@ def _decode_kernel(
         best = tl.full((GROUP_PAD,), -float("inf"), tl.float32)
         weight_sum = tl.zeros((GROUP_PAD,), tl.float32)
         if narrow:
-            # The tensor cores want V's columns where one byte at a time would have to be gathered. Words of four
-            # columns are gathered instead, and each of their bytes is a product of its own.
+            # The tensor cores take V by columns, which would have to be gathered byte by byte. So words of four
+            # columns are gathered instead, and each of their four bytes takes part in a separate product.
             word = tl.arange(0, HEAD_PAD // 4)
             v_word_ptr = v_cache_ptr.to(tl.pointer_type(tl.int32))
             total_0 = tl.zeros((GROUP_PAD, HEAD_PAD // 4), tl.float32)
@@ -141,22 +143,24 @@ def _decode_kernel(
             columns = tl.join(tl.join(total_0, total_2), tl.join(total_1, total_3))  # [.., w, i, j] is 4 w + 2 i + j
             total = tl.reshape(columns, (GROUP_PAD, HEAD_PAD))
 
-        first_range = ((row_start + 1) * num_ranges - 1) // num_tiles  # the ranges of the row's first and last tile
+        # The ranges that hold the first and the last tile of the row.
+        first_range = ((row_start + 1) * num_ranges - 1) // num_tiles
         last_range = (row_end * num_ranges - 1) // num_tiles
         out_offset = (row.to(tl.int64) * NUM_KV_HEADS * GROUP + head[:, None]) * HEAD_SIZE + column[None, :]
         if first_range == last_range:
             tl.store(out_ptr + out_offset, (total / weight_sum[:, None]).to(out_ptr.dtype.element_ty), mask=mask_GH)
         else:
-            # A range has two places: for the row that it begins in the middle of, and for the one that outlasts it.
+            # A range has two places for partial results: for the row in whose middle it begins, and for the row in
+            # whose middle it ends.
             slot = (2 * this_range + (this_range == first_range).to(tl.int32)) * NUM_KV_HEADS + kv_head
             in_slot = group[:, None] * HEAD_PAD + column[None, :]
             tl.store(partial_ptr + slot * GROUP * HEAD_PAD + in_slot, total, mask=(group < GROUP)[:, None])
             tl.store(lse_ptr + slot * 2 * GROUP + group, best, mask=group < GROUP)
             tl.store(lse_ptr + slot * 2 * GROUP + GROUP + group, weight_sum, mask=group < GROUP)
-            tl.debug_barrier()  # every thread's part is written before the arrival is announced
+            tl.debug_barrier()  # all threads have written their parts before the arrival is announced
             counter = counter_ptr + row * NUM_KV_HEADS + kv_head
             if tl.atomic_add(counter, 1, sem="acq_rel") == last_range - first_range:
-                tl.store(counter, 0)  # for the next layer
+                tl.store(counter, 0)  # reset for the next layer
                 _combine(
                     out_ptr, partial_ptr, lse_ptr, row, kv_head, first_range, last_range,
                     NUM_KV_HEADS, GROUP, HEAD_SIZE, HEAD_PAD, COMBINE,
@@ -196,7 +200,7 @@ def _combine(
 
 @dataclass(frozen=True, slots=True)
 class DecodeTile:
-    """How contexts are cut: tokens per tile, warps and pipeline stages per program, programs per multiprocessor."""
+    """How contexts are cut: tokens per tile, warps and pipeline stages per program, and programs per multiprocessor."""
 
     tokens: int
     num_warps: int
@@ -207,7 +211,7 @@ class DecodeTile:
 def choose_decode_tile(
     dtype: torch.dtype, kv_dtype: torch.dtype, head_size: int, limit: int | None = None
 ) -> DecodeTile:
-    """The tile measured best on an H200 (experiments/gpu_speed). In float32 or on small cards, what fits."""
+    """The tile that was fastest on an H200 (experiments/gpu_speed). In float32 or on small GPUs, one that fits."""
     if max(dtype.itemsize, kv_dtype.itemsize) > 2 or interpreted():
         tile = DecodeTile(32, 4, 2, 3)
     else:
@@ -219,18 +223,18 @@ def choose_decode_tile(
 
 @dataclass(slots=True)
 class DecodePlan:
-    """Where the work of one step was cut; the same for all layers."""
+    """How the work of one step was cut. It is the same for all layers."""
 
     tile_start_R1: Tensor
-    """The first tile of each row among those of all rows, and how many there are"""
+    """The index of the first tile of each row among the tiles of all rows, and at the end the number of tiles."""
     range_row_P: Tensor
-    """The row in which each range begins"""
+    """The row in which each range begins."""
     seq_lens_R: Tensor
     block_table_RB: Tensor
 
 
 class PagedDecode:
-    """The kernel with its scratch memory, for one shape of heads. One stream uses it at a time."""
+    """The kernel and its scratch memory, for one shape of heads. Only one stream may use it at a time."""
 
     def __init__(
         self,
@@ -256,14 +260,14 @@ class PagedDecode:
         self._partial = torch.empty(scratch * self._head_pad, dtype=torch.float32, device=device)
         self._lse = torch.empty(scratch * 2, dtype=torch.float32, device=device)
         self._counter = torch.zeros(max_num_rows * num_kv_heads, dtype=torch.int32, device=device)
-        if max_num_rows > _FEW_ROWS:  # compiled now: eager steps would meet it in the middle of a run
+        if max_num_rows > _FEW_ROWS:  # compile now, else an eager step does so in the middle of a run
             lengths_R = torch.zeros(max_num_rows, dtype=torch.int32, device=device)
             self.plan(lengths_R, lengths_R.unsqueeze(1))
 
     def plan(self, seq_lens_R: Tensor, block_table_RB: Tensor) -> DecodePlan:
-        """Cut the step's contexts ([R] int32 lengths, [R, B] int32 tables) into ranges. Device work alone.
+        """Cut the step's contexts ([R] int32 lengths, [R, B] int32 tables) into ranges. This runs on the device alone.
 
-        Rows of length 0 have to come last.
+        Rows of length 0 must come last.
         """
         num_rows = seq_lens_R.shape[0]
         device = seq_lens_R.device
@@ -272,15 +276,15 @@ class PagedDecode:
         _plan_kernel[(1,)](
             tile_start_R1, range_row_P, seq_lens_R, num_rows, RANGES=self.num_ranges,
             RANGES_PAD=triton.next_power_of_2(self.num_ranges), TILE=self.tile.tokens,
-            ROWS_PAD=_FEW_ROWS if num_rows <= _FEW_ROWS else self._max_rows_pad,  # each size is compiled anew
+            ROWS_PAD=_FEW_ROWS if num_rows <= _FEW_ROWS else self._max_rows_pad,  # one compilation per size
             num_warps=4,
         )  # fmt: skip
         return DecodePlan(tile_start_R1, range_row_P, seq_lens_R, block_table_RB)
 
     def __call__(self, q_RNH: Tensor, kv_cache: Tensor, plan: DecodePlan, out_RNH: Tensor) -> None:
-        """Attend with the rows' last token, whose KV is in the cache ([2, num_blocks, block_size, M, H] strided).
+        """Attention of the last token of each row. Its KV is in the cache, [2, num_blocks, block_size, M, H], strided.
 
-        `q_RNH` may be strided with H innermost; `out_RNH` is contiguous.
+        `q_RNH` may be strided, with H innermost. `out_RNH` is contiguous.
         """
         k_cache, v_cache = kv_cache.unbind(0)
         _decode_kernel[(self.num_ranges * self.num_kv_heads,)](

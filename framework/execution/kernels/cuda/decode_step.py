@@ -1,7 +1,9 @@
-"""The two ends of a decode step on the device: inputs out of the batch state, the sampled token back into it.
+"""The beginning and the end of a decode step on the device.
 
-Rows hold (slot, position); a row that pads a graph has slot `num_slots`, one past the last. Nothing here needs the
-host, so a captured graph that begins with `decode_inputs` and ends with `feed_back` can be replayed step after step.
+The inputs come from the batch state, and the sampled tokens go back into it.
+A row is a slot and a position. A row that pads a graph has slot `num_slots`, which is one past the last. Nothing here
+needs the host, so a captured graph that begins with `decode_inputs` and ends with `feed_back` can be replayed for many
+steps.
 """
 
 from __future__ import annotations
@@ -53,7 +55,7 @@ def decode_inputs(
 ) -> None:
     """Fill the four outputs for rows at `position_R` ([R] int64) of `slot_R` ([R] int64).
 
-    A padding row gets token 0, length 0 and cache slot -1: it attends to nothing and writes nowhere.
+    A padding row gets token 0, length 0 and cache slot -1, so it attends to nothing and writes nothing.
     """
     _decode_inputs_kernel[(slot_R.shape[0],)](
         token_R, seq_lens_R, slot_mapping_R, block_table_RB, slot_R, position_R, token_ids_SL, block_table_SB,
@@ -70,14 +72,14 @@ def _feed_back_kernel(
     slot = tl.load(row_slot_ptr + row)
     if slot < num_slots:
         position = tl.load(row_position_ptr + row) + ADVANCE
-        token = tl.maximum(tl.load(sampled_ptr + row), 0)  # NOT_FINITE: the next step must find some token
+        token = tl.maximum(tl.load(sampled_ptr + row), 0)  # NOT_FINITE is no token, and the next step must find one
         tl.store(token_ids_ptr + slot * stride_tokens + position, token.to(tl.int32))
         if ADVANCE:
             tl.store(row_position_ptr + row, position)
 
 
 def feed_back(slot_R: Tensor, position_R: Tensor, sampled_R: Tensor, token_ids_SL: Tensor, num_slots: int) -> None:
-    """Write the sampled tokens ([R] int64) behind the rows' last ones and move `position_R` on to them."""
+    """Write the sampled tokens ([R] int64) after the last tokens of the rows, and advance `position_R` to them."""
     _feed_back_kernel[(slot_R.shape[0],)](
         token_ids_SL, position_R, slot_R, sampled_R, num_slots, token_ids_SL.stride(0), ADVANCE=1, num_warps=1
     )
@@ -86,7 +88,7 @@ def feed_back(slot_R: Tensor, position_R: Tensor, sampled_R: Tensor, token_ids_S
 def feed_back_again(
     slot_R: Tensor, position_R: Tensor, sampled_R: Tensor, token_ids_SL: Tensor, num_slots: int
 ) -> None:
-    """Overwrite the tokens that `feed_back` wrote, at `position_R`, which it moved there."""
+    """Overwrite the tokens that `feed_back` wrote. `position_R` is where it left it, at these tokens."""
     _feed_back_kernel[(slot_R.shape[0],)](
         token_ids_SL, position_R, slot_R, sampled_R, num_slots, token_ids_SL.stride(0), ADVANCE=0, num_warps=1
     )

@@ -1,9 +1,9 @@
-"""A decoder's forward pass from fused kernels: nine per layer for many tokens, eight for dozens, six for one.
+"""The forward pass of a decoder with fused kernels: nine per layer for many tokens, eight for dozens, six for one.
 
-Which kernels run depends on the number of tokens in the step, and a token's result should not. So every set of them
-rounds to the model's type at the same places: normalised inputs, queries, keys and values, attention's output, gate and
-up, and their product. The residual stream, what is added to it, norms, and logits are float32. What is left to depend
-on the batch is the order in which float32 sums are taken.
+The number of tokens in the step decides which kernels run, but it should not change the result of a token. So all sets
+of kernels round to the model's type at the same places: normalised inputs, queries, keys and values, the output of
+attention, gate and up, and their product. The residual stream, what is added to it, norms and logits are float32. Only
+the order of float32 sums still depends on the batch.
 """
 
 from __future__ import annotations
@@ -26,19 +26,21 @@ from framework.models.layers.linear import RowParallelLinear
 from framework.models.layers.norm import RMSNorm
 
 AttendCached = Callable[[int, Tensor], Tensor]
-"""`attend(layer, q_TNH) -> [T, N, H]`, after the step's keys and values were written to the cache."""
+"""`attend(layer, q_TNH) -> [T, N, H]`. It is called when the keys and values of the step are in the cache."""
 
 FUSED_ROWS = 1
-"""Up to so many tokens residual addition, and for one the norm too, is part of the products where more leave parts."""
+"""With up to this many tokens, the products add to the residual themselves where products of more tokens leave parts.
+With one token, they include the norm too."""
 
 
 class FusedDecoder:
-    """Runs a loaded `DecoderLM` without its modules' forward methods.
+    """Runs a loaded `DecoderLM` without the forward methods of its modules.
 
-    Up to `split_rows` tokens the matrix products of a model without biases are our own, with the gate fused in; 0 turns
-    them off, and None chooses. On one rank the products that end a block leave parts for the norm to add; few tokens
-    have the residual addition fused in instead: one, or with large weights all that are few enough. On several ranks
-    the sum over them stands between product and norm.
+    Steps of up to `split_rows` tokens use our own matrix products, with the gate fused in, if the model has no biases.
+    0 turns them off, and None chooses the number. On one rank, the products at the end of a block leave parts, which
+    the norm adds up. For few tokens the residual addition is fused into the product instead: for one token, or with
+    large weights for all steps that our own products take. On several ranks, the sum over the ranks comes between
+    product and norm.
     """
 
     def __init__(self, model: DecoderLM, *, split_rows: int | None = None) -> None:
@@ -56,7 +58,7 @@ class FusedDecoder:
 
     @property
     def step_sizes(self) -> tuple[int, ...]:
-        """The smallest step of each set of kernels."""
+        """The number of tokens of the smallest step of each set of kernels."""
         if not self._split_rows:
             return (1,)
         sizes = {1, 2, self._skinny_rows + 1, split.MIN_ROWS + 1, 2 * split.MIN_ROWS + 1, self._split_rows + 1}
@@ -70,7 +72,7 @@ class FusedDecoder:
         kv_caches: Sequence[Tensor],
         attend: AttendCached,
     ) -> Tensor:
-        """[T] tokens at [T] positions -> [T, D] hidden states, normalised; KV goes to slots [T], -1 for nowhere."""
+        """[T] tokens at [T] positions -> [T, D] normalised hidden states. KV goes to slots [T]; -1 is for nowhere."""
         model = self.model
         if self._group.size == 1:
             residual_TD = embed(token_ids_T, model.embed_tokens.weight)
@@ -105,7 +107,7 @@ class FusedDecoder:
         return head.share_of(product_in_float32(hidden_RD, head.weight.t()))
 
     def _added(self, layer: RowParallelLinear, x_TK: Tensor) -> Tensor:
-        """What the next norm adds to the residual: [T, D], or its parts [P, T, D]. On several ranks it is rounded."""
+        """What the next norm adds to the residual: [T, D], or parts of it [P, T, D]. On several ranks it is rounded."""
         if self._in_parts:
             return add_product(x_TK, layer.weight)
         if self._group.size == 1:

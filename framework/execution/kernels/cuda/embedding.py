@@ -1,4 +1,4 @@
-"""Rows of the embedding table, as the float32 residual stream begins with them."""
+"""Rows of the embedding table in float32, with which the residual stream begins."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _embed_kernel(out_ptr, token_ptr, weight_ptr, size, SIZE_PAD: tl.constexpr, 
 
 
 def embed(token_ids_T: Tensor, weight_VD: Tensor) -> Tensor:
-    """[T] ids of any integer type, all within the table, -> [T, D] float32."""
+    """[T] ids of any integer type -> [T, D] float32. All ids must be in the table."""
     size = weight_VD.shape[1]
     out_TD = torch.empty(len(token_ids_T), size, dtype=torch.float32, device=weight_VD.device)
     size_pad = triton.next_power_of_2(size)

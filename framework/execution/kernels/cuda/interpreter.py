@@ -1,4 +1,4 @@
-"""Whether Triton's kernels are interpreted on the CPU, as tests do."""
+"""Whether Triton interprets the kernels on the CPU, which tests use."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ import os
 
 
 def interpreted() -> bool:
-    """Triton reads the same variable when a kernel is defined."""
+    """Whether kernels are interpreted. Triton reads the same variable when a kernel is defined."""
     return os.environ.get("TRITON_INTERPRET", "0") == "1"

@@ -1,6 +1,6 @@
-"""RMSNorm, alone or fused with the residual addition: one read and one write of the stream.
+"""RMSNorm, alone or fused with the residual addition. It reads and writes the residual stream once.
 
-The stream may be kept in float32, so that sums over the layers are not rounded; what is put out has the weight's type.
+The stream may be float32, so that the sums over the layers are not rounded. The output has the type of the weight.
 """
 
 from __future__ import annotations
@@ -40,16 +40,17 @@ def _rms_norm_kernel(
             x += tl.load(x_ptr + part * part_stride + row * size + column, mask=mask, other=0.0)
         stored = x.to(residual_ptr.dtype.element_ty)
         tl.store(residual_ptr + row * size + column, stored, mask=mask)
-        x = stored.to(tl.float32)  # what the next layer will see
+        x = stored.to(tl.float32)  # the value that the next layer reads
     scale = tl.rsqrt(tl.sum(x * x, 0) / size + eps)
     tl.store(out_ptr + row * size + column, (x * scale * weight).to(out_ptr.dtype.element_ty), mask=mask)
 
 
 def rms_norm(x_TD: Tensor, weight_D: Tensor, eps: float, residual_TD: Tensor | None = None) -> Tensor:
-    """[T, D] -> [T, D] in the weight's type; with `residual_TD`, `x` is added to it in place and the sum normed.
+    """[T, D] -> [T, D] in the type of the weight.
 
-    Sums are taken in float32. `x` and the residual may have any float type, and `x` may be the [P, T, D] float32 parts
-    of a product, which are added one after the other; then there has to be a residual.
+    If there is `residual_TD`, `x` is added to it in place, and the sum is normalised. Sums are computed in float32. `x`
+    and the residual may have any float type. `x` may also be the float32 parts [P, T, D] of a product, which are added
+    one after the other. Parts need a residual.
     """
     *parts, num_tokens, size = x_TD.shape
     out_TD = torch.empty(num_tokens, size, dtype=weight_D.dtype, device=x_TD.device)

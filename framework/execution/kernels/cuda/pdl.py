@@ -1,8 +1,9 @@
-"""Programmatic dependent launch (Hopper and newer): a kernel starts while the one before it still runs.
+"""Programmatic dependent launch (Hopper and newer): a kernel starts while the kernel before it still runs.
 
-It may read what no recent kernel writes (weights, positions of the step) at once, and waits before it reads the rest.
-So launch latency and the first read of the weights hide behind the kernel before (CUDA programming guide, "Programmatic
-Dependent Launch and Synchronization"). Every kernel here waits before it ends, so order is kept across any number.
+It may read at once what no recent kernel writes, such as weights or the positions of the step. It waits before it reads
+anything else. So the kernel before hides the launch latency and the first read of the weights (CUDA programming guide,
+"Programmatic Dependent Launch and Synchronization"). Every kernel here waits before it ends, which keeps the order of
+any number of kernels.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from framework.execution.kernels.cuda.interpreter import interpreted
 
 _MIN_CAPABILITY = (9, 0)
 enabled = True
-"""False launches kernels one after the other, to measure what overlapping them brings."""
+"""False launches kernels one after the other. This is for measuring what the overlap saves."""
 
 
 @functools.cache
@@ -27,19 +28,19 @@ def _available() -> bool:
 
 
 def launch_options() -> dict[str, Any]:
-    """Keyword arguments for a kernel with a `PDL` parameter."""
+    """Keyword arguments for the launch of a kernel that has a `PDL` parameter."""
     return {"PDL": True, "launch_pdl": True} if enabled and _available() else {"PDL": False}
 
 
 @triton.jit
 def let_next_start(PDL: tl.constexpr):
-    """The kernel after this one may be launched."""
+    """Allow the launch of the next kernel."""
     if PDL:
         tl.extra.cuda.gdc_launch_dependents()
 
 
 @triton.jit
 def wait_for_previous(PDL: tl.constexpr):
-    """What the kernels before wrote may be read."""
+    """Wait until everything that earlier kernels wrote may be read."""
     if PDL:
         tl.extra.cuda.gdc_wait()

@@ -1,13 +1,13 @@
 """Causal attention of prefill chunks against the paged cache, after FlashAttention-2 (Dao 2023, arXiv 2307.08691).
 
-The chunk's own keys and values are in the cache already, so a prefix hit, a resumed request and a fresh prompt are one
-case. A tile is some of one row's new tokens with all query heads of one KV head, which read the same keys. Where a step
-has fewer tiles than the GPU runs at once, as a short chunk after a long context has, their keys are cut too: an item of
-work is a tile with a span of keys, and a second kernel combines the partial results. Weights round as in
-`decode_attention`, whatever the span.
+The keys and values of the chunk are in the cache already, so a prefix hit, a resumed request and a new prompt are the
+same case. A tile holds some new tokens of one row with all query heads of one KV head, because these read the same
+keys. A short chunk after a long context has fewer tiles than the GPU can run at once. In such a step the keys are cut
+too: an item of work is a tile with a span of keys, and a second kernel combines the partial results. The softmax
+weights round as in `decode_attention`, whatever the span is.
 
-`plan` numbers tiles and items of all rows on the device, and each program takes every n-th of them: the grid says
-nothing of the rows, so a captured graph replays it for others.
+`plan` numbers the tiles and items of all rows on the device, and each program takes every n-th of them. So the grid
+does not depend on the rows, and a captured graph can replay it for other rows.
 
 Shape letters: R rows, Q tiles, I items, N query heads, M KV heads, H head size, T tokens.
 """
@@ -30,12 +30,12 @@ from framework.execution.kernels.cuda.shared_memory import fit
 _PLAN_COLUMNS = 128
 _FEW_ROWS = 16
 _SHORTEST_SPAN = 2
-"""Tiles of keys that an item has at least, where keys are cut"""
+"""The smallest number of key tiles in an item, if the keys are cut."""
 _COMBINE_PARTS = 32
 _COMBINE_QUERIES = 4
-"""Partial results that a program reads at once"""
+"""The number of partial results that a program reads at once."""
 _COMBINE_PROGRAMS = 4
-"""Per KV head and four queries: where keys are cut there are few tiles"""
+"""The number of programs that combine partial results, per KV head and four queries. If keys are cut, tiles are few."""
 
 
 @triton.jit
@@ -91,7 +91,7 @@ def _plan_kernel(
     num_tiles = tl.sum(tiles, 0)
     span = tl.maximum(tl.max(key_tiles, 0), 1)
     if CUT:  # noqa: SIM102 (known to the compiler)
-        # Both spans come to at most `ENOUGH` items: one is the shorter where rows are alike, one where they are not.
+        # Both spans give at most `ENOUGH` items. The first is shorter if rows are similar, the second if they differ.
         if num_tiles < ENOUGH:
             alike = (span + ENOUGH // tl.maximum(num_tiles, 1) - 1) // (ENOUGH // tl.maximum(num_tiles, 1))
             unlike = (tl.sum(tiles * key_tiles, 0) + ENOUGH - num_tiles - 1) // (ENOUGH - num_tiles)
@@ -111,7 +111,7 @@ def _plan_kernel(
     for begin in range(0, tiles_here * spans_here, COLUMNS):
         item = begin + tl.arange(0, COLUMNS)
         there = item < tiles_here * spans_here
-        # Long tiles first: a row's last tokens see the most keys.
+        # Long tiles come first: the last tokens of a row see the most keys.
         tile = tiles_here - 1 - item // spans_here
         part = item % spans_here
         end = tl.minimum(seq_len - num_new + (tile * TILE_Q + TILE_Q - 1) // GROUP + 1, seq_len)
@@ -127,8 +127,8 @@ def _plan_kernel(
         tl.store(tile_item_ptr + first_tile + item // spans_here, first_item + item, mask=there & (part == 0))
 
 
-# A slice of a step's rows begins anywhere and a block table has any width: one kernel for all of them, or a run stops
-# for a second whenever it meets a new case.
+# A slice of a step's rows can begin anywhere, and a block table can have any width. One kernel takes all of them, since
+# a run would stop for a second of compilation at each new case.
 @triton.jit(do_not_specialize=["stride_table"], do_not_specialize_on_alignment=["table_ptr"])
 def _prefill_kernel(
     out_ptr, partial_ptr, lse_ptr, q_ptr, k_cache_ptr, v_cache_ptr, table_ptr, count_ptr, item_ptr, scale_log2,
@@ -136,7 +136,7 @@ def _prefill_kernel(
     GROUP: tl.constexpr, HEAD_SIZE: tl.constexpr, HEAD_PAD: tl.constexpr, BLOCK_SIZE: tl.constexpr,
     TILE_Q: tl.constexpr, TILE: tl.constexpr, CUT: tl.constexpr, PRECISION: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
-    let_next_start(PDL)  # the plan is older than the kernel before this one, so it can be read without waiting
+    let_next_start(PDL)  # an earlier kernel than the previous one wrote the plan, so it can be read without waiting
     for number in range(tl.program_id(0), tl.load(count_ptr), tl.num_programs(0)):
         _attend_item(
             out_ptr, partial_ptr, lse_ptr, q_ptr, k_cache_ptr, v_cache_ptr, table_ptr, item_ptr, number, scale_log2,
@@ -159,7 +159,7 @@ def _attend_item(
     tile, begin = tl.load(item_ptr + number * 8 + 4), tl.load(item_ptr + number * 8 + 5)
     end, num_parts = tl.load(item_ptr + number * 8 + 6), tl.load(item_ptr + number * 8 + 7)
     num_before = seq_len - num_new
-    packed = tile * TILE_Q + tl.arange(0, TILE_Q)  # token by token, the heads of the group one after the other
+    packed = tile * TILE_Q + tl.arange(0, TILE_Q)  # by token, and within a token by head of the group
     index = packed // GROUP
     head = kv_head * GROUP + packed % GROUP
     query_position = num_before + index
@@ -171,12 +171,12 @@ def _attend_item(
     q, scale_log2 = query_for_cache(
         tl.load(q_ptr + q_offset, mask=mask, other=0.0), scale_log2, k_cache_ptr.dtype.element_ty
     )
-    best = tl.full((TILE_Q,), -1.0e30, tl.float32)  # finite, since in a part of the keys a query may see none
+    best = tl.full((TILE_Q,), -1.0e30, tl.float32)  # finite, because a query may see none of the keys in a part
     weight_sum = tl.zeros((TILE_Q,), tl.float32)
     total = tl.zeros((TILE_Q, HEAD_PAD), tl.float32)
     kv_offset = kv_head.to(tl.int64) * stride_head
     row_table_ptr = table_ptr + row.to(tl.int64) * stride_table
-    # Up to the first query's position every query of the tile sees everything; only the diagonal needs a mask.
+    # All queries of the tile see everything up to the position of the first query. Only the diagonal needs a mask.
     diagonal = (num_before + tile * TILE_Q // GROUP + 1) // TILE * TILE
     if CUT:
         diagonal = tl.maximum(tl.minimum(diagonal, end // TILE * TILE), begin)
@@ -251,7 +251,7 @@ def _combine_kernel(
 
 @dataclass(frozen=True, slots=True)
 class PrefillTile:
-    """How attention is cut: packed queries and keys per tile, warps and pipeline stages per program."""
+    """How attention is cut: packed queries and keys per tile, and warps and pipeline stages per program."""
 
     queries: int
     keys: int
@@ -262,8 +262,8 @@ class PrefillTile:
 def choose_prefill_tile(
     dtype: torch.dtype, kv_dtype: torch.dtype, head_size: int, limit: int | None = None
 ) -> PrefillTile:
-    """The tile measured best on an H200 (experiments/gpu_speed). In float32 or on small cards, what fits."""
-    if interpreted():  # whose time goes by the number of tiles
+    """The tile that was fastest on an H200 (experiments/gpu_speed). In float32 or on small GPUs, one that fits."""
+    if interpreted():  # its time depends on the number of tiles
         return PrefillTile(64, 64, 4, 2)
     if max(dtype.itemsize, kv_dtype.itemsize) > 2:
         tile = PrefillTile(32, 32, 4, 2)
@@ -279,24 +279,25 @@ def choose_prefill_tile(
 
 @dataclass(slots=True)
 class PrefillPlan:
-    """The items of one step; the same for all layers."""
+    """The items of one step. They are the same for all layers."""
 
     block_table_RB: Tensor
     count_2: Tensor
-    """How many items there are, and how many tiles"""
+    """The number of items and the number of tiles."""
     item_I8: Tensor
-    """Row, its first token in the step, its new tokens and its length; the tile, the keys that the item begins and ends
-    with, and into how many parts the tile's keys are cut. Undefined past the last item"""
+    """The row, its first token in the step, the number of its new tokens and its length; the tile, the first key and
+    the end of the item's keys, and the number of parts into which the keys of the tile are cut. Undefined past the last
+    item."""
     tile_item_Q: Tensor
-    """The first item of each tile; undefined past the last one"""
+    """The first item of each tile. Undefined past the last tile."""
     num_programs: int
-    """Per KV head"""
+    """The number of programs per KV head."""
     cut: bool
-    """Whether keys may be"""
+    """Whether the keys of a tile may be cut."""
 
 
 class PagedPrefill:
-    """The kernel with its scratch memory, for one shape of heads. One stream uses it at a time."""
+    """The kernels and their scratch memory, for one shape of heads. Only one stream may use them at a time."""
 
     def __init__(
         self,
@@ -319,7 +320,7 @@ class PagedPrefill:
         self._head_pad = max(16, triton.next_power_of_2(head_size))
         self._rows_pad = triton.next_power_of_2(max_num_rows)
         self._enough = max(1, 2 * num_processors(device) // num_kv_heads)
-        """Tiles from which on their keys are not cut; below it, at most as many items"""
+        """With this number of tiles or more, keys are not cut. With fewer tiles, there are at most this many items."""
         slots = self._enough * num_kv_heads
         self._partial = torch.empty(slots * tile.queries * self._head_pad, dtype=torch.float32, device=device)
         self._lse = torch.empty(slots * 2 * tile.queries, dtype=torch.float32, device=device)
@@ -327,7 +328,7 @@ class PagedPrefill:
             self._compile(max_num_tokens, dtype, kv_dtype, device)
 
     def _compile(self, max_num_tokens: int, dtype: torch.dtype, kv_dtype: torch.dtype, device: torch.device) -> None:
-        """The kernels of small and of large steps, one token each: a run would meet one of them in its middle."""
+        """Compile the kernels of small and of large steps, with one token each, so that no step of a run has to."""
         heads = self.num_kv_heads * self.group
         qkv = torch.zeros(1, heads + 2 * self.num_kv_heads, self.head_size, dtype=dtype, device=device)
         cache = torch.zeros(2, 1, self.block_size, self.num_kv_heads, self.head_size, device=device).to(kv_dtype)
@@ -348,16 +349,17 @@ class PagedPrefill:
         num_tokens: int,
         few_rows: bool = False,
     ) -> PrefillPlan:
-        """Number the items of all rows. Device work alone.
+        """Number the items of all rows. This runs on the device alone.
 
         Args:
-            query_start_R1: row r's tokens are `query_start_R1[r]:query_start_R1[r + 1]`, the last of `seq_lens_R[r]`.
-            num_new_R: [R] int32, how many of them to attend with: all, or 0 for a row to leave out.
-            num_tokens: at least as many as all of `num_new_R` together.
-            few_rows: expect hardly any of the rows to have tokens, and start programs for no more.
+            query_start_R1: the tokens of row r in the step are `query_start_R1[r]:query_start_R1[r + 1]`. They are the
+                last of its `seq_lens_R[r]` tokens.
+            num_new_R: [R] int32, the number of them that attend: all, or 0 to leave a row out.
+            num_tokens: at least the sum of `num_new_R`.
+            few_rows: hardly any of the rows has tokens, so only few programs are started.
         """
         num_rows, device, tile = seq_lens_R.shape[0], seq_lens_R.device, self.tile
-        full_tiles = triton.cdiv(num_tokens * self.group, tile.queries)  # each row's last is partly empty
+        full_tiles = triton.cdiv(num_tokens * self.group, tile.queries)  # the last tile of each row is partly empty
         cut = full_tiles < self._enough
         count_2 = torch.empty(2, dtype=torch.int32, device=device)
         item_I8 = torch.empty(max(full_tiles + num_rows, self._enough), 8, dtype=torch.int32, device=device)
@@ -373,12 +375,12 @@ class PagedPrefill:
         return PrefillPlan(block_table_RB, count_2, item_I8, tile_item_Q, num_programs, cut)
 
     def __call__(self, q_TNH: Tensor, kv_cache: Tensor, plan: PrefillPlan, out_TNH: Tensor) -> None:
-        """Attend with every row's new tokens to all of the row up to them in the cache.
+        """Attention of the new tokens of every row to all tokens of the row up to them, which are in the cache.
 
         Args:
-            q_TNH: strided with H innermost.
-            kv_cache: [2 (K, V), num_blocks, block_size, M, H], strided with H innermost.
-            out_TNH: contiguous; tokens outside the rows are left alone.
+            q_TNH: may be strided, with H innermost.
+            kv_cache: [2 (K, V), num_blocks, block_size, M, H]; may be strided, with H innermost.
+            out_TNH: contiguous. Tokens outside the rows are not written.
         """
         k_cache, v_cache = kv_cache.unbind(0)
         table, tile = plan.block_table_RB, self.tile

@@ -1,4 +1,4 @@
-"""How many programs a GPU runs at once."""
+"""The number of programs that a GPU runs at once."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import functools
 import torch
 
 _INTERPRETED = 4
-"""Under the interpreter, which runs programs one by one"""
+"""The number under the interpreter, which runs programs one by one."""
 
 
 @functools.cache
 def num_processors(device: torch.device) -> int:
-    """Multiprocessors of `device`."""
+    """The number of multiprocessors of `device`."""
     if device.type != "cuda":
         return _INTERPRETED
     return int(torch.cuda.get_device_properties(device).multi_processor_count)

@@ -1,6 +1,6 @@
 """Everything between the QKV projection and attention in one kernel: QK norm, rotary positions, KV-cache write.
 
-A program handles one token. Queries are rotated in place; keys and values go to the cache and nowhere else.
+A program handles one token. Queries are rotated in place. Keys and values go to the cache only.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from framework.execution.kernels.cuda.pdl import launch_options, let_next_start,
 
 @dataclass(frozen=True, slots=True)
 class QKVShape:
-    """Head counts of this rank and the head size."""
+    """The numbers of heads on this rank, and the head size."""
 
     num_heads: int
     num_kv_heads: int
@@ -87,14 +87,14 @@ def rotate_and_write(
     weight_XH: Tensor | None = None,
     eps: float = 0.0,
 ) -> Tensor:
-    """Returns the rotated queries [T, N, H], a view of `qkv_TX`, whose key part is left as it was.
+    """Returns the rotated queries [T, N, H], which are a view of `qkv_TX`. Its keys are left as they were.
 
     Args:
         qkv_TX: [T, (N + 2 M) H], contiguous.
-        cos_sin_PH: for each position H/2 cosines, then H/2 sines.
-        slot_T: [T] int64 cache slots; -1 writes nowhere.
-        kv_cache: [2 (K, V), num_blocks, block_size, M, H], in any memory order with H innermost; e4m3 saturates.
-        weight_XH: [N + M, H] norm weights a head (Qwen3), or None for no norm.
+        cos_sin_PH: H/2 cosines and then H/2 sines for each position.
+        slot_T: [T] int64 cache slots. A token with -1 is not written.
+        kv_cache: [2 (K, V), num_blocks, block_size, M, H] in any order in memory with H innermost. e4m3 saturates.
+        weight_XH: [N + M, H], the norm weights of each head (Qwen3), or None for no norm.
     """
     num_heads, num_kv_heads, head_size = shape.num_heads, shape.num_kv_heads, shape.head_size
     k_cache, v_cache = kv_cache.unbind(0)
@@ -122,7 +122,7 @@ def rotate_and_write(
     return qkv_TX[:, : num_heads * head_size].unflatten(1, (num_heads, head_size))
 
 
-@triton.jit(do_not_specialize_on_alignment=["slot_ptr"])  # `attention=split` hands over a slice of the step's
+@triton.jit(do_not_specialize_on_alignment=["slot_ptr"])  # `attention=split` passes a slice of the step
 def _write_kernel(
     k_ptr, v_ptr, slot_ptr, k_cache_ptr, v_cache_ptr, stride_k_token, stride_v_token, stride_k_head, stride_v_head,
     stride_block, stride_offset, stride_head,
@@ -142,7 +142,7 @@ def _write_kernel(
 
 
 def write_kv(k_TMH: Tensor, v_TMH: Tensor, slot_T: Tensor, kv_cache: Tensor) -> None:
-    """Write keys and values of the step to their slots; arguments as in `rotate_and_write`."""
+    """Write the keys and values of the step to their slots. The arguments are those of `rotate_and_write`."""
     _, num_kv_heads, head_size = k_TMH.shape
     k_cache, v_cache = kv_cache.unbind(0)
     _write_kernel[(slot_T.shape[0],)](

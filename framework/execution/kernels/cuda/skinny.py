@@ -1,8 +1,9 @@
-"""Matrix products of a few rows, where reading the weights is all the cost, fused with what stands before and after.
+"""Matrix products of a few rows, fused with the operations before and after them.
 
-A decoder layer of a small batch is many kernels too short to fill the GPU. Here the norm is a prologue, the gate and
-the residual addition are epilogues. With several rows the norm is a kernel of its own: every program would have to
-repeat it, which costs more than a launch. What a separate kernel would have rounded is rounded here too (`decoder`).
+Reading the weights is all their cost. With a small batch, a decoder layer consists of many kernels that are too short
+to fill the GPU. Here the norm is a prologue, and the gate and the residual addition are epilogues. With several rows
+the norm is a separate kernel, because every program would have to repeat it, which costs more than a launch. What a
+separate kernel would round is rounded here too (see `decoder`).
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ from framework.execution.kernels.cuda.pdl import launch_options, let_next_start,
 from framework.execution.kernels.cuda.shared_memory import fit
 
 MAX_ROWS = 16
-"""Above it a library's matrix product is faster; see experiments/gpu_speed."""
+"""With more rows, the matrix product of a library is faster (experiments/gpu_speed)."""
 _ROWS = 16
-"""That a tile has, whatever the number of rows"""
+"""The rows of a tile, whatever the number of rows of the product."""
 
 
 @triton.jit
@@ -34,7 +35,7 @@ def _one_row_kernel(
     let_next_start(PDL)
     output = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     mask_N = output < num_outputs
-    column = tl.arange(0, BLOCK_K)  # a whole row of weights, read before the input is there
+    column = tl.arange(0, BLOCK_K)  # reads a whole row of weights before the input is there
     mask = mask_N[:, None] & (column < K)[None, :]
     weight_offset = output.to(tl.int64)[:, None] * K + column[None, :]
     weight = tl.load(weight_ptr + weight_offset, mask=mask, other=0.0)
@@ -93,7 +94,7 @@ def _few_rows_kernel(
 
 @dataclass(frozen=True, slots=True)
 class SkinnyTile:
-    """How a product is cut: outputs a program, inputs an iteration, warps, pipeline stages."""
+    """How a product is cut: outputs per program, inputs per iteration, warps and pipeline stages."""
 
     block_n: int
     block_k: int
@@ -104,16 +105,16 @@ class SkinnyTile:
 def choose_skinny_tile(
     num_rows: int, num_inputs: int, num_outputs: int, gated: bool, dtype: torch.dtype, limit: int | None = None
 ) -> SkinnyTile:
-    """The tile measured best on an H200 in 16 bits (experiments/gpu_speed). In other cases the largest that fits.
+    """The tile that was fastest on an H200 in 16 bits (experiments/gpu_speed), else the largest that fits.
 
-    One row takes its inputs in one piece, in registers.
+    The inputs of a single row are held in registers, in one piece.
     """
     whole = triton.next_power_of_2(num_inputs)
     if num_rows == 1:
         if num_outputs >= 16_384:
             return SkinnyTile(max(1, 8192 // whole), whole, 8, 1)
         return SkinnyTile(max(1, (2048 if gated else 4096) // whole), whole, _warps_of_one_row(whole), 1)
-    if dtype.itemsize > 2:  # exact products keep an iteration's inputs in registers
+    if dtype.itemsize > 2:  # exact products hold the inputs of an iteration in registers
         tile = SkinnyTile(16, min(32, whole), 4, 4)
     elif num_outputs >= 16_384:
         tile = SkinnyTile(32, min(512, whole), 4, 3)
@@ -129,7 +130,7 @@ def choose_skinny_tile(
 
 
 def _warps_of_one_row(num_inputs: int) -> int:
-    """So many that a row of weights and one of inputs fit their registers."""
+    """As many warps as are needed to hold a row of weights and a row of inputs in registers."""
     return 2 if num_inputs <= 1024 else 4 if num_inputs <= 8192 else 8 if num_inputs <= 16_384 else 16
 
 
@@ -147,11 +148,12 @@ def skinny_linear(
     """`epilogue(rms_norm(x) W^T)` for at most `MAX_ROWS` rows: [R, K] -> [R, N].
 
     Args:
-        x_RK: of the weight's type; with `norm_K` of any.
-        weight_NK: [N, K], or with `gated` [2 N, K], the gate's rows first; the result is then `silu(gate) * up`.
-        norm_K: weight of the RMSNorm of `x`; None for no norm.
-        add_to_RN: the residual stream of any float type, which the product is added to in place and which is returned.
-        out_dtype: of a product that is not added to anything; by default the weight's.
+        x_RK: of the type of the weight, or of any type with `norm_K`.
+        weight_NK: [N, K], or with `gated` [2 N, K] with the rows of the gate first. The result is then
+            `silu(gate) * up`.
+        norm_K: the weight of the RMSNorm of `x`; None for no norm.
+        add_to_RN: the residual stream, of any float type. The product is added to it in place, and it is returned.
+        out_dtype: the type of a product that is not added to anything; by default that of the weight.
     """
     num_rows, num_inputs = x_RK.shape
     num_outputs = weight_NK.shape[0] // (2 if gated else 1)

@@ -1,10 +1,10 @@
 """Matrix products of more rows than `skinny` takes.
 
 Reading the weights is still most of the cost, so every multiprocessor has to read its share of them. A product with few
-outputs is therefore cut along its inputs too, and leaves its parts in float32 to the norm that follows, which adds them
-in a fixed order: no atomics, no second kernel. With more rows a library takes the same parts, so that a row's result is
-the same whatever the number of rows: products that add up their inputs from first to last agree to the bit, ours and
-cuBLAS's (measured on an H200 with 2 to 1,024 rows).
+outputs is therefore cut along its inputs too. It leaves its parts in float32, and the norm that follows adds them in a
+fixed order. This needs neither atomics nor a second kernel. With more rows, a library computes the same parts, so that
+the result of a row does not depend on the number of rows. Products that add up their inputs from first to last agree to
+the bit, both ours and those of cuBLAS (measured on an H200 with 2 to 1,024 rows).
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from framework.execution.kernels.cuda.pdl import launch_options, let_next_start,
 from framework.execution.kernels.cuda.shared_memory import HOPPER_BYTES, fit, shared_bytes
 
 MAX_ROWS = 64
-"""Above it a library's matrix product is faster; see experiments/gpu_speed."""
+"""With more rows, the matrix product of a library is faster (experiments/gpu_speed)."""
 _LARGE_WEIGHT = 1 << 24
-"""Entries of a weight from which on a library is faster with more rows than `skinny` takes"""
+"""For weights of this many entries or more, a library is faster with more rows than `skinny` takes."""
 MIN_ROWS = 64
-"""What Hopper's matrix instruction takes; with fewer, Triton falls back to an older one, which is slower"""
+"""The rows that Hopper's matrix instruction takes. With fewer rows, Triton uses an older and slower instruction."""
 PARTS = 4
-"""Into which a product with few outputs is cut along its inputs"""
+"""The number of parts into which a product with few outputs is cut along its inputs."""
 _PART_UNIT = 16
-"""What a part's inputs are a multiple of: what a matrix instruction takes at once"""
+"""The inputs of a part are a multiple of this, which is what a matrix instruction takes at once."""
 PARTS_ROWS = 256
-"""Above it a library is faster, given the parts"""
+"""With more rows, a library computes the parts faster."""
 BATCH_ROWS = 1024
-"""Above it parts are so much to write and read that a prompt would take 10 to 20 % longer"""
+"""With more rows, writing and reading the parts would make a prompt 10 to 20 % slower."""
 
 
 @triton.jit(do_not_specialize=["num_rows"])
@@ -79,20 +79,20 @@ def _split_linear_kernel(
 
 
 def max_rows(weight_NK: Tensor) -> int:
-    """Up to so many rows a product with `weight_NK` is faster here than a library's."""
-    if weight_NK.dtype.itemsize > 2:  # no matrix instruction is exact: a library is faster with all but one row
+    """The largest number of rows for which a product with `weight_NK` is faster here than in a library."""
+    if weight_NK.dtype.itemsize > 2:  # no matrix instruction is exact, so a library is faster with two rows or more
         return 1
     return min(MAX_ROWS, max_rows_of_size(weight_NK))
 
 
 def max_rows_of_size(weight_NK: Tensor) -> int:
-    """The limit of `weight_NK`'s size alone."""
+    """The largest number of rows that follows from the size of `weight_NK` alone."""
     return skinny.MAX_ROWS if weight_NK.numel() >= _LARGE_WEIGHT else MAX_ROWS
 
 
 @dataclass(frozen=True, slots=True)
 class SplitTile:
-    """How a product is cut: rows and outputs a program, inputs an iteration, warps, pipeline stages."""
+    """How a product is cut: rows and outputs per program, inputs per iteration, warps and pipeline stages."""
 
     rows: int
     block_n: int
@@ -104,8 +104,8 @@ class SplitTile:
 def choose_split_tile(
     num_rows: int, num_inputs: int, gated: bool, dtype: torch.dtype, limit: int | None = None
 ) -> SplitTile:
-    """The tile measured best on an H200 in 16 bits (experiments/gpu_speed). In other cases the largest that fits."""
-    if dtype.itemsize > 2:  # exact products keep an iteration's inputs in registers
+    """The tile that was fastest on an H200 in 16 bits (experiments/gpu_speed), else the largest that fits."""
+    if dtype.itemsize > 2:  # exact products hold the inputs of an iteration in registers
         tile = SplitTile(MIN_ROWS, 32, 32, 4, 2)
     elif num_rows <= MIN_ROWS:
         tile = SplitTile(MIN_ROWS, 32, 128, 4, 5)
@@ -120,26 +120,27 @@ def _fitted(tile: SplitTile, num_inputs: int, num_weights: int, dtype: torch.dty
     bytes_per_input = (tile.rows + tile.block_n * num_weights) * dtype.itemsize
     longest = min(tile.block_k, triton.next_power_of_2(num_inputs))
     limit = shared_bytes() if limit is None else limit
-    # Hopper's matrix instruction still reads an iteration's inputs while the next ones' take their place: one more.
+    # Hopper's matrix instruction still reads the inputs of one iteration while the next are fetched, so one more stage.
     ahead = 1 if limit >= HOPPER_BYTES else 0
     block_k, stages = fit(longest, tile.num_stages + ahead, bytes_per_input, limit=limit)
     return replace(tile, block_k=block_k, num_stages=max(2, stages - ahead))
 
 
 def part_size(num_inputs: int) -> int:
-    """Inputs of a part. They depend on nothing else, so that the sums do not."""
+    """The number of inputs of a part. It depends on nothing else, so that the sums do not either."""
     return triton.cdiv(triton.cdiv(num_inputs, PARTS), _PART_UNIT) * _PART_UNIT
 
 
 def split_linear(
     x_RK: Tensor, weight_NK: Tensor, *, gated: bool = False, in_parts: bool = False, tile: SplitTile | None = None
 ) -> Tensor:
-    """`x W^T` of dozens or hundreds of rows: [R, K] -> [R, N] in the dtype of `x`.
+    """`x W^T` for dozens or hundreds of rows: [R, K] -> [R, N] in the dtype of `x`.
 
     Args:
         x_RK: contiguous.
-        weight_NK: [N, K], or with `gated` [2 N, K], the gate's rows first; the result is then `silu(gate) * up`.
-        in_parts: the result is [PARTS, R, N] float32, to be added up: for few outputs, behind which comes a norm.
+        weight_NK: [N, K], or with `gated` [2 N, K] with the rows of the gate first. The result is then
+            `silu(gate) * up`.
+        in_parts: the result is [PARTS, R, N] float32 and has to be added up. This is for few outputs before a norm.
     """
     num_rows, num_inputs = x_RK.shape
     num_outputs = weight_NK.shape[0] // (2 if gated else 1)
@@ -160,9 +161,9 @@ def split_linear(
 
 
 def add_product(x_RK: Tensor, weight_NK: Tensor) -> Tensor:
-    """`x W^T` for the norm to add to the residual: [PARTS, R, N] float32, or [R, N] float32 with very many rows.
+    """`x W^T`, which the norm adds to the residual: [PARTS, R, N] float32, or [R, N] float32 with very many rows.
 
-    With up to `BATCH_ROWS` rows, no bit of a row's result depends on how many rows there are.
+    With up to `BATCH_ROWS` rows, no bit of the result of a row depends on the number of rows.
     """
     num_rows, num_inputs = x_RK.shape
     size = part_size(num_inputs)
@@ -175,9 +176,9 @@ def add_product(x_RK: Tensor, weight_NK: Tensor) -> Tensor:
 
 
 def product_in_float32(x: Tensor, y: Tensor) -> Tensor:
-    """The library's `x y`, of two matrices or of batches of them, with its float32 sums as they are."""
+    """`x y` of the library, for two matrices or for batches of them. The float32 sums are not rounded."""
     if x.dtype == torch.float32:
         return x @ y
-    if not x.is_cuda:  # for tests: PyTorch has no such product there
+    if not x.is_cuda:  # for tests: PyTorch has no such product on a CPU
         return x.float() @ y.float()
     return (torch.mm if x.dim() == 2 else torch.bmm)(x, y, out_dtype=torch.float32)

@@ -1,8 +1,8 @@
-"""Bias and penalties, for the rows that have any: a copy of their logits in float32, changed.
+"""Bias and penalties for the rows that have any. They change a float32 copy of the logits of these rows.
 
-First each token that a row has seen, or has a bias for, is marked in the row's own memory: the number of its
-occurrences in the output, whether the prompt has it, which bias it gets. Counting is integer addition, so its order
-does not matter. Then one pass turns marks into logits in place.
+First, the kernel marks each token that a row has seen or has a bias for, in memory of that row. A mark holds the number
+of occurrences in the output, whether the prompt has the token, and which bias it gets. Occurrences are counted by
+integer addition, whose order does not matter. Then one pass turns the marks into logits in place.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from framework.toolkit.samplers.row_params import MAX_BIAS, RowParams
 
 _BLOCK = 2048
 _BLOCKS_PER_PROGRAM = 4
-"""Few programs, since most rows of most batches have nothing to do."""
+"""The number of programs is small, because most rows of most batches have nothing to do."""
 _IN_PROMPT: tl.constexpr = tl.constexpr(1 << 19)
 _ONE_BIAS: tl.constexpr = tl.constexpr(1 << 20)
-"""Marks are int32: occurrences in the low 19 bits, then a bit for the prompt, then 11 for 1 + the index of a bias."""
+"""A mark is an int32: 19 low bits for occurrences, one bit for the prompt, and 11 bits for 1 + the index of a bias."""
 
 
 @triton.jit
@@ -82,16 +82,16 @@ def _apply_kernel(
 
 
 def edit_logits(logits_RV: Tensor, params: RowParams, history: TokenHistory) -> Tensor:
-    """[R, V] float32: the logits of rows of kind `EDITS` with bias and penalties; undefined for the others.
+    """[R, V] float32: the logits of rows of kind `EDITS` with bias and penalties. Other rows are undefined.
 
-    Bias first, then the repetition, frequency and presence penalties, as `framework.toolkit.samplers` has them.
+    The bias comes first, then the repetition, frequency and presence penalties, as in `framework.toolkit.samplers`.
 
     Args:
-        logits_RV: any float dtype, only read; rows may be strided.
+        logits_RV: of any float dtype, and only read. Rows may be strided.
     """
     num_rows, vocab_size = logits_RV.shape
     marks_RV = torch.empty(num_rows, vocab_size, dtype=torch.int32, device=logits_RV.device)
-    edited_RV = marks_RV.view(torch.float32)  # each program of the last kernel reads what it overwrites
+    edited_RV = marks_RV.view(torch.float32)  # each program of the last kernel reads only what it overwrites itself
     span = _BLOCK * _BLOCKS_PER_PROGRAM
     grid = (triton.cdiv(vocab_size, span), num_rows)
     max_len = history.token_ids_SL.shape[1]

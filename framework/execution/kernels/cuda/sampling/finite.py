@@ -1,4 +1,4 @@
-"""Which rows hold a logit that is NaN or infinite: one read, for samplers that do not look themselves."""
+"""Finds the rows that hold a logit that is NaN or infinite, in one read, for samplers that do not check this."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _not_finite_kernel(bad_ptr, logits_ptr, vocab_size, stride_row, BLOCK: tl.co
 
 
 def not_finite_rows(logits_RV: Tensor) -> Tensor:
-    """[R] bool, for logits of any float dtype, which may be strided."""
+    """[R] bool. The logits have any float dtype and may be strided."""
     num_rows, vocab_size = logits_RV.shape
     bad_R = torch.zeros(num_rows, dtype=torch.int8, device=logits_RV.device)
     _not_finite_kernel[(triton.cdiv(vocab_size, _BLOCK), num_rows)](

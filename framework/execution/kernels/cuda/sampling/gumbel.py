@@ -1,6 +1,6 @@
-"""Temperature sampling in one read of the logits: noise, division and argmax without an [R, V] intermediate.
+"""Temperature sampling in one read of the logits: noise, division and argmax, without an [R, V] intermediate.
 
-The noise is bit for bit that of `framework.toolkit.samplers.noise`, up to the rounding of its logarithm.
+The noise has the same bits as that of `framework.toolkit.samplers.noise`, except for the rounding of its logarithm.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from framework.interfaces.sampler import NOT_FINITE
 
 _BLOCK_TOKENS = 1024
 _ROWS_PER_PROGRAM = 4
-"""Rows that share the hash of a token id."""
+"""The number of rows that share the hash of a token id."""
 
 
 @triton.jit
@@ -30,21 +30,21 @@ def _mix_64(x):
 def _log(x, EXACT: tl.constexpr):
     if EXACT:
         return tl.log(x)
-    return libdevice.fast_logf(x)  # one instruction of the GPU and a product
+    return libdevice.fast_logf(x)  # one GPU instruction and a product
 
 
 @triton.jit
 def _log_exponential(bits, EXACT: tl.constexpr):
-    """log(-log1p(-(y + 0.5) 2^-31)) for the 31 random bits y."""
+    """log(-log1p(-(y + 0.5) 2^-31)) of the 31 random bits y."""
     w = bits.to(tl.float32) * ((1 - 2.0**-24) * 2.0**-31) + 2.0**-32
-    # Where w is small a series, since the hardware's log2 is exact to 2^-22 absolute, not relative, near 1.
+    # A series for small w: near 1, the error of the hardware's log2 is at most 2^-22 absolute, but not relative.
     series = w * (1 + w * (1 / 2 + w * (1 / 3 + w * (1 / 4 + w * (1 / 5 + w * (1 / 6))))))
     return _log(tl.where(w < 0.0625, series, -_log(1 - w, EXACT)), EXACT)
 
 
 @triton.jit
 def hash_tokens(token):
-    """What the noise of token ids has in common over all rows."""
+    """The part of the noise of a token id that all rows have in common."""
     hashed = (token + 1).to(tl.uint32)
     hashed = (hashed ^ (hashed >> 16)) * 0x7FEB352D
     hashed = (hashed ^ (hashed >> 15)) * 0x846CA68B
@@ -53,7 +53,7 @@ def hash_tokens(token):
 
 @triton.jit
 def log_noise(hashed, seed, position, EXACT: tl.constexpr):
-    """log E, E ~ Exp(1) by (seed, position, token id)."""
+    """log E, where E ~ Exp(1) is a function of (seed, position, token id)."""
     key = _mix_64(_mix_64(seed.to(tl.uint64) + 0x9E3779B97F4A7C15) + position.to(tl.uint64) * 0x9E3779B97F4A7C15)
     x = hashed ^ (key & 0xFFFFFFFF).to(tl.uint32)
     x = x * ((key >> 32).to(tl.uint32) | 1)
@@ -78,7 +78,7 @@ def _gumbel_kernel(
             logit = tl.load(logits_ptr + row * stride_row + token, mask=mask, other=0.0).to(tl.float32)
             score = logit
             weight = tl.load(weight_ptr + row)
-            if weight != 0:  # a greedy row pays no noise
+            if weight != 0:  # a greedy row needs no noise
                 noise = log_noise(hashed, tl.load(seed_ptr + row), tl.load(position_ptr + row), EXACT)
                 score = logit * (1.0 / tl.load(divisor_ptr + row)) - noise
             score = tl.where(logit - logit == 0.0, score, float("inf"))  # NaN and infinities win
@@ -104,14 +104,14 @@ def _reduce_kernel(
 
 
 def gumbel_argmax(logits_RV: Tensor, divisor_R: Tensor, weight_R: Tensor, seed_R: Tensor, position_R: Tensor) -> Tensor:
-    """A token per row, [R] int64: argmax(logits / divisor - log E), E ~ Exp(1) by (seed, position).
+    """[R] int64, one token per row: argmax(logits / divisor - log E), where E ~ Exp(1) follows from (seed, position).
 
     A row with a logit that is NaN or infinite gets `NOT_FINITE`.
 
     Args:
-        logits_RV: any float dtype, only read; rows may be strided.
-        divisor_R: float32 temperatures, 1 for greedy rows.
-        weight_R: float32, 0 makes a row greedy, 1 draws.
+        logits_RV: of any float dtype, and only read. Rows may be strided.
+        divisor_R: float32, the temperatures; 1 for greedy rows.
+        weight_R: float32, 0 for a greedy row and 1 for a row that draws.
     """
     return _race(logits_RV, divisor_R, weight_R, seed_R, position_R, 0, None)
 
@@ -119,9 +119,9 @@ def gumbel_argmax(logits_RV: Tensor, divisor_R: Tensor, weight_R: Tensor, seed_R
 def gumbel_best(
     logits_RW: Tensor, divisor_R: Tensor, weight_R: Tensor, seed_R: Tensor, position_R: Tensor, first_token: int
 ) -> tuple[Tensor, Tensor]:
-    """`gumbel_argmax` over the W tokens from id `first_token` on: scores, [R] float32, and tokens, [R] int64.
+    """`gumbel_argmax` of the W tokens that begin at id `first_token`. Returns scores [R] float32 and tokens [R] int64.
 
-    The score of a row that is not finite is infinite, so that it wins against those of other ranks.
+    A row that is not finite has an infinite score, so that it wins over the scores of other ranks.
     """
     score_R = torch.empty(len(logits_RW), dtype=torch.float32, device=logits_RW.device)
     return score_R, _race(logits_RW, divisor_R, weight_R, seed_R, position_R, first_token, score_R)

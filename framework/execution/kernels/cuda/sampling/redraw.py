@@ -1,4 +1,4 @@
-"""The draw of rows with filters, bias or penalties; the others keep the token that they have."""
+"""Draws the tokens of rows with filters, bias or penalties. Other rows keep the tokens that they have."""
 
 from __future__ import annotations
 
@@ -63,14 +63,14 @@ def _reduce_kernel(token_ptr, old_token_ptr, kind_ptr, best_ptr, best_token_ptr,
 def redraw(
     logits_RV: Tensor, params: RowParams, seed_R: Tensor, position_R: Tensor, history: TokenHistory, token_R: Tensor
 ) -> Tensor:
-    """[R] int64: `token_R`, with the draw of every row whose kind is above 0.
+    """[R] int64: `token_R`, with a new token for every row whose kind is above 0.
 
-    That is argmax(x / temperature - log E) over the tokens that its filters keep, x being its logits with bias and
-    penalties and E ~ Exp(1) by (seed, position); without the noise at temperature 0.
+    The new token is argmax(x / temperature - log E) over the tokens that the filters of the row keep. Here x are its
+    logits with bias and penalties, and E ~ Exp(1) follows from (seed, position). At temperature 0 there is no noise.
 
     Args:
-        logits_RV: any float dtype, only read; rows may be strided.
-        history: read for rows with penalties.
+        logits_RV: of any float dtype, and only read. Rows may be strided.
+        history: it is read for rows with penalties.
     """
     num_rows, vocab_size = logits_RV.shape
     num_blocks = triton.cdiv(vocab_size, _BLOCK_TOKENS)

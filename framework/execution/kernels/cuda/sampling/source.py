@@ -1,4 +1,4 @@
-"""Where a row's logits lie: as the model gave them, or changed by bias and penalties."""
+"""Reads the logits of a row: those of the model, or those that bias and penalties have changed."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import triton.language as tl
 
 FILTERS: tl.constexpr = tl.constexpr(1)
 EDITS: tl.constexpr = tl.constexpr(2)
-"""Bits of a row's kind, as in `framework.toolkit.samplers.row_params`."""
+"""The bits of a row's kind, as in `framework.toolkit.samplers.row_params`."""
 
 
 @triton.jit
 def load_logits(logits_ptr, edited_ptr, is_edited, token, mask):
-    """float32 logits of the tokens of one row; -inf where `mask` is false."""
+    """The float32 logits of some tokens of one row, and -inf where `mask` is false."""
     plain = tl.load(logits_ptr + token, mask=mask & ~is_edited, other=-float("inf")).to(tl.float32)
     edited = tl.load(edited_ptr + token, mask=mask & is_edited, other=-float("inf"))
     return tl.where(is_edited, edited, plain)

@@ -1,10 +1,11 @@
-"""The least logit that min-p, top-k and top-p keep, found by passes over a row and without a sort.
+"""Finds the smallest logit that min-p, top-k and top-p keep, by several passes over a row and without a sort.
 
-Each of them keeps the logits from some value on, so the answer is one number per row. A search keeps an interval that
-holds it; a pass measures what lies above three pivots (how many tokens, or how much probability) and what the least
-logit above each is. The first pivot is the least logit of the interval, so that a search ends with the value itself and
-needs no more passes where logits are coarse (bf16) than there are values. Pivots in place of a sort are the idea of
-FlashInfer's kernels (Xing et al., "Sorting-Free GPU Kernels for LLM Sampling", flashinfer.ai, 2025).
+Each of the three filters keeps all logits from some value up, so the answer is one number per row. A search narrows an
+interval that holds this number. Each pass measures, for three pivots, what lies above the pivot (the number of tokens,
+or their probability) and the smallest logit above it. The first pivot is the smallest logit of the interval. So the
+search ends with the value itself, and if logits are coarse (bf16), it needs no more passes than there are values.
+Pivots in place of a sort are the idea of FlashInfer's kernels (Xing et al., "Sorting-Free GPU Kernels for LLM
+Sampling", flashinfer.ai, 2025).
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from framework.toolkit.samplers.row_params import RowParams
 
 _BLOCK = 4096
 _HOPELESS = tl.constexpr(26.0)
-"""log E lies in [-22.2, 2.9]: a token so far below the most likely one, in units of the temperature, never wins."""
+"""log E lies in [-22.2, 2.9]. So a token that is this far below the most likely one, in units of the temperature, never
+wins."""
 
 
 @triton.jit
@@ -34,7 +36,7 @@ def _peak(logits_ptr, edited_ptr, is_edited, vocab_size, BLOCK: tl.constexpr):
 
 @triton.jit
 def _mass_from(logits_ptr, edited_ptr, is_edited, vocab_size, least, peak, scale, BLOCK: tl.constexpr):
-    """The sum of exp((x - peak) * scale) over logits x of at least `least`."""
+    """The sum of exp((x - peak) * scale) over all logits x that are at least `least`."""
     mass = tl.zeros([BLOCK], tl.float32)
     for start in range(0, vocab_size, BLOCK):
         token = start + tl.arange(0, BLOCK)
@@ -47,9 +49,10 @@ def _mass_from(logits_ptr, edited_ptr, is_edited, vocab_size, least, peak, scale
 def _search(
     logits_ptr, edited_ptr, is_edited, vocab_size, least, peak, scale, target, COUNT: tl.constexpr, BLOCK: tl.constexpr
 ):
-    """The largest logit x for which the tokens from x on are `target` (number if `COUNT`, else mass) or more.
+    """The largest logit x for which the tokens with logits of at least x reach `target`: in number if `COUNT`, else in
+    probability mass.
 
-    Logits below `least` do not exist; without so much in all of them, the answer is `least`.
+    Logits below `least` are ignored. If all others together do not reach the target, the answer is `least`.
     """
     high = peak  # what lies above it is less than the target
     is_open = 1
@@ -102,10 +105,10 @@ def _threshold_kernel(
         temperature = tl.load(temperature_ptr + row)
         scale = 1.0 / temperature
         peak = _peak(logits_ptr, edited_ptr, is_edited, vocab_size, BLOCK)
-        # A bias of minus infinity bans all, or a logit is not finite: then nothing is searched.
+        # If a bias of minus infinity bans all tokens, or a logit is not finite, there is nothing to search.
         if (peak - peak) == 0.0:
             least = peak + tl.maximum(-_HOPELESS, tl.load(log_min_p_ptr + row)) * temperature
-            least = tl.maximum(least, -3e38)  # where the temperature is infinite
+            least = tl.maximum(least, -3e38)  # if the temperature is infinite
             top_k, top_p = tl.load(top_k_ptr + row), tl.load(top_p_ptr + row)
             if top_k > 0:
                 least = _search(
@@ -121,13 +124,13 @@ def _threshold_kernel(
 
 
 def least_kept(logits_RV: Tensor, edited_RV: Tensor, params: RowParams) -> Tensor:
-    """[R] float32: the least logit that a row's filters keep, equal ones included; -inf for rows without filters.
+    """[R] float32: the smallest logit that the filters of a row keep, and -inf for rows without filters.
 
-    Min-p first, then top-k over what is left, then top-p over what is left of that, renormalised.
+    Min-p comes first. Top-k applies to what is left, and top-p to what is left then, renormalised.
 
     Args:
-        logits_RV: any float dtype, only read; rows may be strided.
-        edited_RV: float32, contiguous, read in its place for rows of kind `EDITS`.
+        logits_RV: of any float dtype, and only read. Rows may be strided.
+        edited_RV: float32, contiguous. It is read in place of `logits_RV` for rows of kind `EDITS`.
     """
     num_rows, vocab_size = logits_RV.shape
     threshold_R = torch.empty(num_rows, dtype=torch.float32, device=logits_RV.device)

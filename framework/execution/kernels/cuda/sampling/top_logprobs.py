@@ -1,7 +1,7 @@
-"""Log-probabilities of the sampled and of the most likely tokens, for the rows that ask: one read and no sort.
+"""Log-probabilities of the sampled and of the most likely tokens, for the rows that ask. It takes one read and no sort.
 
-Every block of the vocabulary gives its own most likely tokens, in order, and its part of the normaliser; one program
-per row merges them.
+Each block of the vocabulary gives its most likely tokens, in order, and its part of the normaliser. Then one program
+per row merges the blocks.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def _merge_kernel(
         token = tl.maximum(tl.load(token_ptr + row), 0)  # NOT_FINITE is below 0
         own = tl.load(logits_ptr + row * stride_row + token).to(tl.float32) - norm
         tl.store(packed_ptr, own.to(tl.int32, bitcast=True))
-        head = largest_b  # each block's best that was not taken yet
+        head = largest_b  # the best token of each block that was not taken yet
         taken = tl.zeros([BLOCKS_PAD], tl.int32)
         for index in range(num_top):
             best, where = tl.max(head, 0, return_indices=True)
@@ -70,13 +70,14 @@ def _merge_kernel(
 
 
 def top_logprobs(logits_RV: Tensor, token_R: Tensor, num_top_R: Tensor) -> Tensor:
-    """[R, 1 + 2 * MAX_TOP] int32. In a row: the log-probability of its token (the bits of a float32), the ids of its
-    most likely tokens in order, their log-probabilities. Undefined past a row's number of tokens, and for rows with -1.
+    """[R, 1 + 2 * MAX_TOP] int32. A row holds the log-probability of its token (the bits of a float32), the ids of its
+    most likely tokens in order, and their log-probabilities. Entries past the number of tokens of a row are undefined,
+    and so are rows with -1.
 
     Args:
-        logits_RV: any float dtype, only read; rows may be strided.
+        logits_RV: of any float dtype, and only read. Rows may be strided.
         token_R: [R] int64.
-        num_top_R: [R] int32, up to `MAX_TOP`; -1 for rows that do not ask.
+        num_top_R: [R] int32, at most `MAX_TOP`, and -1 for rows that do not ask.
     """
     num_rows, vocab_size = logits_RV.shape
     device = logits_RV.device

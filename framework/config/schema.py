@@ -36,6 +36,10 @@ class ModelConfig:
     """Where the tokenizer is, if it is not in `path`."""
     revision: str | None = None
     """The branch, tag or commit to take if `path` is a hub id."""
+    dequantize: bool = False
+    """Whether the weights of a GGUF file are dequantised when they are loaded, also on a CPU. Then float32 is exact, and
+    up to eight times the memory is read per token. false leaves them as they are in the file where CPU kernels can read
+    that; these round activations to 16 bits."""
 
 
 @dataclass

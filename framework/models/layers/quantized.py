@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-
 @dataclass(frozen=True, slots=True)
 class BlockFormat:
     """A block: so many numbers in so many bytes."""
@@ -50,10 +49,22 @@ class QuantizedRows:
         one = FORMATS[self.kind]
         return int(self.blocks.shape[1]) // one.num_bytes * one.numbers
 
+    def row_slice(self, start: int, num_rows: int) -> QuantizedRows:
+        """`num_rows` rows from row `start` on; rows beyond the end are zeros."""
+        blocks = self.blocks[start : start + num_rows]
+        if missing := num_rows - len(blocks):
+            blocks = np.pad(blocks, ((0, missing), (0, 0)))
+        return QuantizedRows(self.kind, blocks)
+
+    def column_slice(self, start: int, num_columns: int) -> QuantizedRows | None:
+        """`num_columns` columns from column `start` on; None if the slice begins or ends inside a block."""
+        one = FORMATS[self.kind]
+        if start % one.numbers or num_columns % one.numbers:
+            return None
+        first, last = (column // one.numbers * one.num_bytes for column in (start, start + num_columns))
+        return QuantizedRows(self.kind, self.blocks[:, first:last])
+
     def scales_are_finite(self) -> bool:
         """Whether no 16-bit scale is NaN or infinite. Then every weight is finite."""
         one = FORMATS[self.kind]
-        blocks = self.blocks.reshape(self.rows, -1, one.num_bytes)
-        return all(
-            bool(((blocks[:, :, half + 1] & 0x7C) != 0x7C).all()) for half in one.halves
-        )
+        return all(bool(((self.blocks[:, half + 1 :: one.num_bytes] & 0x7C) != 0x7C).all()) for half in one.halves)

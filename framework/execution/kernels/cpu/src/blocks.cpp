@@ -13,6 +13,7 @@
 
 constexpr int MR = W == 16 ? 12 : 6;   // rows of a register tile: MR * NV accumulators, NV weights, 1 activation, 1 product
 constexpr int64_t ROW_BLOCK = 72;      // rows that share one unpacking of a panel
+constexpr int64_t AHEAD_BYTES = 4096;  // how far ahead of its use a panel is fetched
 constexpr int GROUP = 32;              // inputs of one activation scale
 constexpr int GROUP_WORDS = 20;        // of a row: 16 pairs, two sums of 16 numbers, scale, scaled sum of all
 
@@ -139,7 +140,7 @@ static void panel_product(const int32_t* x, const char* panel, float* acc, int64
     part.offset = Format::OFFSET;
     for (int64_t k = 0; k < I; k += Format::INPUTS, panel += Format::UNIT_BYTES) {
         for (int64_t ahead = 0; ahead < Format::UNIT_BYTES; ahead += 64)
-            __builtin_prefetch(panel + std::max<int64_t>(2048, Format::UNIT_BYTES) + ahead);
+            __builtin_prefetch(panel + AHEAD_BYTES + ahead);
         for (int index = 0; index < Format::PARTS; index++) {
             for (int j = 0; j < NV; j++) {
                 part.scale[j] = Format::scale(panel, index, j);

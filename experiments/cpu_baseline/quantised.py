@@ -119,7 +119,10 @@ def one_system(name: str, started: float, repeats: int) -> dict[str, Any]:
 
     found["answers"] = system.answers(prompt_ids())
     system.run([(prompt, 4) for prompt, _ in batch_load(99)[:8]])
-    loads = {"1 request": (single_load, 2 * repeats), "32 requests": (batch_load, 1 if name == "llama.cpp" else repeats)}
+    loads = {
+        "1 request": (single_load, 2 * repeats),
+        "32 requests": (batch_load, 1 if name == "llama.cpp" else repeats),
+    }
     for label, (make_load, times) in loads.items():
         rates, cpu_s, produced = [], 0.0, 0
         for repeat in range(times):
@@ -146,7 +149,9 @@ def measure(name: str, repeats: int, llama_folder: str | None, cache: str | None
 
 def print_table(results: dict[str, dict[str, Any]]) -> None:
     exact: Answers = results.get("float32", {}).get("answers", [])
-    print("| system | load | ms per token, median (best-worst) | tokens/s | CPU s per 1,000 | MiB after | equal of 22 |")
+    print(
+        "| system | load | ms per token, median (best-worst) | tokens/s | CPU s per 1,000 | MiB after | equal of 22 |"
+    )
     print("| --- | --- | ---: | ---: | ---: | ---: | ---: |")
     for name, found in results.items():
         same = sum(one == other for one, other in zip(found["answers"], exact, strict=True)) if exact else "?"

@@ -37,9 +37,9 @@ class ModelConfig:
     revision: str | None = None
     """The branch, tag or commit to take if `path` is a hub id."""
     dequantize: bool = False
-    """Whether the weights of a GGUF file are dequantised when they are loaded, also on a CPU. Then float32 is exact, and
-    up to eight times the memory is read per token. false leaves them as they are in the file where CPU kernels can read
-    that; these round activations to 16 bits."""
+    """true dequantises the weights of a GGUF file when they are loaded, also on a CPU: float32 is exact then, and up to
+    eight times as many bytes are read per token. false leaves them as they are in the file where the CPU's kernels can
+    read that. These round activations to 16 bits."""
 
 
 @dataclass

@@ -58,7 +58,7 @@ def test_the_table_of_formats_is_ggufs(kind: int) -> None:
     )
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(
     kinds=st.lists(st.sampled_from(KINDS), min_size=1, max_size=3),
     num_tokens=st.integers(1, 150),
@@ -143,4 +143,7 @@ def test_a_format_of_other_blocks_has_no_panels() -> None:
     size = native.library().servelab_block_panel_bytes
     assert size(6, 32, 32) == 0  # Q5_0
     assert size(12, 32, 128) == 0
-    assert all(size(kind, 32, 512) == 32 * 512 // one.numbers * (one.num_bytes + 4 * (kind == 12)) for kind, one in FORMATS.items())
+    assert all(
+        size(kind, 32, 512) == 32 * 512 // one.numbers * (one.num_bytes + 4 * (kind == 12))
+        for kind, one in FORMATS.items()
+    )

@@ -1,8 +1,8 @@
 """Fills a model from a GGUF file.
 
 Matrices stay in the file's blocks where kernels read these. Other tensors are dequantised on their way into the model,
-every time: that takes about as long as reading a converted copy from a disk, is exact in every dtype, and leaves nothing
-behind. A copy would take up to eight times the file's size.
+every time: that takes about as long as reading a converted copy from a disk, is exact in every dtype, and leaves
+nothing behind. A copy would take up to eight times the file's size.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Products and look-ups with weights in the blocks of a GGUF file; see src/blocks.cpp.
 
-The kernel rounds activations to 16 bits with a scale for every 32 inputs, so that an element is off by at most 1/65534 of
-the largest of its 32. Products and their sums within a block are exact.
+The kernel rounds activations to 16 bits with a scale for every 32 inputs, so that an element is off by at most 1/65534
+of the largest of its 32. Products and their sums within a block are exact.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ class BlockLinear:
     """`y = x W^T + b` for a weight that lies in blocks: the rows of `pieces`, one piece after the other.
 
     The blocks are laid out for the kernel once, which keeps their size, and the pieces are not needed afterwards.
+
+    Attributes:
+        num_bytes: the bytes that a product reads of the weight.
     """
 
     def __init__(self, pieces: Sequence[QuantizedRows], bias_O: Tensor | None) -> None:
@@ -44,6 +47,7 @@ class BlockLinear:
             )
             self._panels.append(panels)
             table.append([piece.kind, piece.rows, panels.data_ptr()])
+        self.num_bytes = sum(panels.numel() for panels in self._panels)
         self._table = torch.tensor(table, dtype=torch.int64)  # as `Piece` in src/blocks.cpp
         self._arguments = self._table.data_ptr(), len(table), self._bias_pointer
         self._function = library.servelab_block_linear
@@ -73,7 +77,7 @@ class BlockLinear:
 
 
 def block_rows(piece: QuantizedRows, rows_T: Tensor, dtype: torch.dtype) -> Tensor:
-    """The rows `rows_T` (each below `piece.rows`) of a weight as numbers [T, columns], exact but for rounding to `dtype`."""
+    """The rows `rows_T` of a weight as numbers [T, columns], exact but for rounding to `dtype`."""
     rows_T = rows_T.to(torch.int64).contiguous()
     out_TD = torch.empty((len(rows_T), piece.columns), dtype=dtype)
     native.library().servelab_block_rows(

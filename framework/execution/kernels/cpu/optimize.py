@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from torch import nn
-
 import functools
+
+from torch import nn
 
 from framework.execution.kernels.cpu import native
 from framework.execution.kernels.cpu.blocks import BlockLinear, block_rows
@@ -23,8 +23,8 @@ def optimize_for_cpu(model: DecoderLM) -> dict[str, object]:
     still needed for look-ups, so it alone is held twice; one in blocks is mapped from its file.
 
     Returns:
-        `linear_kernel` (`blocks` if all weights are in those of a GGUF file, `blocks, native` if some are) and `elementwise_kernel`, and `native_unavailable` with the reason if the C++ kernels are not
-        to be had.
+        `linear_kernel` (`blocks` if all weights are in those of a GGUF file, `blocks, native` if some are),
+        `elementwise_kernel`, and `native_unavailable` with the reason if the C++ kernels are not to be had.
     """
     dtype = model.embed_tokens.weight.dtype
     name = linear_kernel_name(dtype)

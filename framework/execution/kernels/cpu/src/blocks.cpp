@@ -94,12 +94,12 @@ struct Part {
 // acc[M][NR] += the products of PAIRS pairs of inputs, which begin at pair `first` of a group.
 template <int PAIRS, int M>
 static void tile(const int32_t* group, int first, const Part& part, float* acc) {
-    vi c[M][NV];
-    for (int i = 0; i < M; i++) {
-        const int32_t sum = PAIRS == 16 ? group[16 * M + i] + group[17 * M + i] : group[(16 + first / 8) * M + i];
-        const vi start = vi{} - part.offset * sum;
-        for (int j = 0; j < NV; j++) c[i][j] = start;
-    }
+    vi c[M][NV] = {};
+    if (part.offset)
+        for (int i = 0; i < M; i++) {
+            const int32_t sum = PAIRS == 16 ? group[16 * M + i] + group[17 * M + i] : group[(16 + first / 8) * M + i];
+            for (int j = 0; j < NV; j++) c[i][j] = vi{} - part.offset * sum;
+        }
     const int32_t* x = group + first * M;
     for (int p = 0; p < PAIRS; p++, x += M) {
         vi w[NV];
@@ -109,12 +109,15 @@ static void tile(const int32_t* group, int first, const Part& part, float* acc) 
             for (int j = 0; j < NV; j++) c[i][j] = dot_pairs(c[i][j], w[j], vi{} + x[i]);
     }
     const float* scales = reinterpret_cast<const float*>(group + 18 * M);
+    vf scale[NV], minimum[NV];  // what is stored below could be `part`, for all that a compiler knows
+    for (int j = 0; j < NV; j++) scale[j] = part.scale[j], minimum[j] = part.minimum[j];
+    const bool has_minimum = part.has_minimum;
 #pragma GCC unroll 12
     for (int i = 0; i < M; i++)
         for (int j = 0; j < NV; j++) {
             vf sum = load(acc + i * NR + j * W);
-            sum += __builtin_convertvector(c[i][j], vf) * (part.scale[j] * scales[i]);
-            if (part.has_minimum) sum += part.minimum[j] * scales[M + i];
+            sum += __builtin_convertvector(c[i][j], vf) * (scale[j] * scales[i]);
+            if (has_minimum) sum += minimum[j] * scales[M + i];
             store(acc + i * NR + j * W, sum);
         }
 }

@@ -2,9 +2,9 @@
 
     python experiments/cpu_baseline/quantised.py [--repeats 3] [--llama-cpp FOLDER] [--systems blocks,float32,llama.cpp]
 
-Each system runs in a process of its own, one after the other: it starts, answers 22 prompts greedily (48 tokens each),
-then runs the loads of `measure.py`: one request (64 in, 128 out) and 32 requests together (llama.cpp: one after the
-other, and once). Prints a Markdown table: the median and the spread over the repeats, seconds of CPU per 1,000 tokens
+Each system runs in a process of its own, one after the other. It starts and runs the loads of `measure.py`: one request
+(64 in, 128 out), and 32 requests together (llama.cpp: one after the other, and once). Then it answers 22 prompts
+greedily with 48 tokens each. Prints a Markdown table: the median and the spread over the repeats, seconds of CPU per 1,000 tokens
 (which other processes disturb less), start-up, memory, and how many of the 22 answers are those of float32.
 
 FOLDER is where `pip install --target FOLDER llama-cpp-python` put that package; without it llama.cpp is left out.
@@ -117,13 +117,10 @@ def one_system(name: str, started: float, repeats: int) -> dict[str, Any]:
         return found
     from measure import batch_load, single_load
 
-    found["answers"] = system.answers(prompt_ids())
-    system.run([(prompt, 4) for prompt, _ in batch_load(99)[:8]])
-    loads = {
-        "1 request": (single_load, 2 * repeats),
-        "32 requests": (batch_load, 1 if name == "llama.cpp" else repeats),
-    }
+    batches = 1 if name == "llama.cpp" else repeats
+    loads = {"1 request": (single_load, 2 * repeats), "32 requests": (batch_load, batches)}
     for label, (make_load, times) in loads.items():
+        system.run([(prompt, 4) for prompt, _ in make_load(99)[:8]])  # warm-up
         rates, cpu_s, produced = [], 0.0, 0
         for repeat in range(times):
             load = make_load(100 + repeat)
@@ -132,6 +129,7 @@ def one_system(name: str, started: float, repeats: int) -> dict[str, Any]:
             rates.append(tokens / (time.perf_counter() - wall))
             cpu_s, produced = cpu_s + time.process_time() - cpu, produced + tokens
         found[label] = {"rates": rates, "cpu_s_per_1000": 1000 * cpu_s / produced, "mib": memory_mib()}
+    found["answers"] = system.answers(prompt_ids())
     return found
 
 

@@ -36,6 +36,10 @@ class ModelSection:
     """Where the tokenizer is, if it is not in `path`."""
     revision: str | None = None
     """The branch, tag or commit to take if `path` is a hub id."""
+    dequantize: bool = False
+    """true dequantises the weights of a GGUF file when they are loaded, also on a CPU: float32 is exact then, and up to
+    eight times as many bytes are read per token. false leaves them as they are in the file where the CPU's kernels can
+    read that. These round activations to 16 bits."""
 
 
 @dataclass

@@ -16,6 +16,7 @@ from framework.execution.built import BuiltEngine
 from framework.execution.device.peaks import measure_peaks
 from framework.execution.device.sizes import model_costs
 from framework.execution.device.thread import DeviceThread
+from framework.execution.kernels.cpu.blocks import BlockLinear
 from framework.execution.parallel.executor import ParallelExecutor
 from framework.execution.parallel.ranks import start_ranks, threads_per_rank
 from framework.execution.policies import build_policies, renewal
@@ -31,6 +32,7 @@ from framework.interfaces.scheduler import Scheduler
 from framework.models.layers.group import PeerError, TensorParallelGroup
 from framework.models.loading.load import LoadedModel
 from framework.models.split import config_of_rank
+from framework.records.metrics.utilization import ModelCosts
 
 
 def build_engine(cfg: Settings) -> BuiltEngine:
@@ -62,9 +64,7 @@ def build_engine(cfg: Settings) -> BuiltEngine:
         eos_token_ids=rank.loaded.eos_token_ids,
         max_model_len=rank.max_model_len,
         effective=effective,
-        costs=model_costs(
-            config_of_rank(choices.config, cfg.executor.tp), choices.dtype.itemsize, choices.kv_dtype.itemsize
-        ),
+        costs=_costs(choices, rank),
         peaks=peaks,
         startup_s=time.perf_counter() - started,
     )
@@ -124,6 +124,17 @@ def _engine_around(cfg: Settings, choices: Choices, rank: Rank, executor: LocalE
         ),
         renew=renewal(cfg),
     )
+
+
+def _costs(choices: Choices, rank: Rank) -> ModelCosts:
+    """What the steps of this rank cost, with the bytes that the weights have."""
+    config = config_of_rank(choices.config, choices.executor.tp)
+    costs = model_costs(config, choices.dtype.itemsize, choices.kv_dtype.itemsize)
+    saved_bytes = 0
+    for _, layer in rank.loaded.model.linear_layers():
+        if isinstance(layer.kernel, BlockLinear):
+            saved_bytes += layer.weight.numel() * choices.dtype.itemsize - layer.kernel.num_bytes
+    return dataclasses.replace(costs, weight_bytes=costs.weight_bytes - saved_bytes)
 
 
 def _effective(choices: Choices, rank: Rank) -> dict[str, object]:

@@ -43,10 +43,12 @@ def write_gguf(
     rope_divisors: np.ndarray | None = None,
     metadata: Callable[[GGUFWriter], None] = lambda writer: None,
     tokenizer: Callable[[GGUFWriter], None] | None = None,
+    other_kinds: dict[str, GGMLQuantizationType] | None = None,
 ) -> dict[str, Any]:
     """Write the file; returns the weights, unquantised and in Hugging Face's row order, under their GGUF names.
 
     `metadata` adds keys, and `tokenizer` writes another one than that of `TOKENS` (of as many tokens).
+    `other_kinds` are the types of tensors that are not of `quantisation`.
     """
     writer = GGUFWriter(path, architecture)
     writer.add_block_count(LAYERS)
@@ -105,6 +107,7 @@ def write_gguf(
         if architecture == "llama" and "attn_k." in name:
             weight = permute(weight, KV_HEADS)
         kind = quantisation if len(shape) == 2 else GGMLQuantizationType.F32
+        kind = (other_kinds or {}).get(name, kind)
         writer.add_tensor(name, quantize(weight, kind), raw_dtype=kind)
     if rope_divisors is not None:
         writer.add_tensor("rope_freqs.weight", rope_divisors.astype(np.float32))

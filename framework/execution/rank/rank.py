@@ -13,6 +13,7 @@ from framework.execution.device.capacity import fit_length
 from framework.execution.device.memory import explain_out_of_memory, num_kv_blocks
 from framework.execution.device.sizes import kv_token_bytes
 from framework.execution.graphs.setup_graphs import build_graphs
+from framework.execution.kernels.cpu import native
 from framework.execution.kernels.cpu.optimize import optimize_for_cpu
 from framework.execution.rank.choices import Choices
 from framework.execution.rank.compiled import compile_model
@@ -127,6 +128,7 @@ def _load(
     """The model with its kernels, and whether an earlier cell of this process loaded it."""
 
     def load() -> tuple[LoadedModel, dict[str, object]]:
+        dequantize = _why_dequantize(cfg, choices)
         with explain_out_of_memory("loading the weights", "the model's size or executor.dtype"):
             loaded = on_device(
                 load_model,
@@ -136,9 +138,13 @@ def _load(
                 group=group,
                 max_model_len=choices.max_model_len,
                 with_tokenizer=with_tokenizer,
+                keep_blocks=dequantize is None,
             )
         on_cpu = choices.device.type == "cpu"
         kernels = on_device(optimize_for_cpu, loaded.model) if on_cpu else {"layers": choices.kernels}
+        if loaded.gguf_matrices is not None:
+            kernels |= {"gguf_matrices": loaded.gguf_matrices}
+            kernels |= {} if dequantize is None else {"gguf_dequantised_because": dequantize}
         return loaded, kernels | compile_model(loaded.model, cfg.compile.level, cfg.compile.mode)
 
     if group.size > 1:
@@ -149,6 +155,17 @@ def _load(
         "at": [str(choices.device), str(choices.dtype), choices.max_model_len, choices.kernels, cfg.executor.threads],
     }
     return load_once(determined_by, load)
+
+
+def _why_dequantize(cfg: DictConfig, choices: Choices) -> str | None:
+    """Why the weights of a GGUF file cannot stay in their blocks. None if they can."""
+    if cfg.model.dequantize:
+        return "model.dequantize=true"
+    if choices.device.type != "cpu":
+        return f"there are no kernels for blocks on {choices.device.type}"
+    if choices.dtype not in native.SUPPORTED_DTYPES:
+        return f"there are no kernels for blocks with executor.dtype={choices.cfg.executor.dtype}"
+    return native.unavailable_reason()
 
 
 def _network(loaded: LoadedModel, attention: AttentionBackend, kernels: str, num_blocks: int) -> Network:

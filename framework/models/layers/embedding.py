@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from framework.models.layers.block_layer import LayerOfBlocks
 from framework.models.layers.linear import LinearLayer
 from framework.models.layers.placement import Placement
+from framework.models.layers.quantized import QuantizedRows
 from framework.models.layers.weight_slot import ShardId, WeightSource
 
 _ROW_MULTIPLE = 8
@@ -27,12 +31,20 @@ class _VocabShard:
         weight.data[: self.num_real_rows].copy_(source[self.start : self.start + self.num_real_rows])
         weight.data[self.num_real_rows :].zero_()
 
+    def of_blocks(self, source: QuantizedRows) -> QuantizedRows:
+        return source.row_slice(self.start, self.num_rows)
 
-class VocabParallelEmbedding(nn.Module):
-    """Rows of the embedding table split over the ranks; a rank contributes zeros for tokens that it doesn't hold."""
+
+class VocabParallelEmbedding(LayerOfBlocks):
+    """Rows of the embedding table split over the ranks; a rank contributes zeros for tokens that it doesn't hold.
+
+    Attributes:
+        kernel: looks up `rows [T] -> [T, D]` in place of `F.embedding` when set, e.g. in blocks.
+    """
 
     def __init__(self, vocab_size: int, hidden_size: int, *, place: Placement) -> None:
         super().__init__()
+        self.kernel: Callable[[Tensor], Tensor] | None = None
         self.group = place.group
         self._shard = _VocabShard(vocab_size, hidden_size, place)
         self.weight = place.empty(self._shard.num_rows, hidden_size)
@@ -40,17 +52,23 @@ class VocabParallelEmbedding(nn.Module):
     def forward(self, token_ids_T: Tensor) -> Tensor:
         """[T] int32 or int64 -> [T, D]."""
         if self.group.size == 1:
-            return F.embedding(token_ids_T, self.weight)
+            return self._look_up(token_ids_T)
         local_T = token_ids_T - self._shard.start
         elsewhere_T = (local_T < 0) | (local_T >= self._shard.num_rows)
-        hidden_TD = F.embedding(local_T.masked_fill(elsewhere_T, 0), self.weight)
+        hidden_TD = self._look_up(local_T.masked_fill(elsewhere_T, 0))
         return self.group.all_reduce(hidden_TD.masked_fill_(elsewhere_T[:, None], 0))
+
+    def _look_up(self, rows_T: Tensor) -> Tensor:
+        return F.embedding(rows_T, self.weight) if self.kernel is None else self.kernel(rows_T)
 
     def full_shape(self, param_name: str, shard_id: ShardId = None) -> tuple[int, ...]:
         return self._shard.full_shape
 
     def load(self, param_name: str, source: WeightSource, shard_id: ShardId = None) -> None:
         self._shard.load(self.weight, source)
+
+    def share_of_blocks(self, source: QuantizedRows, shard_id: ShardId = None) -> QuantizedRows | None:
+        return self._shard.of_blocks(source)
 
 
 class ParallelLMHead(LinearLayer):
@@ -103,3 +121,6 @@ class ParallelLMHead(LinearLayer):
 
     def load(self, param_name: str, source: WeightSource, shard_id: ShardId = None) -> None:
         self._shard.load(self.weight, source)
+
+    def share_of_blocks(self, source: QuantizedRows, shard_id: ShardId = None) -> QuantizedRows | None:
+        return self._shard.of_blocks(source)

@@ -12,11 +12,13 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from framework.models.layers.block_layer import LayerOfBlocks
 from framework.models.layers.placement import Placement
+from framework.models.layers.quantized import QuantizedRows
 from framework.models.layers.weight_slot import ShardId, WeightSource
 
 
-class LinearLayer(nn.Module):
+class LinearLayer(LayerOfBlocks):
     """`y = x W^T + b` with this rank's `weight` [out, in] and `bias` [out] or None.
 
     Attributes:
@@ -24,7 +26,6 @@ class LinearLayer(nn.Module):
             CPU; set it after loading, for any layer of `DecoderLM.linear_layers()`, the LM head included.
     """
 
-    weight: nn.Parameter
     bias: nn.Parameter | None
 
     def __init__(self) -> None:
@@ -82,6 +83,9 @@ class _OutputSplitLinear(LinearLayer):
         piece = self._pieces[shard_id]
         target = getattr(self, param_name).data[piece.target_start : piece.target_start + piece.num_rows]
         target.copy_(source[piece.source_start : piece.source_start + piece.num_rows])
+
+    def share_of_blocks(self, source: QuantizedRows, shard_id: ShardId = None) -> QuantizedRows | None:
+        return source.row_slice(self._pieces[shard_id].source_start, self._pieces[shard_id].num_rows)
 
 
 class MergedColumnParallelLinear(_OutputSplitLinear):
@@ -168,3 +172,6 @@ class RowParallelLinear(LinearLayer):
             self.weight.data.copy_(source[:, start : start + self._num_columns])
         elif self.bias is not None:
             self.bias.data.copy_(source[:])
+
+    def share_of_blocks(self, source: QuantizedRows, shard_id: ShardId = None) -> QuantizedRows | None:
+        return source.column_slice(self.group.rank * self._num_columns, self._num_columns)

@@ -23,7 +23,7 @@ def check_finite(model: DecoderLM, slots: Mapping[str, WeightSlot], read: Callab
     Raises:
         ValueError: naming the first such tensor, and a remedy.
     """
-    parameters = list(model.parameters())
+    parameters = [parameter for parameter in model.parameters() if not parameter.is_meta]  # those are in blocks
     sums = torch.stack([parameter.detach().sum(dtype=torch.float32) for parameter in parameters])
     suspects = (parameters[i] for i in torch.nonzero(~torch.isfinite(sums)).flatten().tolist())
     bad = {id(parameter) for parameter in suspects if not _is_finite(parameter)}  # a sum of large numbers overflows too

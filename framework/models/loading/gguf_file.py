@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from framework.models.layers.quantized import FORMATS, QuantizedRows
 from framework.models.loading.gguf_header import BrokenGGUFError, TensorEntry, read_header
 
 ARCHITECTURES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
@@ -168,17 +169,37 @@ class GGUFFile:
         Raises:
             ValueError: naming file and tensor, if it reaches beyond the file or has a type that can't be dequantised.
         """
-        values = self._dequantised(self.tensors[name])
+        return self._in_order(name, self._dequantised(self.tensors[name]))
+
+    def blocks(self, name: str) -> QuantizedRows | None:
+        """The tensor `name` as it is stored, rows in Hugging Face's order; mapped from the file unless their order
+        differs. None if it is no matrix, or its type is not one of `FORMATS`.
+
+        Raises:
+            ValueError: naming file and tensor, if it reaches beyond the file.
+        """
+        entry = self.tensors[name]
+        if entry.kind not in FORMATS or len(entry.shape) != 2 or 0 in entry.shape:
+            return None
+        return QuantizedRows(entry.kind, self._in_order(name, self._raw(entry)))
+
+    def kind_name(self, name: str) -> str:
+        """The type of a tensor that was read, as GGUF calls it."""
+        from gguf import GGMLQuantizationType
+
+        return GGMLQuantizationType(self.tensors[name].kind).name
+
+    def _in_order(self, name: str, rows: np.ndarray) -> np.ndarray:
         if self.architecture == "llama" and ".attn_q." in name:
-            return _unpermute(values, self.integer("{arch}.attention.head_count"))
+            return _unpermute(rows, self.integer("{arch}.attention.head_count"))
         if self.architecture == "llama" and ".attn_k." in name:
             num_heads = self.integer("{arch}.attention.head_count")
-            return _unpermute(values, self.integer("{arch}.attention.head_count_kv", num_heads))
-        return values
+            return _unpermute(rows, self.integer("{arch}.attention.head_count_kv", num_heads))
+        return rows
 
-    def _dequantised(self, entry: TensorEntry) -> np.ndarray:
+    def _raw(self, entry: TensorEntry) -> np.ndarray:
+        """The bytes of a tensor, [rows, bytes of a row]."""
         from gguf import GGML_QUANT_SIZES, GGMLQuantizationType  # slow to import, and not needed for the header
-        from gguf.quants import dequantize
 
         if entry.kind not in GGMLQuantizationType.__members__.values():
             raise ValueError(f"{self.path}: tensor {entry.name} has the unknown type {entry.kind}; download it again")
@@ -192,10 +213,19 @@ class GGUFFile:
                 f"{self.path} is truncated or not a GGUF file: tensor {entry.name} of {rows} x {columns} {kind.name} "
                 f"reaches beyond its end; download it again"
             )
+        if rows * row_bytes == 0:
+            return np.empty((rows, row_bytes), np.uint8)
+        return np.memmap(self.path, np.uint8, "r", entry.start, (rows, row_bytes))
+
+    def _dequantised(self, entry: TensorEntry) -> np.ndarray:
+        from gguf import GGMLQuantizationType
+        from gguf.quants import dequantize
+
+        raw = self._raw(entry)
+        kind, rows, columns = GGMLQuantizationType(entry.kind), len(raw), entry.shape[-1] if entry.shape else 1
         values = np.empty((rows, columns), dtype=np.float32)
         if values.size == 0:
             return values.reshape(entry.shape)
-        raw = np.memmap(self.path, np.uint8, "r", entry.start, (rows, row_bytes))
         chunk = max(1, _CHUNK // columns)
 
         def fill(start: int) -> None:

@@ -46,6 +46,8 @@ class LoadedModel:
     source: str
     """Where the weights came from, for the record."""
     load_s: float
+    gguf_matrices: dict[str, int] | None = None
+    """How many matrices of a GGUF file are in which form; see `fill_from_gguf`."""
 
 
 def load_model(
@@ -56,6 +58,7 @@ def load_model(
     group: TensorParallelGroup | None = None,
     max_model_len: int | None = None,
     with_tokenizer: bool = True,
+    keep_blocks: bool = False,
 ) -> LoadedModel:
     """Load the model that `cfg` describes onto `device`.
 
@@ -67,6 +70,8 @@ def load_model(
         group: this rank's place in a tensor-parallel group; each rank reads its slices only.
         max_model_len: the longest sequence, which sizes the table of rotary angles; None for the model's maximum.
         with_tokenizer: False leaves it out, for ranks that see token ids only.
+        keep_blocks: leave the matrices of a GGUF file in its blocks where that is possible. The model cannot run before
+            its layers have kernels for them, as `optimize_for_cpu` sets them.
 
     Raises:
         ValueError: for a path that leads nowhere, an unsupported model, or files that don't fit together.
@@ -77,13 +82,17 @@ def load_model(
     folder = config_folder(cfg) if random else _checkpoint_folder(cfg)
     config, eos_token_ids = read_config(cfg, folder, max_model_len)
     tokenizer = _tokenizer(cfg, folder, config) if with_tokenizer else None
+    matrices = None
     with torch.inference_mode(False), torch.no_grad():
         model = DecoderLM(config, device=device, dtype=dtype, group=group, max_model_len=max_model_len)
         if random:
             fill_random(model, int(cfg.get("seed") or 0))
         else:
             assert folder is not None
-            (fill_from_gguf if folder.suffix == GGUF else fill_from_folder)(model, folder)
+            if folder.suffix == GGUF:
+                matrices = fill_from_gguf(model, folder, keep_blocks=keep_blocks)
+            else:
+                fill_from_folder(model, folder)
     model.finalize()
     model.eval()
     return LoadedModel(
@@ -93,6 +102,7 @@ def load_model(
         eos_token_ids=_end_tokens(eos_token_ids, tokenizer, config),
         source=f"random(seed={int(cfg.get('seed') or 0)})" if random else str(folder),
         load_s=time.perf_counter() - start,
+        gguf_matrices=matrices,
     )
 
 

@@ -27,6 +27,15 @@ _ARGUMENTS: dict[str, list[type]] = {
         *(_POINTER, _INT64),  # out, stride
         *(_INT64, _INT64, _INT64, _INT),  # T, I, O, threads
     ],
+    "servelab_block_panel_bytes": [_INT, _INT64, _INT64],
+    "servelab_pack_blocks": [_INT, _POINTER, _INT64, _POINTER, _INT64, _INT64, _INT],
+    "servelab_block_linear": [
+        *(_POINTER, _INT64, _INT),  # x, stride, dtype
+        *(_POINTER, _INT, _POINTER),  # pieces, their number, bias
+        *(_POINTER, _INT64),  # out, stride
+        *(_INT64, _INT64, _INT),  # T, I, threads
+    ],
+    "servelab_block_rows": [_INT, _POINTER, _INT64, _POINTER, _POINTER, _INT, _INT64, _INT64, _INT],
     "servelab_paged_attention": [
         *(_POINTER, _INT64, _POINTER, _INT64, _POINTER, _INT64, _INT),  # q, k, v, each with its stride; dtype
         *(_POINTER, _POINTER, _INT),  # out, cache, cache dtype
@@ -98,5 +107,6 @@ def _try_to_load() -> ctypes.CDLL | str:
         function = getattr(loaded, name)
         function.argtypes = arguments
         function.restype = None
-    loaded.servelab_packed_elements.restype = _INT64
+    for name in ("servelab_packed_elements", "servelab_block_panel_bytes"):
+        getattr(loaded, name).restype = _INT64
     return loaded

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from experiments.reliability import soak
+from experiments.reliability.chunks import in_chunks
 from framework.engine.kv_cache import KVCache
 from framework.interfaces.executor import StepBatch
 
 
 def run(num_requests: int, seed: int) -> soak.Totals:
-    return soak.soak(num_requests, 60, seed, report=lambda line: None)
+    return soak.soak(num_requests, 60, seed)
 
 
 def test_no_violation() -> None:
@@ -52,3 +55,17 @@ def test_a_block_that_is_never_given_back_is_noticed(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(KVCache, "release", forget)
     assert run(400, seed=4).violations
+
+
+def test_a_soak_goes_on_where_it_was(tmp_path: Path) -> None:
+    asked: list[tuple[int, int]] = []
+
+    def chunk(num_requests: int, seconds: float, seed: int) -> dict[str, Any]:
+        asked.append((num_requests, seed))
+        return {"requests": num_requests}
+
+    results = tmp_path / "results.jsonl"
+    in_chunks(chunk, 250, 100, 60, results)
+    in_chunks(chunk, 300, 100, 60, results)
+    assert asked == [(100, 0), (100, 1), (50, 2), (50, 3)]
+    assert sum(json.loads(line)["requests"] for line in results.read_text().splitlines()) == 300

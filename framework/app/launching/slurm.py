@@ -25,8 +25,8 @@ BASE_KEYS += ("stderr_to_stdout",)
 class SlurmLauncher(OneCell):
     """Submits the cells and waits until every one of them has left the queue.
 
-    The launcher of submitit asks `sacct`, and waits for a lost job for ever where there is no accounting. It ends at the
-    first lost job while the others still run. This one asks `squeue`, and ends when every job has.
+    The launcher of submitit asks `sacct`, and waits for a lost job for ever where there is no accounting. It ends at
+    the first lost job while the others still run. This one asks `squeue`, and ends when every job has.
     """
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:

@@ -1,12 +1,12 @@
-"""Serves requests with the tiny model on a CPU, with aborts and failing steps, and compares every token with a run alone.
+"""Serves the tiny model on a CPU, with aborts and failing steps, and compares every token with a run alone.
 
     OMP_NUM_THREADS=1 nice -n 19 python experiments/reliability/soak_tiny.py --requests 20000 --minutes 60
 
-Each round is one `LLM` with a scheduler, an eviction policy, a sampler, an overlap depth and a cache of 12 to 24 blocks,
-which serves 250 requests of a pool. What a request of the pool must get is computed once, one request at a time, by
-`chunked_prefill` with a large cache and without prefix caching. Some requests are stopped early. In half of the rounds a
-step fails now and then, and those of its requests that ended as failed are left out of the comparison. Chunks, results and
-how it goes on are those of soak.py; the results are in results_tiny.jsonl.
+Each round is one `LLM` with a scheduler, an eviction policy, an overlap depth and a cache of 12 to 24 blocks, which
+serves 250 requests of a pool. What a request of the pool must get is computed once, one request at a time, by
+`chunked_prefill` with a large cache and without prefix caching. Some requests are streamed and left early. In half of
+the rounds a step fails now and then; those of its requests that ended as failed are not compared. A later call goes on
+where this one ended, as with soak.py; the results are in results_tiny.jsonl.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
     nice -n 19 python experiments/reliability/soak.py --requests 1000000 --minutes 60
 
 It runs in chunks of 20,000 requests. Each chunk appends a line to results.jsonl, and its seed is the number of lines
-that were there, so that a later call goes on until all lines together hold `--requests`. Another `--results` begins anew.
+that were there, so that a later call goes on until all lines together hold `--requests`. Another `--results`
+begins anew.
 
 Each round is one engine: a scheduler, an eviction policy, a graph strategy, an overlap depth and a cache of a few
 blocks, all combinations in a random order that the seed fixes. What is checked is in `serve_round`. The exit code is 1

@@ -134,10 +134,11 @@ def main() -> int:
             before = written(folder)
             second = launch(folder, "second.log", environment, f"resume={folder}")
             wait_for_cells(folder, len(before) + 3, LIMIT_S, lambda: second.poll() is None)
-            while not (there := workers(environment)):
-                time.sleep(0.1)
-            os.kill(there[-1], signal.SIGKILL)
-            print(f"worker {there[-1]} killed")
+            there = workers(environment)
+            while not (begun := [pid for pid in workers(environment) if pid not in there]):
+                time.sleep(0.05)
+            os.kill(begun[0], signal.SIGKILL)
+            print(f"worker {begun[0]} killed")
             assert second.wait(timeout=LIMIT_S) == 1
             assert not ask(environment, "squeue", "--noheader"), "cells run after the sweep has ended"
             ended = written(folder)

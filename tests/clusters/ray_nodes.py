@@ -35,12 +35,12 @@ def cluster(folder: Path) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]
             nodes.append(node([ray, *arguments], folder / f"{name}.log", address, len(nodes) + 1))
         yield address, nodes
     finally:
-        for node in reversed(nodes):
-            node.terminate()
+        for each in reversed(nodes):
+            each.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
-                node.wait(timeout=20)
+                each.wait(timeout=20)
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(node.pid, signal.SIGKILL)
+                os.killpg(each.pid, signal.SIGKILL)
 
 
 def node(command: list[str], log: Path, address: str, count: int) -> subprocess.Popen[bytes]:

@@ -30,3 +30,10 @@ if find_spec("hydra_plugins.hydra_submitit_launcher") is not None:  # of the ext
 
     class SlurmLauncher(slurm.SlurmLauncher):
         """`hydra/launcher=slurm_cell`"""
+
+
+if find_spec("hydra_plugins.hydra_ray_launcher") is not None:  # of the extra "sweep"
+    from framework.app.launching import ray_tasks
+
+    class RayLauncher(ray_tasks.RayLauncher):
+        """`hydra/launcher=ray_cell`"""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 
 class CachedBlock(Protocol):
@@ -75,6 +75,9 @@ class NeedsFuture(Protocol):
         calls, and again when it returns from a preemption."""
 
 
+_NONE: tuple[int, Any] = (0, None)
+
+
 class ScorePolicy(EvictionPolicy):
     """Base class for policies that can give a block a score when it becomes evictable. The lowest score goes first.
 
@@ -86,6 +89,8 @@ class ScorePolicy(EvictionPolicy):
         self._heap: list[tuple[float, int, int, int]] = []
         self._live: dict[int, tuple[int, CachedBlock]] = {}
         self._tickets = 0
+        self._top_is_gone = False
+        """Whether the top of the heap is the last victim, whose place the next `add` takes without a second sift."""
 
     @abstractmethod
     def score(self, block: CachedBlock) -> float:
@@ -93,20 +98,31 @@ class ScorePolicy(EvictionPolicy):
 
     def add(self, block: CachedBlock) -> None:
         self._tickets += 1
-        self._live[block.id] = (self._tickets, block)
-        heapq.heappush(self._heap, (self.score(block), -block.depth, block.id, self._tickets))
-        if len(self._heap) > 2 * len(self._live) + 64:  # mostly stale entries: rebuild, amortised O(1) per add
-            self._heap = [entry for entry in self._heap if self._is_live(entry)]
+        number, heap, live = block.id, self._heap, self._live
+        live[number] = (self._tickets, block)
+        entry = (self.score(block), -block.depth, number, self._tickets)
+        if self._top_is_gone:
+            heapq.heapreplace(heap, entry)
+            self._top_is_gone = False
+        else:
+            heapq.heappush(heap, entry)
+        if len(heap) > 2 * len(live) + 64:  # mostly stale entries: rebuild, amortised O(1) per add
+            self._heap = [entry for entry in heap if live.get(entry[2], _NONE)[0] == entry[3]]
             heapq.heapify(self._heap)
 
     def remove(self, block: CachedBlock) -> None:
         del self._live[block.id]
 
     def evict(self) -> CachedBlock:
+        heap, live = self._heap, self._live
+        if self._top_is_gone:
+            heapq.heappop(heap)
+            self._top_is_gone = False
         while True:
-            entry = heapq.heappop(self._heap)
-            if self._is_live(entry):
-                return self._live.pop(entry[2])[1]
-
-    def _is_live(self, entry: tuple[float, int, int, int]) -> bool:
-        return self._live.get(entry[2], (0, None))[0] == entry[3]
+            _, _, number, ticket = heap[0]
+            found = live.get(number, _NONE)
+            if found[0] == ticket:
+                self._top_is_gone = True
+                del live[number]
+                return found[1]
+            heapq.heappop(heap)

@@ -110,6 +110,8 @@ class KVCache:
         num = min(request.num_pending - start, max_tokens)
         need = -(-(start + num) // self.block_size) - len(cached)
         free = self.num_free
+        if need > free:
+            return 0
         if need > free - len(cached):  # else there is no need to count those that are evictable now
             unheld = [block.ref for block in cached].count(0)
             if need > free - unheld:
@@ -118,7 +120,10 @@ class KVCache:
             self._on_request(request.id)
         now_s, on_hit = self.now_s, self._on_hit
         for block in cached:
-            self._hold(block)
+            if block.ref == 0:
+                self._hold(block)
+            else:
+                block.ref += 1
             block.hits += 1
             block.last_used_s = now_s
             if on_hit is not None:
@@ -178,7 +183,7 @@ class KVCache:
             elif twin is not block:
                 self._hold(twin)
                 blocks[index] = twin
-                self._drop(block)
+                self._drop_private(block)
                 memory.num_sent_blocks = min(memory.num_sent_blocks, index)  # its next step is sent them again
             parent = blocks[index]
         memory.num_committed = full
@@ -186,17 +191,27 @@ class KVCache:
 
     def release(self, request: Request) -> None:
         """Take back all blocks of a request, the deepest first so that children become evictable before parents."""
-        memory = request.memory
+        memory, free, now_s, add, num_unheld = request.memory, self._free, self.now_s, self.policy.add, 0
         for block in reversed(memory.blocks):
-            self._drop(block)
+            assert block.ref > 0, f"block {block.id} released twice"
+            block.ref -= 1
+            if block.ref:
+                continue
+            if block.hash is None:
+                free.append(block)
+                continue
+            block.last_used_s = now_s
+            num_unheld += 1
+            if block.children == 0:
+                add(block)
+        self._num_unheld_cached += num_unheld
         memory.blocks.clear()
         request.num_computed = memory.num_committed = memory.capacity_tokens = memory.num_sent_blocks = 0
 
     def reset(self) -> None:
         """Empty the prefix cache and the counters; no request may hold a block."""
         assert all(block.ref == 0 for block in self.blocks)
-        while self._num_unheld_cached:
-            self._free.append(self._evict())
+        self._evict(self._num_unheld_cached, self._free)
         self.counters = CacheCounters()
 
     def _next_commit(self, memory: BlockTable) -> int:
@@ -227,47 +242,48 @@ class KVCache:
                 self.policy.remove(block)
         block.ref += 1
 
-    def _drop(self, block: Block) -> None:
-        assert block.ref > 0, f"block {block.id} released twice"
-        block.ref -= 1
-        if block.ref:
-            return
-        if block.hash is None:
-            self._free.append(block)
-            return
-        block.last_used_s = self.now_s
-        self._num_unheld_cached += 1
-        if block.children == 0:
-            self.policy.add(block)
+    def _drop_private(self, block: Block) -> None:
+        """Give back a block that one request holds and that was not published."""
+        assert block.ref == 1, f"block {block.id} is held {block.ref} times"
+        assert block.hash is None, f"block {block.id} is published"
+        block.ref = 0
+        self._free.append(block)
 
     def _take(self, count: int) -> list[Block]:
-        """Free blocks first, the last one freed at the front, then victims."""
-        free, taken = self._free, []
-        while free and len(taken) < count:
-            taken.append(free.pop())
-        while len(taken) < count:
-            taken.append(self._evict())
+        """Free blocks, the last one freed at the front, and then victims."""
+        free = self._free
+        if count <= len(free):
+            taken = free[: -count - 1 : -1]
+            del free[len(free) - count :]
+        else:
+            taken = free[::-1]
+            free.clear()
+            self._evict(count - len(taken), taken)
         for block in taken:
             block.ref = 1
         return taken
 
-    def _evict(self) -> Block:
-        block = self.policy.evict()
-        if type(block) is not Block or block.ref or block.children or block.hash is None:
-            raise self._no_victim(block)
-        if self.blocks[block.id] is not block:
-            raise self._no_victim(block)
-        self.counters.evictions += 1
-        self._num_unheld_cached -= 1
-        del self._cached[block.hash]
-        parent = block.parent
-        block.hash = block.parent = block.content = None
-        block.hits = block.serial = 0
-        if parent is not None:
-            parent.children -= 1
-            if parent.ref == 0 and parent.children == 0:
-                self.policy.add(parent)
-        return block
+    def _evict(self, count: int, taken: list[Block]) -> None:
+        """Append that many victims to `taken`."""
+        cached, blocks, policy = self._cached, self.blocks, self.policy
+        choose, add = policy.evict, policy.add
+        for _ in range(count):
+            block = choose()
+            if type(block) is not Block or block.ref or block.children or (digest := block.hash) is None:
+                raise self._no_victim(block)
+            if blocks[block.id] is not block:
+                raise self._no_victim(block)
+            del cached[digest]
+            parent = block.parent
+            block.hash = block.parent = block.content = None
+            block.hits = block.serial = 0
+            taken.append(block)
+            if parent is not None:
+                parent.children -= 1
+                if parent.children == 0 and parent.ref == 0:
+                    add(parent)
+        self._num_unheld_cached -= count
+        self.counters.evictions += count
 
     def _no_victim(self, victim: CachedBlock) -> PluginError:
         return PluginError(

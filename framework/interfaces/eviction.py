@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 
 class CachedBlock(Protocol):
@@ -75,9 +75,6 @@ class NeedsFuture(Protocol):
         calls, and again when it returns from a preemption."""
 
 
-_NONE: tuple[int, Any] = (0, None)
-
-
 class ScorePolicy(EvictionPolicy):
     """Base class for policies that can give a block a score when it becomes evictable. The lowest score goes first.
 
@@ -87,8 +84,10 @@ class ScorePolicy(EvictionPolicy):
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, int, int]] = []
-        self._live: dict[int, tuple[int, CachedBlock]] = {}
-        self._tickets = 0
+        self._tickets: dict[int, int] = {}
+        """Block that is evictable -> the number of its last `add`. Entries of the heap with other numbers are stale."""
+        self._blocks: dict[int, CachedBlock] = {}
+        self._num_added = 0
         self._top_is_gone = False
         """Whether the top of the heap is the last victim, whose place the next `add` takes without a second sift."""
 
@@ -97,32 +96,31 @@ class ScorePolicy(EvictionPolicy):
         """How much `block` is worth keeping. Called once each time it becomes evictable."""
 
     def add(self, block: CachedBlock) -> None:
-        self._tickets += 1
-        number, heap, live = block.id, self._heap, self._live
-        live[number] = (self._tickets, block)
-        entry = (self.score(block), -block.depth, number, self._tickets)
+        ticket = self._num_added = self._num_added + 1
+        number, heap, tickets = block.id, self._heap, self._tickets
+        tickets[number], self._blocks[number] = ticket, block
+        entry = (self.score(block), -block.depth, number, ticket)
         if self._top_is_gone:
             heapq.heapreplace(heap, entry)
             self._top_is_gone = False
         else:
             heapq.heappush(heap, entry)
-        if len(heap) > 2 * len(live) + 64:  # mostly stale entries: rebuild, amortised O(1) per add
-            self._heap = [entry for entry in heap if live.get(entry[2], _NONE)[0] == entry[3]]
+        if len(heap) > 2 * len(tickets) + 64:  # mostly stale entries: rebuild, amortised O(1) per add
+            self._heap = [entry for entry in heap if tickets.get(entry[2]) == entry[3]]
             heapq.heapify(self._heap)
 
     def remove(self, block: CachedBlock) -> None:
-        del self._live[block.id]
+        del self._tickets[block.id]
 
     def evict(self) -> CachedBlock:
-        heap, live = self._heap, self._live
+        heap, tickets = self._heap, self._tickets
         if self._top_is_gone:
             heapq.heappop(heap)
             self._top_is_gone = False
         while True:
             _, _, number, ticket = heap[0]
-            found = live.get(number, _NONE)
-            if found[0] == ticket:
+            if tickets.get(number) == ticket:
                 self._top_is_gone = True
-                del live[number]
-                return found[1]
+                del tickets[number]
+                return self._blocks[number]
             heapq.heappop(heap)

@@ -40,8 +40,11 @@ def test_a_wrong_token_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_prefix_of_somebody_else_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(KVCache, "_hash", lambda self, request, index: index)
-    monkeypatch.setattr(KVCache, "_same", lambda self, block, request, index, parent: True)
+    def alike(self: KVCache, request: Any) -> None:
+        request.memory.hashes.append(len(request.memory.hashes))
+        request.memory.contents.append(b"")
+
+    monkeypatch.setattr(KVCache, "_extend_hashes", alike)
     assert any("Error" in violation for violation in run(400, seed=3).violations)
 
 

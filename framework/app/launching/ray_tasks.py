@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn, configure_log, setup_globals
@@ -34,7 +35,8 @@ class RayLauncher(TheirLauncher):
         setup_globals()
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         if not ray.is_initialized():
-            ray.init(**OmegaConf.to_container(self.ray_cfg.init, resolve=True))
+            options: Any = OmegaConf.to_container(self.ray_cfg.init, resolve=True)
+            ray.init(**options)
         tasks = []
         for index, overrides in enumerate(job_overrides, initial_job_idx):
             config = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))

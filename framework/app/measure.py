@@ -84,7 +84,6 @@ def measure(
     simulated = EXECUTORS.get(cfg.executor.name).is_simulated  # its tokens are not words
     recorder = Recorder(keep_outputs=keep_outputs, tokenizer=None if simulated else built.tokenizer)
     built.engine.clock.restart()
-    gc.collect()
     gc.freeze()  # what is there now need not be looked through again and again
     try:
         if serve is not None:
@@ -131,6 +130,7 @@ def measure_again(built: BuiltEngine, cfg: DictConfig) -> Record:
     requested: Any = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
     record = Record(status="completed", cell_id=cell_id(requested), requested=requested)
     requests = draw(cfg, built, WORKLOADS.build(cfg.workload), record)
+    gc.collect()
     measure(cfg, built, requests, record, [])
     return record
 

@@ -3,8 +3,8 @@
     python experiments/engine_overhead/compare.py --before 8dbe3ab --after HEAD --rounds 5
 
 The commits are unpacked into a temporary folder and take turns, so that a drift of the machine strikes both. Times are
-CPU seconds of the process and its children, with wall seconds beside them. Planning is what measure.py of the commit
-prints. With five rounds it takes less than four minutes on an idle machine of two cores.
+CPU seconds of the process and its children, with wall seconds beside them. Planning is measured by measure.py of each
+commit. Five rounds take less than four minutes on an idle machine of two cores.
 """
 
 from __future__ import annotations
@@ -21,11 +21,19 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 CELL = ["executor=simulated", "model=llama3_8b", "workload=synthetic", "tracker=files"]
+PLANNING = """
+import sys
+sys.path.insert(0, "experiments/engine_overhead")
+import measure
+measure.discover()
+for name in measure.SCHEDULERS.names():
+    print(name, min(1e3 * measure.measure(name, 256) for _ in range(2)))
+"""
 CASES = {
     "typing mistake answered": ["run.py", "scheduler=chunked_prefil"],
     "one simulated request": ["run.py", *CELL, "workload.num_requests=1"],
     "simulation of 3,000 requests": ["run.py", *CELL, "workload.num_requests=3000"],
-    "planning of measure.py, 64 and 256 rows": ["experiments/engine_overhead/measure.py", "--repeats", "1"],
+    "planning": ["-c", PLANNING],
 }
 
 
@@ -45,9 +53,8 @@ def run(tree: Path, command: list[str], output: Path) -> tuple[float, float, str
 
 
 def planning_ms(printed: str) -> dict[str, float]:
-    """Scheduler and rows -> milliseconds per step, of the table that measure.py prints."""
-    rows = (line.split() for line in printed.splitlines())
-    return {f"{row[0]}, {row[1]} rows": float(row[2]) for row in rows if len(row) == 5 and row[1].isdigit()}
+    """Scheduler -> milliseconds per step of 256 rows."""
+    return {name: float(value) for name, value in map(str.split, printed.splitlines())}
 
 
 def show(what: str, unit: str, before: list[float], after: list[float]) -> None:
@@ -93,7 +100,7 @@ def main() -> None:
             show(f"{what}, CPU", "s", cpu_s[what, "before"], cpu_s[what, "after"])
             show(f"{what}, wall", "s", wall_s[what, "before"], wall_s[what, "after"])
     for row in [row for row, name in planning if name == "before" and (row, "after") in planning]:
-        show(f"planning per step: {row}", "ms", planning[row, "before"], planning[row, "after"])
+        show(f"planning, 256 rows: {row}", "ms", planning[row, "before"], planning[row, "after"])
 
 
 if __name__ == "__main__":

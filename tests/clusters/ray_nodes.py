@@ -47,7 +47,7 @@ def node(command: list[str], log: Path, address: str, count: int) -> subprocess.
     """Start a node and wait until the cluster has `count` of them. Ray gives a node 30 s, so that a busy machine may
     need several attempts."""
     for _ in range(TRIES):
-        process = start(command, log)
+        process = start(command, log, RAY_worker_niceness="0")  # else a busy machine never comes to them
         code = f"import ray; ray.init({address!r}, log_to_driver=False); print(sum(n['Alive'] for n in ray.nodes()))"
         while process.poll() is None:
             done = subprocess.run([PYTHON, "-c", code], check=False, capture_output=True, text=True)

@@ -3,8 +3,9 @@
 # make slow   the tests that take ten seconds or more each, which make test leaves out
 # make docs   build the documents as a site in site/, every link checked
 # make lint   ruff and mypy alone          make format   rewrite in the project's format
-# make clusters   a sweep on torchrun over two hosts, both network namespaces of this machine; minutes
+# make clusters   a sweep on each of torchrun, Slurm and Ray, with two hosts or nodes on this machine; minutes
 # make lock   write requirements.lock anew after a change of pyproject.toml or constraints.txt
+# make audit  compare the locked versions with the newest, withdrawn ones and ADVISORIES=FOLDER (see .ci/audit.py)
 # make clean  remove .venv and caches; outputs/ and multirun/ stay
 
 ARGS ?=
@@ -21,7 +22,7 @@ WORKERS = $(shell n=$$(nproc); echo $$((n + (n + 1) / 2)))
 SOURCES := run.py framework plugins hydra_plugins tests experiments docs
 
 .DEFAULT_GOAL := run
-.PHONY: run test slow docs lint format lock clusters clean
+.PHONY: run test slow docs lint format lock audit clusters clean
 
 run: $(STAMP)
 	$(PY) run.py $(ARGS)
@@ -58,11 +59,17 @@ $(STAMP): pyproject.toml constraints.txt $(wildcard requirements*.lock)
 
 clusters: $(STAMP)
 	$(PY) -m tests.clusters.torchrun
+	$(PY) -m tests.clusters.slurm
+	$(PY) -m tests.clusters.ray_nodes
 
 lock:
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	$(PIP) install --quiet --constraint constraints.txt uv
 	$(PY) .ci/lock.py
+
+audit: $(STAMP)
+	$(PIP) install --quiet --constraint constraints.txt uv
+	$(PY) .ci/audit.py $(ADVISORIES)
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info build dist

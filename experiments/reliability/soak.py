@@ -1,19 +1,21 @@
 """Serves simulated requests on machines that are too small, with aborts and failing steps, and checks every token.
 
-    nice -n 19 python experiments/reliability/soak.py --requests 1000000 --minutes 10
+    nice -n 19 python experiments/reliability/soak.py --requests 1000000 --minutes 60
+
+It runs in chunks of 20,000 requests. Each chunk appends a line to results.jsonl, and its seed is the number of lines
+that were there, so that a later call goes on until all lines together hold `--requests`. Another `--results`
+begins anew.
 
 Each round is one engine: a scheduler, an eviction policy, a graph strategy, an overlap depth and a cache of a few
-blocks, all combinations in a random order that `--seed` fixes. What is checked is in `serve_round`. One line of JSON
-per minute and one at the end, which is appended to results.jsonl; the exit code is 1 if anything was violated.
+blocks, all combinations in a random order that the seed fixes. What is checked is in `serve_round`. The exit code is 1
+if anything was violated.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import random
-import resource
 import sys
 import time
 import traceback
@@ -25,6 +27,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from experiments.reliability.chunks import in_chunks
 from framework.conformance.kit.invariants import check_invariants
 from framework.engine.config import EngineConfig
 from framework.engine.engine import Engine
@@ -42,6 +45,7 @@ from framework.workloads.future import announce
 
 VOCAB = 50_000
 REQUESTS_PER_ROUND = 40
+REQUESTS_PER_CHUNK = 20_000
 KINDS = ("scheduler", "eviction", "graph", "overlap")
 
 
@@ -200,18 +204,14 @@ def build(choice: tuple[str, str, str, int], rng: random.Random) -> tuple[Engine
     return engine, specs
 
 
-def soak(num_requests: int, seconds: float, seed: int, report: Any = print, report_every_s: float = 60.0) -> Totals:
+def soak(num_requests: int, seconds: float, seed: int) -> Totals:
     """Serve rounds until so many requests have been served, or so much time has passed."""
     discovery.discover()
     rng, totals = random.Random(seed), Totals()
-    begin_s = reported_s = time.monotonic()
+    end_s = time.monotonic() + seconds
     for choice in combinations(rng):
-        now_s = time.monotonic()
-        if totals.requests >= num_requests or now_s - begin_s > seconds:
+        if totals.requests >= num_requests or time.monotonic() > end_s:
             break
-        if now_s - reported_s > report_every_s:
-            reported_s = now_s
-            report(json.dumps(about(totals, now_s - begin_s)))
         round_seed = rng.getrandbits(32)
         try:
             serve_round(choice, random.Random(round_seed), totals)
@@ -219,42 +219,29 @@ def soak(num_requests: int, seconds: float, seed: int, report: Any = print, repo
             totals.violations.append(f"{choice}, round seed {round_seed}:\n{traceback.format_exc()}")
         totals.rounds += 1
         totals.runs_of.update(f"{kind}={name}" for kind, name in zip(KINDS, choice, strict=True))
-    report(json.dumps(about(totals, time.monotonic() - begin_s)))
     return totals
-
-
-def about(totals: Totals, seconds: float) -> dict[str, Any]:
-    """For a line of the report."""
-    peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    counts = {name: value for name, value in vars(totals).items() if name not in ("violations", "runs_of")}
-    fewest = min(totals.runs_of.values(), default=0)
-    return {
-        **counts,
-        "violations": len(totals.violations),
-        "fewest_rounds_of_a_plugin": fewest,
-        "seconds": round(seconds, 1),
-        "peak_memory_mib": round(peak_mib, 1),
-    }
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--requests", type=int, default=1_000_000)
     parser.add_argument("--minutes", type=float, default=60)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--results", type=Path, default=Path(__file__).with_name("results.jsonl"))
     options = parser.parse_args()
-    lines: list[str] = []
+    failed = False
 
-    def report(line: str) -> None:
-        lines.append(line)
-        print(line, flush=True)
+    def chunk(num_requests: int, seconds: float, seed: int) -> dict[str, Any]:
+        nonlocal failed
+        totals = soak(num_requests, seconds, seed)
+        for violation in totals.violations[:10]:
+            print(violation, file=sys.stderr)
+        failed |= bool(totals.violations)
+        counts = {name: value for name, value in vars(totals).items() if name not in ("violations", "runs_of")}
+        fewest = min(totals.runs_of.values(), default=0)
+        return {**counts, "violations": len(totals.violations), "fewest_rounds_of_a_plugin": fewest}
 
-    totals = soak(options.requests, 60 * options.minutes, options.seed, report)
-    for violation in totals.violations[:10]:
-        print(violation, file=sys.stderr)
-    with Path(__file__).with_name("results.jsonl").open("a") as results:
-        results.write(json.dumps({"seed": options.seed, **json.loads(lines[-1])}) + "\n")
-    return int(bool(totals.violations))
+    in_chunks(chunk, options.requests, REQUESTS_PER_CHUNK, 60 * options.minutes, options.results)
+    return int(failed)
 
 
 if __name__ == "__main__":

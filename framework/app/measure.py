@@ -83,12 +83,14 @@ def measure(
     simulated = EXECUTORS.get(cfg.executor.name).is_simulated  # its tokens are not words
     recorder = Recorder(keep_outputs=keep_outputs, tokenizer=None if simulated else built.tokenizer)
     built.engine.clock.restart()
+    gc.freeze()  # what is there now need not be looked through again and again
     try:
         if serve is not None:
             serve([recorder, *observers])
         else:
             drive(built.engine, requests, [recorder, *observers])
     finally:
+        gc.unfreeze()
         record.requests, record.steps = recorder.requests, recorder.steps
         record.effective |= built.after_run()
         record.outputs = recorder.outputs if keep_outputs else None

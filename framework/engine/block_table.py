@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from framework.engine.block import Block
+from framework.interfaces.prompt_keys import Content
 
 EVERYTHING = 1 << 62
 
@@ -20,6 +21,8 @@ class BlockTable:
     """Leading blocks that the executor knows of."""
     hashes: list[int] = field(default_factory=list)
     """Chained hashes of the leading full blocks, as far as they were asked for. They outlive a preemption."""
+    contents: list[Content] = field(default_factory=list)
+    """The contents of the same blocks, with which a lookup is compared."""
     matched: list[Block] = field(default_factory=list)
     """While the request waits: the cached prefix that it found last."""
     matched_serials: list[int] = field(default_factory=list)

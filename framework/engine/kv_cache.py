@@ -20,7 +20,6 @@ from framework.engine.block_table import EVERYTHING, BlockTable
 from framework.engine.request import Request
 from framework.interfaces.errors import PluginError
 from framework.interfaces.eviction import CachedBlock, EvictionPolicy, NeedsFuture
-from framework.interfaces.prompt_keys import Content
 
 NEVER = EVERYTHING + 1
 
@@ -70,15 +69,18 @@ class KVCache:
         """
         if not self.prefix_caching:
             return []
-        limit = self._num_shareable(request)
-        found, serials = request.memory.matched, request.memory.matched_serials
+        limit, memory, cached = self._num_shareable(request), request.memory, self._cached
+        found, serials = memory.matched, memory.matched_serials
         while found and found[-1].serial != serials[-1]:
             found.pop()
             serials.pop()
+        hashes, contents = memory.hashes, memory.contents
         parent = found[-1] if found else None
         for index in range(len(found), limit):
-            block = self._lookup(request, index, parent)
-            if block is None:
+            if index >= len(hashes):
+                self._extend_hashes(request)
+            block = cached.get(hashes[index])
+            if block is None or block.parent is not parent or block.content != contents[index]:
                 break
             found.append(block)
             serials.append(block.serial)
@@ -93,7 +95,9 @@ class KVCache:
     def prompt_path(self, request: Request) -> list[int]:
         """The hashes of the blocks that a new request will look for, cached or not. The call changes nothing."""
         full = self._num_shareable(request) if self.prefix_caching else 0
-        return [self._hash(request, index) for index in range(full)]
+        while len(request.memory.hashes) < full:
+            self._extend_hashes(request)
+        return request.memory.hashes[:full]
 
     def _num_shareable(self, request: Request) -> int:
         return min(request.num_known, request.num_tokens - 1, request.memory.shareable_tokens) // self.block_size
@@ -105,17 +109,25 @@ class KVCache:
         start = len(cached) * self.block_size
         num = min(request.num_pending - start, max_tokens)
         need = -(-(start + num) // self.block_size) - len(cached)
-        unheld = sum(block.ref == 0 for block in cached)
-        if need > self.num_free - unheld:
+        free = self.num_free
+        if need > free:
             return 0
+        if need > free - len(cached):  # else there is no need to count those that are evictable now
+            unheld = [block.ref for block in cached].count(0)
+            if need > free - unheld:
+                return 0
         if self._on_request is not None:
             self._on_request(request.id)
+        now_s, on_hit = self.now_s, self._on_hit
         for block in cached:
-            self._hold(block)
+            if block.ref == 0:
+                self._hold(block)
+            else:
+                block.ref += 1
             block.hits += 1
-            block.last_used_s = self.now_s
-            if self._on_hit is not None:
-                self._on_hit(block)
+            block.last_used_s = now_s
+            if on_hit is not None:
+                on_hit(block)
         counters = self.counters
         counters.hit_blocks += len(cached)
         counters.lookup_blocks += request.num_known // self.block_size if self.prefix_caching else 0
@@ -126,7 +138,7 @@ class KVCache:
         assert not blocks
         assert request.num_computed == 0
         blocks.extend(cached)
-        blocks.extend(self._take() for _ in range(need))
+        blocks += self._take(need)
         memory.capacity_tokens = len(blocks) * self.block_size
         request.num_computed, memory.num_committed = start, len(cached)
         memory.commit_at_tokens = self._next_commit(memory) if self.prefix_caching else NEVER
@@ -138,85 +150,90 @@ class KVCache:
         need = -(-num_tokens // self.block_size) - len(memory.blocks)
         if need > self.num_free:
             return False
-        memory.blocks.extend(self._take() for _ in range(need))
+        if need > 0:
+            memory.blocks += self._take(need)
         memory.capacity_tokens = len(memory.blocks) * self.block_size
         return True
 
     def commit(self, request: Request) -> None:
         """Publish full blocks whose ids are known and whose KV a submitted step writes, or share those that hold the
         same. Steps run in order, so what is shared is written before any step that has it in its table."""
-        memory = request.memory
+        memory, cached, on_insert = request.memory, self._cached, self._on_insert
         full = min(request.num_computed, request.num_known, memory.shareable_tokens) // self.block_size
-        blocks = memory.blocks
+        blocks, hashes, contents, category = memory.blocks, memory.hashes, memory.contents, request.category
+        parent = blocks[memory.num_committed - 1] if memory.num_committed else None
         for index in range(memory.num_committed, full):
-            block, parent = blocks[index], blocks[index - 1] if index else None
-            digest = self._hash(request, index)
-            twin = self._cached.get(digest)
+            if index >= len(hashes):
+                self._extend_hashes(request)
+            block, digest = blocks[index], hashes[index]
+            twin = cached.get(digest)
             if twin is None:
-                block.category = request.category
-                self._publish(block, digest, self._content(request, index), index, parent)
-            elif not self._same(twin, request, index, parent):
+                self._num_published += 1
+                block.hash, block.content, block.depth, block.parent = digest, contents[index], index, parent
+                block.category, block.serial = category, self._num_published
+                if parent is not None:
+                    parent.children += 1
+                cached[digest] = block
+                if on_insert is not None:
+                    on_insert(block)
+            elif twin.parent is not parent or twin.content != contents[index]:
                 memory.commit_at_tokens = NEVER  # a hash collision: this request shares nothing from here on
                 memory.num_committed = index
                 return
             elif twin is not block:
                 self._hold(twin)
                 blocks[index] = twin
-                self._drop(block)
+                self._drop_private(block)
                 memory.num_sent_blocks = min(memory.num_sent_blocks, index)  # its next step is sent them again
+            parent = blocks[index]
         memory.num_committed = full
         memory.commit_at_tokens = self._next_commit(memory)
 
     def release(self, request: Request) -> None:
         """Take back all blocks of a request, the deepest first so that children become evictable before parents."""
-        memory = request.memory
+        memory, free, now_s, add, num_unheld = request.memory, self._free, self.now_s, self.policy.add, 0
         for block in reversed(memory.blocks):
-            self._drop(block)
+            assert block.ref > 0, f"block {block.id} released twice"
+            block.ref -= 1
+            if block.ref:
+                continue
+            if block.hash is None:
+                free.append(block)
+                continue
+            block.last_used_s = now_s
+            num_unheld += 1
+            if block.children == 0:
+                add(block)
+        self._num_unheld_cached += num_unheld
         memory.blocks.clear()
         request.num_computed = memory.num_committed = memory.capacity_tokens = memory.num_sent_blocks = 0
 
     def reset(self) -> None:
         """Empty the prefix cache and the counters; no request may hold a block."""
         assert all(block.ref == 0 for block in self.blocks)
-        while self._num_unheld_cached:
-            self._free.append(self._evict())
+        self._evict(self._num_unheld_cached, self._free)
         self.counters = CacheCounters()
-
-    def _lookup(self, request: Request, index: int, parent: Block | None) -> Block | None:
-        block = self._cached.get(self._hash(request, index))
-        return block if block is not None and self._same(block, request, index, parent) else None
-
-    def _same(self, block: Block, request: Request, index: int, parent: Block | None) -> bool:
-        return block.parent is parent and block.content == self._content(request, index)
 
     def _next_commit(self, memory: BlockTable) -> int:
         """Known and computed tokens at which the block after the committed ones can be offered."""
         tokens = (memory.num_committed + 1) * self.block_size
         return tokens if tokens <= memory.shareable_tokens else NEVER
 
-    def _content(self, request: Request, index: int) -> Content:
-        if request.keys is not None:
-            return request.keys.content(index)
-        return request.token_ids[index * self.block_size : (index + 1) * self.block_size].tobytes()
-
-    def _hash(self, request: Request, index: int) -> int:
-        hashes = request.memory.hashes
-        while len(hashes) <= index:
-            seed = hashes[-1] if hashes else 0
-            content = self._content(request, len(hashes))
-            # Python hashes tuples of integers alike in every process.
-            hashes.append(xxh3_64_intdigest(content, seed) if isinstance(content, bytes) else hash((seed, content)))
-        return hashes[index]
-
-    def _publish(self, block: Block, digest: int, content: Content, depth: int, parent: Block | None) -> None:
-        self._num_published += 1
-        block.hash, block.content, block.depth, block.parent = digest, content, depth, parent
-        block.serial = self._num_published
-        if parent is not None:
-            parent.children += 1
-        self._cached[digest] = block
-        if self._on_insert is not None:
-            self._on_insert(block)
+    def _extend_hashes(self, request: Request) -> None:
+        """Hash the next block of a request, or all blocks of its next key."""
+        hashes, contents = request.memory.hashes, request.memory.contents
+        index, size, keys = len(hashes), self.block_size, request.keys
+        seed = hashes[-1] if hashes else 0
+        if keys is None:
+            content = request.token_ids[index * size : (index + 1) * size].tobytes()
+            hashes.append(xxh3_64_intdigest(content, seed))
+            contents.append(content)
+            return
+        # Python hashes tuples of integers alike in every process. The blocks of one key follow from it and its prefix.
+        key, num_blocks = keys.content(index), max(1, keys.key_tokens // size)
+        first = hash((seed, key))
+        hashes.extend(range(first, first + num_blocks))
+        contents.extend([key] * num_blocks)
 
     def _hold(self, block: Block) -> None:
         if block.ref == 0 and block.hash is not None:
@@ -225,45 +242,52 @@ class KVCache:
                 self.policy.remove(block)
         block.ref += 1
 
-    def _drop(self, block: Block) -> None:
-        assert block.ref > 0, f"block {block.id} released twice"
-        block.ref -= 1
-        if block.ref:
-            return
-        if block.hash is None:
-            self._free.append(block)
-            return
-        block.last_used_s = self.now_s
-        self._num_unheld_cached += 1
-        if block.children == 0:
-            self.policy.add(block)
+    def _drop_private(self, block: Block) -> None:
+        """Give back a block that one request holds and that was not published."""
+        assert block.ref == 1, f"block {block.id} is held {block.ref} times"
+        assert block.hash is None, f"block {block.id} is published"
+        block.ref = 0
+        self._free.append(block)
 
-    def _take(self) -> Block:
-        block = self._free.pop() if self._free else self._evict()
-        block.ref = 1
-        return block
+    def _take(self, count: int) -> list[Block]:
+        """Free blocks, the last one freed at the front, and then victims."""
+        free = self._free
+        if count <= len(free):
+            taken = free[: -count - 1 : -1]
+            del free[len(free) - count :]
+        else:
+            taken = free[::-1]
+            free.clear()
+            self._evict(count - len(taken), taken)
+        for block in taken:
+            block.ref = 1
+        return taken
 
-    def _evict(self) -> Block:
-        block = self._checked_victim(self.policy.evict())
-        self.counters.evictions += 1
-        self._num_unheld_cached -= 1
-        assert block.hash is not None
-        del self._cached[block.hash]
-        block.serial = 0
-        parent = block.parent
-        block.hash, block.parent, block.content, block.hits = None, None, None, 0
-        if parent is not None:
-            parent.children -= 1
-            if parent.ref == 0 and parent.children == 0:
-                self.policy.add(parent)
-        return block
+    def _evict(self, count: int, taken: list[Block]) -> None:
+        """Append that many victims to `taken`."""
+        cached, blocks, policy = self._cached, self.blocks, self.policy
+        choose, add = policy.evict, policy.add
+        for _ in range(count):
+            block = choose()
+            if type(block) is not Block or block.ref or block.children or (digest := block.hash) is None:
+                raise self._no_victim(block)
+            if blocks[block.id] is not block:
+                raise self._no_victim(block)
+            del cached[digest]
+            parent = block.parent
+            block.hash = block.parent = block.content = None
+            block.hits = block.serial = 0
+            taken.append(block)
+            if parent is not None:
+                parent.children -= 1
+                if parent.children == 0 and parent.ref == 0:
+                    add(parent)
+        self._num_unheld_cached -= count
+        self.counters.evictions += count
 
-    def _checked_victim(self, victim: CachedBlock) -> Block:
-        block = self.blocks[victim.id] if isinstance(victim, Block) else None
-        if block is None or block is not victim or block.ref or block.children or block.hash is None:
-            raise PluginError(
-                f"eviction policy {type(self.policy).__name__} returned {victim!r} as a victim; the rule is: a cached "
-                f"block that no request holds and that has no cached child, added and not yet removed",
-                is_named=True,
-            )
-        return block
+    def _no_victim(self, victim: CachedBlock) -> PluginError:
+        return PluginError(
+            f"eviction policy {type(self.policy).__name__} returned {victim!r} as a victim; the rule is: a cached "
+            f"block that no request holds and that has no cached child, added and not yet removed",
+            is_named=True,
+        )

@@ -72,7 +72,7 @@ class Request:
         self.num_computed = self.num_inflight = 0
         self.running, self.slot, self.planned_in = False, -1, -1
         old = self.memory
-        self.memory = BlockTable(hashes=old.hashes, shareable_tokens=old.shareable_tokens)
+        self.memory = BlockTable(hashes=old.hashes, contents=old.contents, shareable_tokens=old.shareable_tokens)
 
     @property
     def params(self) -> SamplingParams:

@@ -84,29 +84,43 @@ class ScorePolicy(EvictionPolicy):
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, int, int]] = []
-        self._live: dict[int, tuple[int, CachedBlock]] = {}
-        self._tickets = 0
+        self._tickets: dict[int, int] = {}
+        """Block that is evictable -> the number of its last `add`. Entries of the heap with other numbers are stale."""
+        self._blocks: dict[int, CachedBlock] = {}
+        self._num_added = 0
+        self._top_is_gone = False
+        """Whether the top of the heap is the last victim, whose place the next `add` takes without a second sift."""
 
     @abstractmethod
     def score(self, block: CachedBlock) -> float:
         """How much `block` is worth keeping. Called once each time it becomes evictable."""
 
     def add(self, block: CachedBlock) -> None:
-        self._tickets += 1
-        self._live[block.id] = (self._tickets, block)
-        heapq.heappush(self._heap, (self.score(block), -block.depth, block.id, self._tickets))
-        if len(self._heap) > 2 * len(self._live) + 64:  # mostly stale entries: rebuild, amortised O(1) per add
-            self._heap = [entry for entry in self._heap if self._is_live(entry)]
+        ticket = self._num_added = self._num_added + 1
+        number, heap, tickets = block.id, self._heap, self._tickets
+        tickets[number], self._blocks[number] = ticket, block
+        entry = (self.score(block), -block.depth, number, ticket)
+        if self._top_is_gone:
+            heapq.heapreplace(heap, entry)
+            self._top_is_gone = False
+        else:
+            heapq.heappush(heap, entry)
+        if len(heap) > 2 * len(tickets) + 64:  # mostly stale entries: rebuild, amortised O(1) per add
+            self._heap = [entry for entry in heap if tickets.get(entry[2]) == entry[3]]
             heapq.heapify(self._heap)
 
     def remove(self, block: CachedBlock) -> None:
-        del self._live[block.id]
+        del self._tickets[block.id]
 
     def evict(self) -> CachedBlock:
+        heap, tickets = self._heap, self._tickets
+        if self._top_is_gone:
+            heapq.heappop(heap)
+            self._top_is_gone = False
         while True:
-            entry = heapq.heappop(self._heap)
-            if self._is_live(entry):
-                return self._live.pop(entry[2])[1]
-
-    def _is_live(self, entry: tuple[float, int, int, int]) -> bool:
-        return self._live.get(entry[2], (0, None))[0] == entry[3]
+            _, _, number, ticket = heap[0]
+            if tickets.get(number) == ticket:
+                self._top_is_gone = True
+                del tickets[number]
+                return self._blocks[number]
+            heapq.heappop(heap)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import tomllib
 from pathlib import Path
 
@@ -11,6 +12,10 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / ".ci"))
+
+import audit  # noqa: E402
+
 LOCKS = ("requirements.lock", "requirements-cuda.lock", "requirements-cpu.lock")
 CPU_BUILDS = (ROOT / ".ci/torch-cpu.sha256").read_text().splitlines()
 
@@ -76,3 +81,44 @@ def test_make_installs_from_the_locks_alone() -> None:
     assert len(setup) == 4
     assert all("$(LOCKED)" in line or "--no-deps --no-build-isolation --editable ." in line for line in setup)
     assert "--require-hashes --no-deps" in recipe
+
+
+def test_every_supported_python_has_a_cpu_build() -> None:
+    wheels = {
+        f"cp{minor}-cp{minor}-manylinux_2_28_{cpu}.whl" for minor in (311, 312, 313) for cpu in ("x86_64", "aarch64")
+    }
+    assert {line.partition("+cpu-")[2] for line in CPU_BUILDS} == wheels
+    assert len({line.partition(" ")[0] for line in CPU_BUILDS}) == len(wheels)
+
+
+@pytest.mark.parametrize(
+    ("version", "hit"),
+    [
+        ("1.9", False),
+        ("2.0", True),
+        ("2.4.9", True),
+        ("2.5", False),
+        ("3.1+cpu", True),
+        ("4.0", False),
+        ("5.0b1", True),
+    ],
+)
+def test_an_advisory_is_found(version: str, hit: int, tmp_path: Path) -> None:
+    """In the OSV format `fixed` is the first version without the fault, and `last_affected` the last one with it."""
+    advisory = """
+id: PYSEC-1
+aliases: [CVE-1]
+affected:
+- package: {name: Some_Package, ecosystem: PyPI}
+  versions: [5.0b1]
+  ranges:
+  - {type: GIT, events: [{introduced: "0"}]}
+  - {type: ECOSYSTEM, events: [{introduced: "2.0"}, {fixed: "2.5"}, {introduced: "3.0"}, {last_affected: "3.1"}]}
+"""
+    folder = tmp_path / "vulns" / "some-package"
+    folder.mkdir(parents=True)
+    (folder / "PYSEC-1.yaml").write_text(advisory)
+    found = list(audit.affected([("some-package", version), ("other", version)], tmp_path))
+    assert found == ([f"PYSEC-1 some-package {version} (CVE-1)"] if hit else [])
+    (folder / "PYSEC-1.yaml").write_text(f"{advisory}withdrawn: 2024-01-01T00:00:00Z\n")
+    assert not list(audit.affected([("some-package", version)], tmp_path))

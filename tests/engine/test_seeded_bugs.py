@@ -38,7 +38,7 @@ BUGS = {
     ),
     "the private block stays in the table beside its twin": (
         "kv_cache",
-        "                blocks[index] = twin\n                self._drop(block)\n",
+        "                blocks[index] = twin\n                self._drop_private(block)\n",
         "                memory.blocks.insert(0, twin)\n",
     ),
     "a preempted request runs again while its last row is in flight": ("plan", "if request.num_inflight:", "if False:"),
@@ -52,15 +52,15 @@ BUGS = {
         "request.num_computed = memory.num_committed = memory.capacity_tokens",
         "memory.num_committed = memory.capacity_tokens",
     ),
-    "an evicted block keeps its entry in the table": ("kv_cache", "        del self._cached[block.hash]\n", ""),
+    "an evicted block keeps its entry in the table": ("kv_cache", "            del cached[digest]\n", ""),
     "an evicted block keeps its stale hash": (
         "kv_cache",
-        "block.hash, block.parent, block.content, block.hits = None, None, None, 0",
-        "block.parent, block.content, block.hits = None, None, 0",
+        "block.hash = block.parent = block.content = None",
+        "block.parent = block.content = None",
     ),
     "the parent of an evicted leaf never becomes evictable": (
         "kv_cache",
-        "if parent.ref == 0 and parent.children == 0:",
+        "if parent.children == 0 and parent.ref == 0:",
         "if False:",
     ),
     "a preemption does not give the token budget back": (
@@ -77,13 +77,15 @@ BUGS = {
         "kv_cache",
         "seed = hashes[-1] if hashes else 0",
         "seed = 0",
-        "return block.parent is parent and block.content",
-        "return block.content",
+        "block.parent is not parent or block.content",
+        "block.content",
+        "twin.parent is not parent or twin.content",
+        "twin.content",
     ),
     "a hit takes no reference": (
         "kv_cache",
-        "            self._hold(block)\n            block.hits",
-        "            block.hits",
+        "                self._hold(block)\n            else:\n                block.ref += 1\n            block.hits",
+        "                pass\n            block.hits",
     ),
     "a hit on an evictable block is not told to the policy": (
         "kv_cache",
@@ -98,8 +100,8 @@ BUGS = {
     "the slot of a preempted request is not given back": ("plan", "            self.slots.give(request.slot)\n", ""),
     "blocks already matched count as free": (
         "kv_cache",
-        "if need > self.num_free - unheld:",
-        "if need > self.num_free:",
+        "if need > free - unheld:",
+        "if need > free:",
     ),
     "blocks known to the executor are not sent again after a preemption": (
         "kv_cache",

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from experiments.reliability import soak
+from experiments.reliability.chunks import in_chunks
 from framework.engine.kv_cache import KVCache
 from framework.interfaces.executor import StepBatch
 
 
 def run(num_requests: int, seed: int) -> soak.Totals:
-    return soak.soak(num_requests, 60, seed, report=lambda line: None)
+    return soak.soak(num_requests, 60, seed)
 
 
 def test_no_violation() -> None:
@@ -37,8 +40,11 @@ def test_a_wrong_token_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_prefix_of_somebody_else_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(KVCache, "_hash", lambda self, request, index: index)
-    monkeypatch.setattr(KVCache, "_same", lambda self, block, request, index, parent: True)
+    def alike(self: KVCache, request: Any) -> None:
+        request.memory.hashes.append(len(request.memory.hashes))
+        request.memory.contents.append(b"")
+
+    monkeypatch.setattr(KVCache, "_extend_hashes", alike)
     assert any("Error" in violation for violation in run(400, seed=3).violations)
 
 
@@ -52,3 +58,17 @@ def test_a_block_that_is_never_given_back_is_noticed(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(KVCache, "release", forget)
     assert run(400, seed=4).violations
+
+
+def test_a_soak_goes_on_where_it_was(tmp_path: Path) -> None:
+    asked: list[tuple[int, int]] = []
+
+    def chunk(num_requests: int, seconds: float, seed: int) -> dict[str, Any]:
+        asked.append((num_requests, seed))
+        return {"requests": num_requests}
+
+    results = tmp_path / "results.jsonl"
+    in_chunks(chunk, 250, 100, 60, results)
+    in_chunks(chunk, 300, 100, 60, results)
+    assert asked == [(100, 0), (100, 1), (50, 2), (50, 3)]
+    assert sum(json.loads(line)["requests"] for line in results.read_text().splitlines()) == 300

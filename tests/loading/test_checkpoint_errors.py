@@ -194,3 +194,33 @@ def test_a_hub_id_without_network_says_what_to_do(monkeypatch, tmp_path):
 def test_eos_ids_of_both_configs(folder):
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [7, 5, 9]}))
     assert load(folder).eos_token_ids == (5, 7, 9)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [
+        ("vocab_size", 10**12, "model.embed_tokens.weight has 40 rows"),
+        ("hidden_size", 10**9, "model.embed_tokens.weight has 16 columns"),
+        ("intermediate_size", 10**12, "model.layers.0.mlp.gate_proj.weight has 24 rows"),
+        ("num_hidden_layers", 10**9, "tensors of 1 layers"),
+        ("num_attention_heads", 10**9, "model.layers.0.self_attn.q_proj.weight has 16 rows"),
+        ("num_key_value_heads", 2, "model.layers.0.self_attn.k_proj.weight has 8 rows"),
+        ("head_dim", 10**9, "model.layers.0.self_attn.q_proj.weight has 16 rows"),
+    ],
+)
+def test_a_size_that_the_tensors_do_not_have(folder, key, value, says):
+    """Such a config is valid, and would take all memory before any tensor is compared."""
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: value, "head_dim": 8} | {key: value}))
+    with pytest.raises(ValueError, match=r"config.json: \w+=\d+.*, but") as error:
+        load(folder)
+    assert says in str(error.value)
+    if key != "head_dim":
+        assert f"{key}={value}" in str(error.value)
+
+
+def test_more_positions_than_memory(folder):
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"max_position_embeddings": 10**13}))
+    with pytest.raises(ValueError, match=r"max_position_embeddings asks for 10000000000000 positions.* GiB"):
+        load(folder)

@@ -116,7 +116,6 @@ def _run(arguments: Sequence[str]) -> int:
             return 0
         # Hydra reads sys.argv, and its parser wants overrides in one piece: `a=1 -m b=2,3` becomes `-m a=1 b=2,3`.
         sys.argv[1:] = [a for a in arguments if a not in overrides] + prepare(overrides)
-        note_imported()
         hydra.main(config_path=str(CONF_DIR), config_name="config", version_base="1.3")(task)()
     except (HydraException, OmegaConfBaseException) as error:
         return _refuse(explain(error), error)

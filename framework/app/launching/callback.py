@@ -13,6 +13,7 @@ from framework.app.launching.ending import read_summary
 from framework.app.launching.folder import claim_run, was_removed
 from framework.app.launching.jobs import new_sweep
 from framework.app.launching.resume import own_overrides
+from framework.app.launching.resume_key import note_imported
 from framework.app.launching.sweep_file import Cell, Sweep, live_sweep
 from framework.records.record import SUMMARY
 
@@ -20,13 +21,18 @@ _begun: list[DictConfig] = []
 
 
 class NoteFolder(Callback):
-    """Claims the folder of a single run, and tells `end_sweep` what ran, which Hydra does not say."""
+    """Claims the folder of a single run, and tells `end_sweep` what ran, which Hydra does not say.
+
+    Sources are noted here and not before, so that a typing mistake is answered without reading them.
+    """
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        note_imported()
         with contextlib.suppress(OSError):  # it cannot be made, which Hydra says next
             claim_run(Path(str(config.hydra.run.dir)).absolute())
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        note_imported()
         _begun.append(config)
 
 

@@ -91,7 +91,7 @@ class ProcessLauncher(Launcher):
         sweep = self._setting.open_sweep()
         jobs = self._setting.add_jobs(sweep, job_overrides, initial_job_idx)
         order = run_order(len(jobs), self.order, self.order_seed)
-        with _terminable(), SweepTable(sweep) as table:
+        with sigterm_as_interrupt(), SweepTable(sweep) as table:
             batch = _Batch(self, sweep, table, deque(jobs[i] for i in order))
             try:
                 batch.run()
@@ -215,7 +215,7 @@ class _Batch:
 
 
 @contextmanager
-def _terminable() -> Iterator[None]:
+def sigterm_as_interrupt() -> Iterator[None]:
     """Treat SIGTERM (the farewell of a job scheduler) as Ctrl-C."""
 
     def as_interrupt(number: int, frame: object) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import inspect
 import json
@@ -142,17 +143,27 @@ def _plugin_files(cls: type) -> list[str]:
     folders = tuple({os.path.dirname(file) + os.sep for file in files} | {str(ROOT / "plugins") + os.sep})
     unread = set(files)
     while unread:
-        try:
-            text = Path(unread.pop()).read_text(encoding="utf-8", errors="replace")
-        except OSError:  # it was deleted, which its hash says
-            continue
-        for package, names in _IMPORT.findall(text):
-            for module in (package, *(f"{package}.{name.strip()}" for name in names.split(","))):
-                file = _file(module)
-                if file is not None and file.startswith(folders) and file not in files:
-                    files.add(file)
-                    unread.add(file)
+        file = unread.pop()
+        for module in _imported_modules(file, file_hash(file)):
+            other = _file(module)
+            if other is not None and other.startswith(folders) and other not in files:
+                files.add(other)
+                unread.add(other)
     return sorted(files)
+
+
+@functools.cache
+def _imported_modules(file: str, digest: str | None) -> tuple[str, ...]:
+    """What a file of that content may import: modules, and names that may be modules; none if it was deleted."""
+    if digest is None:
+        return ()
+    text = Path(file).read_text(encoding="utf-8", errors="replace")
+    pairs = ((package, names.split(",")) for package, names in _IMPORT.findall(text))
+    return tuple(
+        module
+        for package, names in pairs
+        for module in (package, *(f"{package}.{name.strip()}" for name in names if name.strip()))
+    )
 
 
 def _file(module: str) -> str | None:

@@ -27,6 +27,7 @@ from framework.models.loading.read_config import (
     read_config,
     weights_are_random,
 )
+from framework.models.loading.sizes import check_positions, check_sizes
 from framework.models.loading.source import resolve_checkpoint, resolve_tokenizer
 from framework.models.loading.tokenizer import Tokenizer, has_tokenizer
 
@@ -81,6 +82,10 @@ def load_model(
     random = weights_are_random(cfg)
     folder = config_folder(cfg) if random else _checkpoint_folder(cfg)
     config, eos_token_ids = read_config(cfg, folder, max_model_len)
+    if not random:
+        assert folder is not None
+        check_sizes(config, folder)
+    check_positions(config, max_model_len)
     tokenizer = _tokenizer(cfg, folder, config) if with_tokenizer else None
     matrices = None
     with torch.inference_mode(False), torch.no_grad():

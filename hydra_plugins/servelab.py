@@ -1,6 +1,7 @@
 """The launchers and sweepers of this project, in the one namespace where Hydra looks for such plugins."""
 
 from framework.app.launching import grid, in_process, process
+from framework.app.launching.capacity import sweeper as capacity
 from framework.app.launching.search import sweeper
 from framework.app.launching.settings import store_settings
 
@@ -9,6 +10,10 @@ store_settings()
 
 class GridSweeper(grid.GridSweeper):
     """`hydra/sweeper=grid`"""
+
+
+class CapacitySweeper(capacity.CapacitySweeper):
+    """`hydra/sweeper=capacity`"""
 
 
 class SearchSweeper(sweeper.SearchSweeper):

@@ -223,7 +223,7 @@ def test_files_that_cannot_be_used_are_named(tmp_path: Path) -> None:
         ({"loop": True}, "loop=True must be false unless workload.num_requests"),
         ({"time_scale": 0.0}, "time_scale=0.0 must be above 0"),
         ({"arrival": "uniform"}, "'uniform' must be one of trace, all, poisson, gamma"),
-        ({"rate_per_s": 3.0}, "rate_per_s=3.0 must be null with arrival=trace"),
+        ({"rate_per_s": 3.0, "arrival": "all"}, "rate_per_s=3.0 must be null with arrival=all"),
         ({"rate_per_s": -3.0, "arrival": "poisson"}, "rate_per_s=-3.0 must be above 0"),
         ({"time_scale": 2.0, "arrival": "all"}, "time_scale=2.0 must be 1 where the trace's times are not used"),
         ({"time_scale": 2.0, "arrival": "gamma", "rate_per_s": 1.0}, "time_scale=2.0 must be 1"),

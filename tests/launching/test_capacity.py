@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import sys
@@ -18,9 +19,12 @@ from scipy import optimize, stats
 from framework.app.cli import run as cli
 from framework.app.experiment import hydra_cell
 from framework.app.launching.capacity.bracket import Outcome, Search, answer, next_load, wilson
+from framework.app.launching.capacity.sweeper import CapacitySweeper
 from framework.app.launching.resume_key import resume_key
+from framework.app.launching.settings import CapacitySettings
 from framework.app.launching.sweep_file import read_sweep
 from framework.records.record import Record, RecordWriter
+from framework.registry.discovery import discover
 
 SEARCH = Search(goal=0.9, tolerance=0.05, start=1.0, lowest=0.01, highest=10_000.0, is_whole=False)
 
@@ -132,15 +136,14 @@ def result(folder: Path) -> list[dict[str, Any]]:
 def test_each_cell_gets_its_capacity_and_every_run_a_record(
     sweep: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    options = ("hydra.sweeper.repeats=2", "hydra.sweeper.tolerance=0.2")
-    assert sweep(*OF_SWEEP, *options, "model.name='6','2'") == 0
-    first, second = result(tmp_path)
-    assert (first["capacity"], second["capacity"]) == (5.657, 2)  # 1, 2, 4, 8, 5.657, 6.727
-    assert first["missed_at"] == 6.727
-    assert [probe["attainment"] for probe in first["probes"]][-1] == [0.5, 0.5]
+    options = ("hydra.sweeper.repeats=2", "hydra.sweeper.tolerance=0.5", "hydra.sweeper.start=4")
+    assert sweep(*OF_SWEEP, *options, "model.name='6'") == 0
+    (first,) = result(tmp_path)
+    assert (first["capacity"], first["missed_at"]) == (5.657, 8)
+    assert [probe["attainment"] for probe in first["probes"]] == [[1, 1], [1, 1], [0.5, 0.5]]
     ran = (tmp_path / "runs").read_text().split()
-    assert len(ran) == len(set(ran)) == 2 * (len(first["probes"]) + len(second["probes"]))
-    assert sorted(ran) == sorted(f for cell in (first, second) for probe in cell["probes"] for f in probe["folders"])
+    assert len(ran) == len(set(ran)) == 6
+    assert sorted(ran) == sorted(folder for probe in first["probes"] for folder in probe["folders"])
     assert "5.657 requests/s: 100.0% meets the goal" in capsys.readouterr().out
 
     before = (tmp_path / "s" / "capacity.json").read_text()
@@ -157,40 +160,73 @@ def test_each_cell_gets_its_capacity_and_every_run_a_record(
 def test_a_closed_load_and_cells_without_a_capacity(
     sweep: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    closed = ("hydra.sweeper.load=workload.max_concurrency", "hydra.sweeper.repeats=1", "hydra.sweeper.highest=64")
-    assert sweep(*OF_SWEEP, *closed, "model.name='0.5','13','999',-1") == 1
+    limits = ("hydra.sweeper.lowest=4", "hydra.sweeper.start=8", "hydra.sweeper.highest=16")
+    closed = ("hydra.sweeper.load=workload.max_concurrency", "hydra.sweeper.repeats=1", "hydra.sweeper.tolerance=0.5")
+    assert sweep(*OF_SWEEP, *closed, *limits, "model.name='0.5','9','999',-1") == 1
     none, found, always, failed = result(tmp_path)
-    assert (found["capacity"], found["missed_at"]) == (13, 14)
+    assert (found["capacity"], found["missed_at"]) == (8, 11)
     assert none["capacity"] is None
-    assert "missed at every load down to 1" in none["note"]
-    assert "met at every load up to hydra.sweeper.highest=64; raise it" in always["note"]
-    assert failed["note"].startswith("the run at 1 requests at once in ")
+    assert "missed at every load down to 4" in none["note"]
+    assert "met at every load up to hydra.sweeper.highest=16; raise it" in always["note"]
+    assert failed["note"].startswith("the run at 8 requests at once in ")
     assert failed["note"].endswith("failed: it broke")
-    assert "at least 64 [2]" in capsys.readouterr().out
+    assert "at least 16 [2]" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["workload=chat"], "raises workload.rate_per_s, and workload=chat has no such key"),
-        (["workload.arrival=all"], "workload.arrival=all sends every request at once"),
-        (["slo.ttft_s=null"], "needs an objective"),
         (["workload.rate_per_s=3"], "chooses workload.rate_per_s itself; leave it out"),
-        (["hydra.sweeper.tolerance=0"], "hydra.sweeper.tolerance=0.0 must be in [0.001, 1)"),
-        (["hydra.sweeper.tolerance=-1"], "hydra.sweeper.tolerance=-1.0 must be in [0.001, 1)"),
-        (["hydra.sweeper.goal=90"], "hydra.sweeper.goal=90.0 must be above 0 and at most 1"),
-        (["hydra.sweeper.start=0.001"], "hydra.sweeper.start=0.001 must be in [lowest, highest]"),
-        (["hydra.sweeper.load=seed"], "hydra.sweeper.load=seed must be workload.rate_per_s or workload.max_concurr"),
         (["seed=0,1"], "each load is run with 3 seeds already"),
-        (["workload.seed=3"], "workload.seed=3 gives the same requests for every seed"),
+        (["hydra.sweeper.tolerance=0"], "hydra.sweeper.tolerance=0.0 must be in [0.001, 1)"),
     ],
 )
 def test_a_search_without_a_meaning_is_refused(
     sweep: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str], overrides: list[str], message: str
 ) -> None:
-    keys = {text.partition("=")[0] for text in overrides}
-    workload = ["workload.arrival", "workload"] if "workload=chat" in overrides else []
-    kept = [text for text in OF_SWEEP if text.partition("=")[0] not in {*keys, *workload}]
-    assert sweep(*kept, *overrides) == 2
+    assert sweep(*OF_SWEEP, *overrides) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tolerance": -1.0}, "tolerance=-1.0 must be in"),
+        ({"goal": 90.0}, "goal=90.0 must be above 0 and at most 1"),
+        ({"repeats": 0}, "repeats=0 must be at least 1"),
+        ({"lowest": 0.0}, "lowest=0.0 must be above 0"),
+        ({"start": 0.001}, r"start=0.001 must be in \[lowest, highest\]"),
+        ({"load": "seed"}, "load=seed must be workload.rate_per_s or workload.max_concurrency"),
+    ],
+)
+def test_options_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=f"hydra.sweeper.{message}"):
+        sweeper(**options)
+
+
+@pytest.mark.parametrize(
+    ("workload", "slo", "message"),
+    [
+        ({"name": "chat"}, 1, "raises workload.rate_per_s, and workload=chat has no such key"),
+        ({"arrival": "all"}, 1, "workload.arrival=all sends every request at once"),
+        ({}, None, "needs an objective: slo.ttft_s=null"),
+        ({"seed": 3}, 1, "workload.seed=3 gives the same requests for every seed"),
+        ({"arrival": "trace"}, 1, "workload.arrival=trace gives the same requests"),
+    ],
+)
+def test_cells_in_which_a_search_has_no_meaning(workload: dict[str, Any], slo: float | None, message: str) -> None:
+    discover()
+    base = {"name": "synthetic", "arrival": "poisson", "rate_per_s": 1.0, "seed": None}
+    config: dict[str, Any] = {"slo": dict.fromkeys(("ttft_s", "tpot_s", "e2e_s")), "executor": {"name": "simulated"}}
+    config["workload"] = workload if "name" in workload else base | workload
+    config["slo"]["ttft_s"] = slo
+    with pytest.raises(ValueError, match=message):
+        sweeper()._check(config)
+    sweeper()._check(config | {"workload": base, "slo": {"ttft_s": 1}})
+
+
+def sweeper(**options: Any) -> CapacitySweeper:
+    values: dict[str, Any] = dataclasses.asdict(CapacitySettings())
+    del values["_target_"]
+    return CapacitySweeper(**values | options)

@@ -275,6 +275,17 @@ def test_arrivals_are_replaced_and_lengths_stay(tmp_path: Path, arrival: str, cv
     assert {r.arrival_s for r in draw("mooncake", path, arrival="all")} == {0.0}
 
 
+def test_a_rate_stretches_the_times_of_a_trace(tmp_path: Path) -> None:
+    path = write(tmp_path, [line_of(t, 5, [t]) for t in (0, 100, 100, 900, 2000)])
+    requests = draw("mooncake", path, rate_per_s=8.0, loop=True, num_requests=10)
+    assert [r.arrival_s for r in requests[:5]] == pytest.approx([0, 0.025, 0.025, 0.225, 0.5])  # 4 gaps at 8 per second
+    assert requests[5].arrival_s == pytest.approx(0.625), "a mean gap between passes"
+    with pytest.raises(ValueError, match=r"rate_per_s=8: all requests of .* have one time"):
+        draw("mooncake", write(tmp_path, [line_of(5, 5, [1]), line_of(5, 5, [2])]), rate_per_s=8.0)
+    with pytest.raises(ValueError, match=r"max_concurrency=0 must be in \[1, 1000000\]"):
+        draw("mooncake", path, max_concurrency=0)
+
+
 def test_a_trace_of_one_moment_has_no_rate(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"rate_per_s=null: all requests of .*t\.txt have one time"):
         draw("mooncake", write(tmp_path, [line_of(5, 5, [1]), line_of(5, 5, [2])]), arrival="poisson")

@@ -163,12 +163,13 @@ def _measure(cfg: DictConfig, workload: Workload, record: Record, tracker: Track
         stack.enter_context(closing(built.engine))
         requests = draw(cfg, built, workload, record)
         startup_s = time.perf_counter() - start_s
-        has_text = workload.has_text and not EXECUTORS.get(cfg.executor.name).is_simulated
+        simulated = EXECUTORS.get(cfg.executor.name).is_simulated
+        has_text = workload.has_text and not simulated
         screen: Observer
         if workload.prints_answers and has_text:
             screen = stack.enter_context(closing(AnswerPrinter()))
         else:
-            screen = stack.enter_context(ProgressBar(len(requests)))
+            screen = stack.enter_context(ProgressBar(len(requests), simulated=simulated))
         keep_outputs = cfg.record.outputs or has_text
         measure(cfg, built, requests, record, [tracker, screen], keep_outputs=keep_outputs, startup_s=startup_s)
 
@@ -266,7 +267,8 @@ def _report(record: Record, folder: Path, ended: str) -> None:
     from framework.app.progress import chosen, print_summary
 
     if record.metrics:
-        print_summary(record.metrics)
+        is_simulated = EXECUTORS.get(record.requested["executor"]["name"]).is_simulated
+        print_summary(record.metrics, simulated=str(record.effective.get("device", "")) if is_simulated else "")
         print(f"chosen: {chosen(record.requested, record.effective)}")
     if record.status != "completed":
         hint = f" (traceback in {folder / 'error.txt'})" if record.traceback else ""

@@ -46,6 +46,8 @@ class GridSettings:
     """One more axis, each value of which is a name for several overrides; it is recorded as `study.arm`."""
     resume: bool = False
     """Run only the cells that have no completed record in hydra.sweep.dir. `resume=DIR` sets both."""
+    dry_run: bool = False
+    """List the cells and run none. `--dry-run` sets it."""
 
 
 @dataclass
@@ -80,6 +82,8 @@ class SearchSettings:
     """The URL of a database that keeps the trials, such as sqlite:///search.db. null forgets them at the end."""
     study_name: str | None = None
     """The name under which `storage` keeps the trials. The same name goes on from them, if the search is the same."""
+    dry_run: bool = False
+    """Say what would be searched and run nothing. `--dry-run` sets it."""
 
 
 @dataclass

@@ -42,6 +42,7 @@ class CapacitySweeper(GridSweeper):
         params: dict[str, str],
         arms: dict[str, list[str]],
         resume: bool,
+        dry_run: bool,
         load: str,
         goal: float,
         tolerance: float,
@@ -50,7 +51,7 @@ class CapacitySweeper(GridSweeper):
         lowest: float,
         highest: float,
     ) -> None:
-        super().__init__(params, arms, resume)
+        super().__init__(params, arms, resume, dry_run)
         whole = load == "workload.max_concurrency"
         for name, value, holds, limit in (
             ("load", load, load in UNITS, f"must be {' or '.join(UNITS)}"),
@@ -90,6 +91,12 @@ class CapacitySweeper(GridSweeper):
         configs = [resolved(one) for one in self._composed.values()]
         for config in configs:
             self._check(config)
+        if self.dry_run:
+            self.list_cells([cell.overrides for cell in cells])
+            print(
+                f"each at several loads from {self.search.start:g} {UNITS[self.key]} on, {self.repeats} runs per load"
+            )
+            return
         check_inputs(configs)
         begun = content_hashes(configs)
         sweep = new_sweep(self.config)

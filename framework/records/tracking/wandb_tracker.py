@@ -176,13 +176,13 @@ class WandbTracker(Tracker):
         run.config.update({"effective": plain(record.effective), "environment": plain(record.environment)})
         metrics = {name: value for name, value in record.metrics.items() if value is not None}
         run.summary.update(metrics)
-        run.log({f"metrics/{name}": value for name, value in metrics.items()})  # W&B draws charts of logged values only
         run.summary.update({"status": record.status, "reason": record.reason})
         if record.status == "failed" and self.alerts:
             run.alert(title=f"failed: {cell.name or cell.cell_id}", text=record.reason, level="ERROR")
         for item in request_points(record.requests, MAX_POINTS):
             run.log(item)
-        run.log(tables(record))
+        # W&B draws charts of what is logged, and none of what is in the summary only.
+        run.log({**tables(record), **{f"metrics/{name}": value for name, value in metrics.items()}})
         draw = not cell.group if self.figures is None else self.figures
         if draw and record.status == "completed":
             run.log(images(cell))

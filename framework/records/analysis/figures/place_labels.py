@@ -25,6 +25,7 @@ def place_labels(figure: Figure, panel: Axes, texts: Mapping[Point, str], points
 
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # what is placed now stays where it is
+    around = panel.get_window_extent()  # beside it are the numbers of the axes
     centres = panel.transData.transform(list(points))
     taken = [Bbox.from_bounds(x - _RADIUS, y - _RADIUS, 2 * _RADIUS, 2 * _RADIUS) for x, y in centres]
     for point, text in texts.items():
@@ -46,7 +47,7 @@ def place_labels(figure: Figure, panel: Axes, texts: Mapping[Point, str], points
             )
             drawn.get_window_extent()  # works out where it is; that box includes the line
             box = Text.get_window_extent(drawn)
-            covered = sum(box.overlaps(other) for other in taken) + 2 * (not _inside(box, figure.bbox))
+            covered = sum(box.overlaps(other) for other in taken) + 2 * (not _inside(box, around))
             if covered < least:
                 if best is not None:
                     best.remove()

@@ -20,7 +20,7 @@ import importlib.metadata, sys
 main = script.load()
 import framework
 print("from", framework.__file__)
-sys.exit(main(["sweep", "--dry-run", "experiment=smoke", "executor=simulated", "scheduler=mlfq,fair", "model=qwen3_8b"]))
+sys.exit(main(["sweep", "--dry-run", "experiment=smoke", "executor=simulated", "scheduler=mlfq,fair"]))
 """
 
 

@@ -217,6 +217,7 @@ def _calibrate(cfg: DictConfig, record: Record, folder: Path) -> None:
     from framework.app.build import build
     from framework.records.atomic import write_text
     from framework.records.environment import environment
+    from framework.simulation.calibration.fit import poor_fit
     from framework.simulation.calibration.run import calibrate
 
     if EXECUTORS.get(cfg.executor.name).is_simulated:
@@ -231,6 +232,7 @@ def _calibrate(cfg: DictConfig, record: Record, folder: Path) -> None:
         spread = f"{error.median:.1%} median, {error.p95:.1%} p95"
         print(f"{error.regime}: error of {error.num_points} held-out points: {spread}")
         record.metrics |= {f"fit_error/{error.regime}/median": error.median, f"fit_error/{error.regime}/p95": error.p95}
+    record.reason = poor_fit(profile.errors)  # printed as a warning
     print(
         f"profile: {path}\nuse it: executor=simulated executor.hardware={profile.hardware} cost_model=profiled "
         f"cost_model.path={path}"

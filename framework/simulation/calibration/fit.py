@@ -118,7 +118,7 @@ def poor_fit(errors: Sequence[FitError]) -> str:
         return ""
     regimes = ", ".join(f"{error.regime} by {error.median:.1%}" for error in poor)
     return (
-        f"the profile misses steps that it was not fitted to by more than {LARGEST_ERROR:.0%} in the median ({regimes}), "
+        f"the profile misses held-out steps by more than {LARGEST_ERROR:.0%} in the median ({regimes}), "
         "so that simulations with it may be as far off; free the device of other work, or raise calibrate.repeats or "
         "calibrate.num_points, and calibrate again"
     )

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 
 DIGITS = 4
 """Significant digits of a load, so that it reads well and a resumed search asks for the same ones."""
+FLOODED = 1 / 8
+SHORT = 0.9
+"""A run that serves a smaller share of its load than this ends before its queue is as long as it would get."""
 _Z95 = 1.959964
 
 
@@ -33,14 +36,19 @@ class Outcome:
 
     met: tuple[int, ...]
     total: tuple[int, ...]
-    is_flooded: bool = False
-    """Whether requests came so much faster than they were served that the run was hardly more than its end: a higher
-    load would be the same run."""
+    kept_up: float = 1.0
+    """Requests served over requests that came, per second. In a run that is long against its latencies it is near 1."""
 
     @property
     def share(self) -> float:
         """The share over all runs."""
         return sum(self.met) / sum(self.total)
+
+    @property
+    def is_flooded(self) -> bool:
+        """Whether requests came so much faster than they were served that all were there before the run was well under
+        way: a higher load would be the same run."""
+        return self.kept_up <= FLOODED
 
     def reaches(self, goal: float) -> bool:
         """Whether the goal is met over all runs. This decides where the search goes on."""

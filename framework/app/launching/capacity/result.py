@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from framework.app.launching.capacity.bracket import Outcome, Search, answer
+from framework.app.launching.capacity.bracket import SHORT, Outcome, Search, answer
 from framework.records.atomic import write_text
 
 RESULT = "capacity.json"
@@ -41,6 +41,7 @@ class CellSearch:
                 "attainment": [met / total for met, total in zip(one.met, one.total, strict=True)],
                 "reaches_goal": one.reaches(search.goal),
                 "is_certain": one.is_certain(search.goal),
+                "kept_up": one.kept_up,
                 "folders": self.folders[load],
             }
             for load, one in sorted(self.outcomes.items())
@@ -63,14 +64,21 @@ class CellSearch:
                 f"met at every load up to {found.capacity:g}, where all requests are there long before the first ones "
                 "are served: the run is too short to show a limit; raise workload.num_requests, or tighten slo.*"
             )
+        notes = []
+        kept_up = self.outcomes[found.capacity].kept_up
+        if kept_up < SHORT:
+            notes.append(
+                f"the run is too short: requests were served at {kept_up:.0%} of the rate at which they came, so that "
+                "a longer one may have a lower capacity; raise workload.num_requests"
+            )
         if found.is_noisy:
-            low = "below " + f"{min(self.outcomes):g}" if found.certain_below is None else f"{found.certain_below:g}"
-            high = "above " + f"{max(self.outcomes):g}" if found.certain_above is None else f"{found.certain_above:g}"
-            return (
+            low = f"below {min(self.outcomes):g}" if found.certain_below is None else f"{found.certain_below:g}"
+            high = f"above {max(self.outcomes):g}" if found.certain_above is None else f"{found.certain_above:g}"
+            notes.append(
                 f"bracketed by noise: for certain only between {low} and {high}; raise hydra.sweeper.repeats or "
                 "workload.num_requests"
             )
-        return ""
+        return "; ".join(notes)
 
 
 def write_result(folder: Path, key: str, search: Search, slo: dict[str, Any], cells: Sequence[CellSearch]) -> None:

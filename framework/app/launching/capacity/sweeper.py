@@ -150,7 +150,7 @@ class CapacitySweeper(GridSweeper):
             self._note(cell, load, own, folder)
 
     def _note(self, cell: CellSearch, load: float, places: list[str], folder: Path) -> None:
-        met, total, is_flooded = [], [], []
+        met, total, kept_up = [], [], [1.0]
         for place in places:
             summary = read_summary(folder / place) or {"status": "failed", "reason": "it left no record"}
             share = (summary.get("metrics") or {}).get("slo_attainment")
@@ -160,9 +160,11 @@ class CapacitySweeper(GridSweeper):
                 return
             total.append(sum(int(summary["metrics"][f"requests_{end}"]) for end in _ENDS))
             met.append(round(share * total[-1]))
-            served = total[-1] if self.search.is_whole else _FLOOD * (summary["metrics"]["requests_per_s"] or 0)
-            is_flooded.append(served <= load)
-        outcome = cell.outcomes[load] = Outcome(tuple(met), tuple(total), all(is_flooded))
+            if not self.search.is_whole:
+                kept_up.append((summary["metrics"]["requests_per_s"] or 0) / load)
+            elif load >= total[-1]:  # all requests are in the engine from the start
+                kept_up.append(0.0)
+        outcome = cell.outcomes[load] = Outcome(tuple(met), tuple(total), min(kept_up))
         cell.folders[load] = places
         verdict = "meets the goal" if outcome.reaches(self.search.goal) else "misses the goal"
         doubt = "" if outcome.is_certain(self.search.goal) else ", within noise"
@@ -247,6 +249,4 @@ class CapacitySweeper(GridSweeper):
         cell.problem = f"skipped: {reason}"
 
 
-_FLOOD = 8
-"""Requests that arrive this many times faster than they are served have all come before the run is well under way."""
 _ENDS = ("completed", "rejected", "failed", "aborted")

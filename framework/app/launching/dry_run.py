@@ -85,9 +85,9 @@ def print_outlook(
     most = max((row[3] or 0 for row in rows), default=0)
     needs = f"up to {most} GPUs per cell, {available} here" if most else "no GPU"
     table = Table("cell", "", "GPUs", "overrides", title=f"{len(rows)} cells: {states}; {needs}", title_justify="left")
-    for number, what, _, gpus, own in rows:
+    for place, what, _, gpus, own in rows:
         differing = " ".join(text for text in own if text not in common)
-        table.add_row(number, what, "" if gpus is None else str(gpus), differing.replace("[", "\\["))
+        table.add_row(place, what, "" if gpus is None else str(gpus), differing.replace("[", "\\["))
     console.print(table, soft_wrap=False)
     if common:
         console.print(f"all cells: {' '.join(sorted(common))}", markup=False, highlight=False)

@@ -162,7 +162,7 @@ def _logarithmic(panel: Axes, digits: Sequence[float]) -> None:
 
 
 def _spread(panel: Axes) -> float:
-    drawn = np.concatenate([np.asarray(line.get_ydata(), dtype=np.float64) for line in panel.get_lines()] or [[1.0]])
+    drawn = np.concatenate([np.ones(0), *(np.asarray(line.get_ydata(), np.float64) for line in panel.get_lines())])
     drawn = drawn[drawn > 0]
     return float(drawn.max() / drawn.min()) if drawn.size else 1.0
 

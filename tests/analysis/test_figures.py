@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.text import Text
 
 from framework.interfaces.records import RequestRecord, StepRecord
 from framework.records import analysis
@@ -221,6 +222,10 @@ def test_a_pareto_front_joins_no_two_loads(tmp_path: Path) -> None:
         joined = {rate_of[at] for at in zip(line.get_xdata(), line.get_ydata(), strict=True)}
         assert len(joined) == 1
     assert not figure.legends[0].get_window_extent().overlaps(panel.get_window_extent())
+    boxes = [Text.get_window_extent(text) for text in panel.texts]  # without the line to its point
+    assert {text.get_text() for text in panel.texts} >= {"1 / 100", "4 / 200"}, "the colour says the scheduler"
+    assert not [(a, b) for i, a in enumerate(boxes) for b in boxes[i + 1 :] if a.overlaps(b)]
+    assert all(panel.bbox.x0 <= box.x0 and box.x1 <= panel.bbox.x1 for box in boxes), "none covers an axis"
 
 
 def test_one_cell_has_a_latency_and_a_timeline(tmp_path: Path) -> None:

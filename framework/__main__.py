@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import difflib
+import re
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 from framework import __version__
 from framework.app.cli import check, compare, doctor, new, plugins, report, runs, wandb_workspace
@@ -33,6 +36,24 @@ def replay_overrides(arguments: list[str]) -> list[str]:
     return ["workload=trace", f"workload.path={quote(str(trace))}", *arguments[1:]]
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says of a wrong command or flag what was probably meant."""
+
+    def error(self, message: str) -> NoReturn:
+        commands = [name for action in self._actions for name in action.choices or ()]
+        known = [*self._option_string_actions, *map(str, commands)]
+        wrong = re.search(r"invalid choice: '([^']*)'|unrecognized arguments: (\S+)", message)
+        close = difflib.get_close_matches((wrong[1] or wrong[2]).partition("=")[0], known, n=2) if wrong else []
+        super().error(message + (f" (did you mean {' or '.join(close)}?)" if close else ""))
+
+    def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]
+        """Of a command, refuse what is left over here, where its flags are known."""
+        found, rest = super().parse_known_args(args, namespace)
+        if rest:
+            self.error(f"unrecognized arguments: {' '.join(rest)}")
+        return found, rest
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
@@ -48,7 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
                 return 2
         return run.main([*OF_HYDRA[name][1], *rest])
     program = "servelab" if sys.argv[0].endswith("servelab") else "python -m framework"
-    parser = argparse.ArgumentParser(prog=program, description=__doc__)
+    parser = _Parser(prog=program, description=__doc__)
     parser.add_argument("--version", action="version", version=f"ServeLab {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (text, _) in OF_HYDRA.items():

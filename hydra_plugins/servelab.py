@@ -3,6 +3,7 @@
 from importlib.util import find_spec
 
 from framework.app.launching import grid, in_process, process
+from framework.app.launching.capacity import sweeper as capacity
 from framework.app.launching.search import sweeper
 from framework.app.launching.settings import store_settings
 
@@ -11,6 +12,10 @@ store_settings()
 
 class GridSweeper(grid.GridSweeper):
     """`hydra/sweeper=grid`"""
+
+
+class CapacitySweeper(capacity.CapacitySweeper):
+    """`hydra/sweeper=capacity`"""
 
 
 class SearchSweeper(sweeper.SearchSweeper):

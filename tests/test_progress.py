@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 from typing import Any
 
@@ -53,6 +54,23 @@ def test_a_terminal_is_drawn_five_times_a_second(monkeypatch: pytest.MonkeyPatch
     text = run(console, monkeypatch, 0.0625)
     assert "32 tok/s, 4 running, 5 waiting, KV 25%" in text
     assert 20 <= text.count("tok/s") <= 32  # 6.25 s
+
+
+def test_a_simulation_shows_no_speed_of_the_simulator(monkeypatch: pytest.MonkeyPatch) -> None:
+    console = Console(file=io.StringIO(), force_terminal=False, width=100)
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    clock = iter(range(0, 1000, 6))
+    with ProgressBar(2, console, simulated=True) as bar:
+        bar.on_step(dataclasses.replace(step(), finish_s=1234.5))
+        bar.on_outputs([News()])
+    print_summary(summarize([], [step()], startup_s=1.0, peak_memory_gib=2.0), console, simulated="simulated H200")
+    assert isinstance(console.file, io.StringIO)
+    text = console.file.getvalue()
+    assert "1/2 requests, 1,234.5 s simulated, 4 running" in text
+    assert "tok/s" not in text
+    assert "Run on a simulated H200" in text
+    assert "start-up" not in text
+    assert "peak memory" not in text
 
 
 def test_summary_table() -> None:

@@ -164,12 +164,13 @@ def _measure(cfg: Settings, workload: Workload, record: Record, tracker: Tracker
         stack.enter_context(closing(built.engine))
         requests = draw(cfg, built, workload, record)
         startup_s = time.perf_counter() - start_s
-        has_text = workload.has_text and not EXECUTORS.get(cfg.executor.name).is_simulated
+        simulated = EXECUTORS.get(cfg.executor.name).is_simulated
+        has_text = workload.has_text and not simulated
         screen: Observer
         if workload.prints_answers and has_text:
             screen = stack.enter_context(closing(AnswerPrinter()))
         else:
-            screen = stack.enter_context(ProgressBar(len(requests)))
+            screen = stack.enter_context(ProgressBar(len(requests), simulated=simulated))
         keep_outputs = cfg.record.outputs or has_text
         measure(cfg, built, requests, record, [tracker, screen], keep_outputs=keep_outputs, startup_s=startup_s)
 
@@ -217,6 +218,7 @@ def _calibrate(cfg: Settings, record: Record, folder: Path) -> None:
     from framework.app.build import build
     from framework.records.atomic import write_text
     from framework.records.environment import environment
+    from framework.simulation.calibration.fit import poor_fit
     from framework.simulation.calibration.run import calibrate
 
     if EXECUTORS.get(cfg.executor.name).is_simulated:
@@ -231,6 +233,7 @@ def _calibrate(cfg: Settings, record: Record, folder: Path) -> None:
         spread = f"{error.median:.1%} median, {error.p95:.1%} p95"
         print(f"{error.regime}: error of {error.num_points} held-out points: {spread}")
         record.metrics |= {f"fit_error/{error.regime}/median": error.median, f"fit_error/{error.regime}/p95": error.p95}
+    record.reason = poor_fit(profile.errors)  # printed as a warning
     print(
         f"profile: {path}\nuse it: executor=simulated executor.hardware={profile.hardware} cost_model=profiled "
         f"cost_model.path={path}"
@@ -267,7 +270,8 @@ def _report(record: Record, folder: Path, ended: str) -> None:
     from framework.app.progress import chosen, print_summary
 
     if record.metrics:
-        print_summary(record.metrics)
+        is_simulated = EXECUTORS.get(record.requested["executor"]["name"]).is_simulated
+        print_summary(record.metrics, simulated=str(record.effective.get("device", "")) if is_simulated else "")
         print(f"chosen: {chosen(record.requested, record.effective)}")
     if record.status != "completed":
         hint = f" (traceback in {folder / 'error.txt'})" if record.traceback else ""

@@ -88,7 +88,8 @@ def measure(
         if serve is not None:
             serve([recorder, *observers])
         else:
-            drive(built.engine, requests, [recorder, *observers])
+            limit = OmegaConf.select(cfg, "workload.max_concurrency")
+            drive(built.engine, requests, [recorder, *observers], max_concurrency=limit)
     finally:
         gc.unfreeze()
         record.requests, record.steps = recorder.requests, recorder.steps

@@ -27,12 +27,16 @@ class ProgressBar(Observer):
     A terminal gets a bar, drawn at most five times per second on the engine's thread (no thread of its own). Anything
     else gets a plain line every five seconds. Use as a context manager around the run.
 
+    Of a simulation it shows the simulated time, since tokens per second would be the speed of the simulator.
+
     Args:
         num_requests: how many will end.
         console: where to draw; None for stderr.
+        simulated: whether no device computes the tokens.
     """
 
-    def __init__(self, num_requests: int, console: Console | None = None) -> None:
+    def __init__(self, num_requests: int, console: Console | None = None, *, simulated: bool = False) -> None:
+        self.simulated = simulated
         self.console = console or Console(stderr=True)
         self.num_requests = num_requests
         self.num_done = self.num_tokens = 0
@@ -76,9 +80,10 @@ class ProgressBar(Observer):
 
     def _show(self) -> None:
         now_s = time.monotonic()
+        speed = f"{self._step.finish_s if self._step else 0:,.1f} s simulated"
         rate = (self.num_tokens - self._shown_tokens) / (now_s - self._shown_s)
         self._shown_s, self._shown_tokens = now_s, self.num_tokens
-        status = f"{rate:,.0f} tok/s"
+        status = speed if self.simulated else f"{rate:,.0f} tok/s"
         if (step := self._step) is not None:
             kv_share = step.blocks_used / (step.blocks_used + step.blocks_cached + step.blocks_free)
             status += f", {step.num_running} running, {step.num_waiting} waiting, KV {kv_share:.0%}"
@@ -103,17 +108,25 @@ def chosen(requested: Mapping[str, Any], effective: Mapping[str, Any]) -> str:
     return ", ".join(texts)
 
 
-def print_summary(metrics: Mapping[str, float | int | None], console: Console | None = None) -> None:
-    """Print the main metrics (see `records.metrics.summary`) as two tables; undefined ones are left out."""
+def print_summary(
+    metrics: Mapping[str, float | int | None], console: Console | None = None, *, simulated: str = ""
+) -> None:
+    """Print the main metrics (see `records.metrics.summary`) as two tables; undefined ones are left out.
+
+    Args:
+        simulated: the device of a simulation ("simulated NVIDIA H200"), which the titles then name. What the simulator
+            itself took is left out.
+    """
     console = console or Console()
-    counts = Table(title="Run", show_header=False)
+    counts = Table(title=f"Run on a {simulated}" if simulated else "Run", show_header=False)
     counts.add_column()
     counts.add_column(justify="right")
     for label, name, form in _ROWS:
-        if (value := metrics.get(name)) is not None:
+        if (value := metrics.get(name)) is not None and not (simulated and name in _OF_THE_SIMULATOR):
             counts.add_row(label, form.format(value))
     console.print(counts)
-    latencies = Table("latency", title="Latency of completed requests (ms)")
+    of_what = "Simulated latency" if simulated else "Latency"
+    latencies = Table("latency", title=f"{of_what} of completed requests (ms)")
     statistics = _statistics(metrics)
     for statistic in (*statistics, "n"):
         latencies.add_column(statistic, justify="right")
@@ -173,6 +186,7 @@ _ROWS = (
     ("model FLOPS utilization", "model_flops_utilization", "{:.1%}"),
     ("peak memory", "peak_memory_gib", "{:,.2f} GiB"),
 )
+_OF_THE_SIMULATOR = ("startup_s", "peak_memory_gib")
 _LATENCIES = (
     ("TTFT (first token)", "ttft_s"),
     ("TPOT (per output token)", "tpot_s"),

@@ -1,6 +1,7 @@
 """The open loop: requests enter the engine when they arrive, whatever it is doing.
 
-Requests that follow another one close the loop: they arrive some time after the other has ended.
+Requests that follow another one close the loop: they arrive some time after the other has ended. So does a limit on the
+number of requests that are in the engine at once.
 """
 
 from __future__ import annotations
@@ -30,8 +31,14 @@ class DrivenEngine(Protocol):
     def abort(self, request_id: int) -> Output | None: ...
 
 
-def drive(engine: DrivenEngine, requests: Iterable[TimedRequest], observers: Sequence[Observer]) -> None:
-    """Run prepared `requests` to their end. `observers` hear of everything.
+def drive(
+    engine: DrivenEngine,
+    requests: Iterable[TimedRequest],
+    observers: Sequence[Observer],
+    *,
+    max_concurrency: int | None = None,
+) -> None:
+    """Run prepared `requests` to their end, at most `max_concurrency` at once. `observers` hear of everything.
 
     A request that the engine refuses with ValueError is reported through `on_reject` and the others go on. On
     KeyboardInterrupt the unfinished ones are aborted, so that the observers get the tokens that they have so far.
@@ -41,7 +48,7 @@ def drive(engine: DrivenEngine, requests: Iterable[TimedRequest], observers: Seq
     for observer in observers:
         engine.observers.append(observer)  # for on_step, which the engine calls
     try:
-        _loop(engine, requests, observers, live)
+        _loop(engine, EntryQueue(requests, max_concurrency), observers, live)
     except KeyboardInterrupt as interrupt:
         try:
             outputs = [output for request_id in sorted(live) if (output := engine.abort(request_id)) is not None]
@@ -57,12 +64,11 @@ def drive(engine: DrivenEngine, requests: Iterable[TimedRequest], observers: Seq
 
 def _loop(
     engine: DrivenEngine,
-    requests: Iterable[TimedRequest],
+    entries: EntryQueue,
     observers: Sequence[Observer],
     live: dict[int, tuple[int, TimedRequest]],
 ) -> None:
     """`live` holds, by the engine's id, the requests that have not ended, each with its place in the workload."""
-    entries = EntryQueue(requests)
     num_rejected = 0
     while (next_s := entries.next_s) is not None or engine.has_work:
         while next_s is not None and next_s <= engine.clock.now_s():

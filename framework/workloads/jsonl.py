@@ -10,6 +10,7 @@ from framework.interfaces.sampling_params import SamplingParams
 from framework.interfaces.workload import TimedRequest, Workload, WorkloadContext
 from framework.registry import WORKLOADS
 from framework.workloads.jsonl_line import request_from_line
+from framework.workloads.stated_limit import check_max_concurrency
 from framework.workloads.text_file import open_text
 
 
@@ -30,6 +31,7 @@ class Jsonl(Workload):
         *,
         path: str,
         num_requests: int | None = None,
+        max_concurrency: int | None = None,
         max_tokens: int = 64,
         temperature: float = 0.0,
         ignore_eos: bool = False,
@@ -38,6 +40,8 @@ class Jsonl(Workload):
         Args:
             path: the file; one whose name ends in .gz, .zst or .bz2 is unpacked.
             num_requests: the largest number of lines to read; None for all.
+            max_concurrency: requests in the engine at once; a further one is sent when one of them has ended, and its
+                times count from there (a closed load). None sends each request when it arrives.
             max_tokens: the value for lines that do not give one.
             temperature: the value for lines that do not give one; 0 for greedy.
             ignore_eos: the value for lines that do not give one.
@@ -46,6 +50,7 @@ class Jsonl(Workload):
             raise ValueError("workload.path='' must name a JSON Lines file; pass workload.path=FILE")
         if num_requests is not None and num_requests < 1:
             raise ValueError(f"workload.num_requests={num_requests} must be at least 1; pass null for the whole file")
+        check_max_concurrency(max_concurrency)
         self.path = Path(path).expanduser()
         self.num_requests = num_requests
         self.defaults: dict[str, object] = {

@@ -14,6 +14,15 @@ def check_max_tokens(max_tokens: int | None) -> None:
         raise ValueError(f"workload.max_tokens={max_tokens} must be at least 1, or null for the model's limit")
 
 
+def check_max_concurrency(max_concurrency: int | None) -> None:
+    """Refuse a closed load without a place for a request."""
+    if max_concurrency is not None and not 1 <= max_concurrency <= 1_000_000:
+        raise ValueError(
+            f"workload.max_concurrency={max_concurrency} must be in [1, 1000000], or null to send each request when it "
+            "arrives"
+        )
+
+
 def stated_limit(max_tokens: int | None, context: WorkloadContext) -> int:
     """The limit of every request: `max_tokens`, or the model's where its users state none."""
     return context.max_model_len if max_tokens is None else max_tokens

@@ -11,7 +11,7 @@ from framework.interfaces.sampling_params import SamplingParams
 from framework.interfaces.workload import TimedRequest, Workload, WorkloadContext
 from framework.registry import WORKLOADS
 from framework.workloads.arrivals import random_arrivals_s
-from framework.workloads.stated_limit import check_max_tokens, stated_limit
+from framework.workloads.stated_limit import check_max_concurrency, check_max_tokens, stated_limit
 
 Arrival = Literal["all", "poisson", "gamma"]
 
@@ -36,6 +36,7 @@ class Synthetic(Workload):
         max_tokens: int | None = None,
         arrival: Arrival = "all",
         rate_per_s: float = 1.0,
+        max_concurrency: int | None = None,
         burstiness_cv: float = 1.0,
         shared_prefix_tokens: int = 0,
         shared_prefix_share: float = 1.0,
@@ -53,6 +54,8 @@ class Synthetic(Workload):
             max_tokens: what every request states as its limit; None for the model's.
             arrival: all (at time 0), poisson or gamma; the first request of a process arrives after one gap.
             rate_per_s: mean requests per second of poisson and gamma.
+            max_concurrency: requests in the engine at once; a further one is sent when one of them has ended, and its
+                times count from there (a closed load). None sends each request when it arrives.
             burstiness_cv: gamma only: coefficient of variation of the gaps; 1 is poisson, above 1 comes in bursts.
             shared_prefix_tokens: length of one prefix put in front of prompts.
             shared_prefix_share: probability that a prompt begins with it.
@@ -68,6 +71,7 @@ class Synthetic(Workload):
         check_max_tokens(max_tokens)
         _check(arrival in get_args(Arrival), "arrival", arrival, f"one of {', '.join(get_args(Arrival))}")
         _check(0 < rate_per_s < float("inf"), "rate_per_s", rate_per_s, "above 0")
+        check_max_concurrency(max_concurrency)
         _check(0 < burstiness_cv < float("inf"), "burstiness_cv", burstiness_cv, "above 0")
         _check(shared_prefix_tokens >= 0, "shared_prefix_tokens", shared_prefix_tokens, "at least 0")
         _check(0 <= shared_prefix_share <= 1, "shared_prefix_share", shared_prefix_share, "in [0, 1]")

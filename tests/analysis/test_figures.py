@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.text import Text
 
 from framework.interfaces.records import RequestRecord, StepRecord
 from framework.records import analysis
 from framework.records.analysis.cells import find, read_cell
-from framework.records.analysis.figures import bars, curves, figures, latency, pareto, timeline, write_figures
+from framework.records.analysis.figures import bars, curves, figures, latency, load, pareto, timeline, write_figures
 from framework.records.tables import write_rows
 from tests.analysis.records import requests, steps, write_cell, write_sweep
 
@@ -106,6 +107,125 @@ def test_the_bound_as_a_metric(tmp_path: Path) -> None:
     bound = figure.axes[0].get_lines()[-1]
     assert bound.get_linestyle() == "--"
     assert bound.get_ydata() == pytest.approx([0.1, 0.2, 0.8])
+
+
+def load_sweep(folder: Path) -> Path:
+    """Two schedulers, each at loads of its own as a capacity search tries them, with limits and five seeds."""
+    loads = {"prefill_first": (1, 2, 4, 8, 6), "chunked_prefill": (1, 2, 4, 3)}
+    for scheduler, rates in loads.items():
+        for rate in rates:
+            for seed in range(5):
+                slow = (0.95 + 0.05 * seed) * (1 if rate < max(rates) else 40)
+                metrics = {
+                    "ttft_s/p99": 0.1 * slow,
+                    "tpot_s/p99": 0.01 * slow,
+                    "output_tokens_per_s": rate * 50.0 + seed,
+                }
+                metrics["slo_attainment"] = 1.0 if rate < max(rates) else 0.3
+                write_cell(
+                    folder / f"{scheduler}{rate}{seed}",
+                    scheduler=scheduler,
+                    workload__rate_per_s=float(rate),
+                    slo__ttft_s=1.0,
+                    seed=seed,
+                    metrics=metrics,
+                )
+    return folder
+
+
+def test_latency_against_load_with_objective_knee_and_band(tmp_path: Path) -> None:
+    comparison = analysis.compare([str(load_sweep(tmp_path))])
+    drawn = {name: figure for name, _, figure in figures(comparison)}
+    figure = drawn["latency_load"]
+    ttft, tpot, share = figure.axes
+    lines = {line.get_label(): line for line in ttft.get_lines()}
+    assert lines["prefill_first"].get_xdata().tolist() == [1, 2, 4, 6, 8]
+    assert lines["prefill_first"].get_ydata()[0] == pytest.approx(105)  # ms, the mean of five seeds
+    assert ttft.get_ylabel() == "p99 TTFT (ms)"
+    assert share.get_xlabel() == "request rate (requests/s)"
+    assert set(lines["objective"].get_ydata()) == {1000}
+    assert "objective" not in {line.get_label() for line in tpot.get_lines()}, "slo.tpot_s is null"
+    stars = [line for line in ttft.get_lines() if line.get_marker() == "*" and len(line.get_xdata())]
+    assert {float(star.get_xdata()[0]) for star in stars} == {6, 3}, "the last load before it rises"
+    assert len({line.get_marker() for name, line in lines.items() if name in ("prefill_first", "chunked_prefill")}) == 2
+    assert len(ttft.collections) == 2, "a band for each line"
+    throughput = {line.get_label(): line for line in drawn["latency_throughput"].axes[0].get_lines()}
+    assert throughput["chunked_prefill"].get_xdata() == pytest.approx([52, 102, 152, 202])
+
+
+def test_a_figure_of_one_column_has_no_text_on_text_and_no_legend_on_data(tmp_path: Path) -> None:
+    comparison = analysis.compare([str(load_sweep(tmp_path))])
+    figure = load.draw(comparison, "workload.rate_per_s", against_throughput=False)
+    assert figure is not None
+    assert figure.get_figwidth() == load.COLUMN_INCHES
+    figure.draw_without_rendering()
+    (legend,) = figure.legends
+    boxes = [legend.get_window_extent()]
+    for panel in figure.axes:
+        assert not boxes[0].overlaps(panel.get_window_extent())
+        boxes += [panel.yaxis.label.get_window_extent(), panel.xaxis.label.get_window_extent()]
+        inside = panel.get_window_extent().padded(1)
+        ticks = [tick.get_window_extent() for tick in panel.get_yticklabels() if tick.get_text()]
+        boxes += [box for box in ticks if inside.y0 <= (box.y0 + box.y1) / 2 <= inside.y1]
+    boxes = [box for box in boxes if box.width > 1 and box.height > 1]
+    assert not [(a, b) for i, a in enumerate(boxes) for b in boxes[i + 1 :] if a.overlaps(b)]
+    assert all(box.x0 >= -1 and box.x1 <= figure.bbox.x1 + 1 for box in boxes)
+    sizes = [text.get_fontsize() for text in figure.findobj(lambda one: hasattr(one, "get_fontsize"))]
+    assert min(sizes) >= 6.5, "readable in a column"
+
+
+def test_lines_that_are_the_same_are_one(tmp_path: Path) -> None:
+    for scheduler in ("fair", "priority", "mlfq"):
+        for rate in (1.0, 2.0, 4.0):
+            slow = {"ttft_s/p99": 0.1 * rate * (2 if scheduler == "mlfq" else 1)}
+            write_cell(tmp_path / f"{scheduler}{rate}", scheduler=scheduler, workload__rate_per_s=rate, metrics=slow)
+    figure = load.draw(analysis.compare([str(tmp_path)]), "workload.rate_per_s", against_throughput=False)
+    assert figure is not None
+    names = {text.get_text() for text in figure.legends[0].get_texts()}
+    assert names == {"fair = priority", "mlfq", "knee"}
+
+
+def test_a_knee_is_where_a_curve_begins_to_rise() -> None:
+    rates = np.linspace(1, 9, 9)
+    queue = 1 / (10 - rates)  # the mean time in an M/M/1 queue that serves 10 per second
+    chord = (queue[-1] - queue[0]) / (rates[-1] - rates[0])
+    slopes = 1 / (10 - rates) ** 2  # where the slope is that of the chord, the distance to it is largest
+    assert load.knee(list(zip(rates, queue, strict=True))) == int(np.argmin(np.abs(slopes - chord)))
+    assert load.knee([(x, 2 * x) for x in rates]) is None
+    assert load.knee([(1, 1), (2, 1), (3, 9)]) is None, "too few points"
+
+
+def test_a_pareto_front_joins_no_two_loads(tmp_path: Path) -> None:
+    for scheduler, gain in (("prefill_first", 1.0), ("chunked_prefill", 2.0)):
+        for rate in (1.0, 2.0, 4.0):
+            for blocks in (100, 200):
+                metrics = {"ttft_s/p99": rate * blocks / gain, "output_tokens_per_s": rate * gain * blocks**0.5}
+                write_cell(
+                    tmp_path / f"{scheduler}{rate}{blocks}",
+                    scheduler=scheduler,
+                    workload__rate_per_s=rate,
+                    engine__num_blocks=blocks,
+                    metrics=metrics,
+                )
+    comparison = analysis.compare([str(tmp_path)], metrics=["output_tokens_per_s", "ttft_s/p99"])
+    figure = pareto.draw(comparison)
+    assert figure is not None
+    panel = figure.axes[0]
+    rate_of = {}
+    for group in comparison.groups:
+        (cell,) = group.cells
+        at = (cell.metrics["ttft_s/p99"] * 1e3, cell.metrics["output_tokens_per_s"])
+        rate_of[at] = (group.values["workload.rate_per_s"], group.values["scheduler"])
+    fronts = [line for line in panel.get_lines() if line.get_drawstyle() == "steps-post"]
+    assert len(fronts) == 6, "one for each scheduler at each rate"
+    for line in fronts:
+        joined = {rate_of[at] for at in zip(line.get_xdata(), line.get_ydata(), strict=True)}
+        assert len(joined) == 1
+    assert not figure.legends[0].get_window_extent().overlaps(panel.get_window_extent())
+    boxes = [Text.get_window_extent(text) for text in panel.texts]  # without the line to its point
+    assert {text.get_text() for text in panel.texts} >= {"1 / 100", "4 / 200"}, "the colour says the scheduler"
+    assert not [(a, b) for i, a in enumerate(boxes) for b in boxes[i + 1 :] if a.overlaps(b)]
+    assert all(panel.bbox.x0 <= box.x0 and box.x1 <= panel.bbox.x1 for box in boxes), "none covers an axis"
 
 
 def test_one_cell_has_a_latency_and_a_timeline(tmp_path: Path) -> None:

@@ -10,9 +10,9 @@ import pytest
 from framework.interfaces.cost_model import StepShape
 from framework.interfaces.graph import GraphScope
 from framework.simulation.calibration.design import mixed_points
-from framework.simulation.calibration.fit import fit_decode, fit_eager, fit_host, fit_linear, held_out
+from framework.simulation.calibration.fit import fit_decode, fit_eager, fit_host, fit_linear, held_out, poor_fit
 from framework.simulation.calibration.measure import Measured
-from framework.toolkit.step_profile import DecodeTable
+from framework.toolkit.step_profile import DecodeTable, FitError
 from tests.step_shapes import decode_shape
 
 LIMITS = {"max_num_seqs": 64, "max_num_batched_tokens": 2048, "max_model_len": 4096, "capacity_tokens": 100_000}
@@ -132,3 +132,13 @@ def test_tables_hold_their_points_and_errors_come_from_points_left_out() -> None
     perfect = held_out("x", noisy, lambda rest: lambda p: p.run_s)
     half = held_out("x", noisy, lambda rest: lambda p: p.run_s / 2)
     assert (perfect.median, half.median, half.num_points) == (0.0, 0.5, 9)
+
+
+def test_a_poor_fit_is_named_with_its_error_the_limit_and_a_remedy() -> None:
+    good, poor = (
+        FitError(regime=name, num_points=9, median=m, p95=0.5) for name, m in (("graph", 0.1), ("eager", 0.123))
+    )
+    assert poor_fit([good]) == ""
+    said = poor_fit([good, poor])
+    assert "more than 10% in the median (eager by 12.3%)" in said
+    assert "calibrate.repeats" in said

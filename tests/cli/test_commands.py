@@ -48,6 +48,13 @@ def test_plugins_as_a_table_shows_every_plugin(capsys: pytest.CaptureFixture[str
     assert "weights: list[float] = [0.5]" not in printed or "listed" in printed
 
 
+def test_a_wrong_command_or_flag_is_told_what_was_meant(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, meant in ((["swep"], "sweep"), (["compare", "--metrc", "x", "y"], "--metric")):
+        with pytest.raises(SystemExit, match="2"):
+            main(arguments)
+        assert f"(did you mean {meant}?)" in capsys.readouterr().err
+
+
 def test_every_plugin_says_what_it_is() -> None:
     main(["plugins", "--json"])
     for registry in REGISTRIES.values():

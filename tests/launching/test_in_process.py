@@ -33,7 +33,9 @@ def test_only_the_last_weights_are_kept_and_only_inside() -> None:
     assert loads == ["a", "a", "a", "b", "a", "a", "a"]
 
 
-def test_cells_share_weights_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cells_share_weights_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     GlobalHydra.instance().clear()
     monkeypatch.setattr(sys, "argv", ["run.py"])
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
@@ -46,3 +48,9 @@ def test_cells_share_weights_and_nothing_else(tmp_path: Path, monkeypatch: pytes
     tokens = [[output.token_ids for output in record.outputs or []] for record in records]
     assert tokens[0] == tokens[1] != tokens[2] == tokens[3]
     assert [record.metrics["prefix_cache_hit_rate"] for record in records] == [0, 0, 0, 0], "an empty cache each"
+    printed = capsys.readouterr()
+    assert "TTFT" in (tmp_path / "0" / "cell.log").read_text()
+    assert "TTFT" not in printed.out + printed.err, "a line per cell, and no tables"
+    assert [line.partition(" ")[0] for line in printed.err.splitlines() if line.startswith("[")] == [
+        f"[{number}/4]" for number in range(1, 5)
+    ]

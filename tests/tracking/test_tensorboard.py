@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,8 @@ EventAccumulator = pytest.importorskip(
 ).EventAccumulator
 
 
-def test_series_metrics_and_hyperparameters(tmp_path: Path) -> None:
+def test_series_metrics_and_hyperparameters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)  # importing it takes longer than most simulated cells
     assert run_cell(tmp_path, result(), tracker="tensorboard").error == ""
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     waiting = events.Scalars("time/waiting_max")

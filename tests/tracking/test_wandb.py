@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -46,7 +48,7 @@ def test_a_second_try_of_a_cell_leaves_one_run_to_sync(tmp_path: Path) -> None:
 
 
 def test_offline_run_field_by_field(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    tracker = run_cell(tmp_path, result(), project="proj", tags=["t0"])
+    tracker = run_cell(tmp_path, result(), project="proj", tags=["t0"], figures=True)
     run = offline_run(tmp_path)
     assert not tracker.error
     assert not read_record(tmp_path).tracker_error
@@ -83,6 +85,8 @@ def test_offline_run_field_by_field(tmp_path: Path, capfd: pytest.CaptureFixture
     assert run.summary["output_tokens_per_s"] == 12.5
     assert run.summary["status"] == "completed"
     assert "ttft_s/p99" not in run.summary
+    assert [row["metrics/output_tokens_per_s"] for row in run.history if "metrics/output_tokens_per_s" in row] == [12.5]
+    assert not any(name.startswith("metrics/") for name in run.summary), "the summary has them once"
     assert "step/rows" not in run.summary
     requests, outputs = run.table("tables/requests"), run.table("tables/outputs")
     rows = [dict(zip(requests["columns"], row, strict=True)) for row in requests["data"]]
@@ -94,6 +98,15 @@ def test_offline_run_field_by_field(tmp_path: Path, capfd: pytest.CaptureFixture
     assert line.startswith("wandb: not logged in, so offline; upload this run with: wandb sync ")
     assert Path(line.rpartition(" ")[2]) == run.folder
     assert printed.err == ""
+
+
+def test_the_cells_of_a_sweep_inherit_wandb_and_draw_no_figures(tmp_path: Path) -> None:
+    threads = threading.active_count()
+    for name in WandbTracker.preload:
+        importlib.import_module(name)
+    assert threading.active_count() == threads, "a fork would lose them"
+    run_cell(tmp_path, result(), artifact=False)  # its group is that of a sweep
+    assert not [key for row in offline_run(tmp_path).history for key in row if key.startswith("figures/")]
 
 
 def test_one_run_a_cell_even_after_a_crash(tmp_path: Path) -> None:

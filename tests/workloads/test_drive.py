@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from framework.interfaces.observer import Observer, Output
 from framework.interfaces.records import RequestRecord, StepRecord
@@ -71,6 +74,7 @@ class FakeEngine:
         self.added: list[tuple[int, float, float]] = []
         self.wants_text: dict[int, bool] = {}
         self.prompts: dict[int, list[int]] = {}
+        self.deadlines: list[float | None] = []
         self.steps = 0
         self.fail_at = -1
 
@@ -84,6 +88,7 @@ class FakeEngine:
         request_id = len(self.added)
         assert spec.arrival_s is not None
         self.added.append((request_id, spec.arrival_s, self.clock.now_s()))
+        self.deadlines.append(spec.deadline_s)
         self.wants_text[request_id] = spec.streams
         self.prompts[request_id] = list(spec.prompt_token_ids)
         self.left[request_id] = [spec.params.max_tokens, spec.params.max_tokens, spec.arrival_s]
@@ -150,6 +155,30 @@ def test_requests_enter_when_they_arrive_and_idle_time_is_slept() -> None:
     assert [r.request_id for r in recorder.requests] == [1, 0, 2, 3]
     assert [s.finish_s for s in recorder.steps] == [1, 2, 3, 11]
     assert engine.observers == []
+
+
+@settings(max_examples=30, deadline=None)
+@given(lengths=st.lists(st.integers(1, 6), min_size=1, max_size=12), places=st.integers(1, 5))
+def test_a_closed_load_is_list_scheduling(lengths: list[int], places: int) -> None:
+    """Requests that all wait are taken in order by whichever of the places is free first (Graham 1966)."""
+    free_s, starts_s = [0.0] * places, []
+    for length in lengths:
+        starts_s.append(free_s[0])
+        heapq.heapreplace(free_s, free_s[0] + length)
+    engine, recorder = FakeEngine(), Recorder(keep_outputs=False)
+    drive(engine, [timed(0.0, length) for length in lengths], [recorder], max_concurrency=places)
+    assert [arrival_s for _, arrival_s, _ in engine.added] == starts_s
+    assert max(step.num_running for step in recorder.steps) == min(places, len(lengths))
+    by_id = sorted(recorder.requests, key=lambda request: request.request_id)
+    assert [r.finish_s - r.arrival_s for r in by_id] == lengths
+
+
+def test_a_closed_load_waits_for_arrivals_moves_deadlines_and_is_freed_by_refusals() -> None:
+    engine, recorder = FakeEngine(), Recorder(keep_outputs=False)
+    requests = [timed(0.0, 2, deadline_s=5.0), timed(0.5, prompt_token_ids=[]), timed(1.0, 1, deadline_s=1.5)]
+    drive(engine, [*requests, timed(9.0)], [recorder], max_concurrency=1)
+    assert [arrival_s for _, arrival_s, _ in engine.added] == [0.0, 2.0, 9.0]
+    assert engine.deadlines == [5.0, 2.5, None]
 
 
 def test_refused_requests_are_recorded_and_the_others_finish() -> None:

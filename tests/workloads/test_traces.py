@@ -223,7 +223,7 @@ def test_files_that_cannot_be_used_are_named(tmp_path: Path) -> None:
         ({"loop": True}, "loop=True must be false unless workload.num_requests"),
         ({"time_scale": 0.0}, "time_scale=0.0 must be above 0"),
         ({"arrival": "uniform"}, "'uniform' must be one of trace, all, poisson, gamma"),
-        ({"rate_per_s": 3.0}, "rate_per_s=3.0 must be null with arrival=trace"),
+        ({"rate_per_s": 3.0, "arrival": "all"}, "rate_per_s=3.0 must be null with arrival=all"),
         ({"rate_per_s": -3.0, "arrival": "poisson"}, "rate_per_s=-3.0 must be above 0"),
         ({"time_scale": 2.0, "arrival": "all"}, "time_scale=2.0 must be 1 where the trace's times are not used"),
         ({"time_scale": 2.0, "arrival": "gamma", "rate_per_s": 1.0}, "time_scale=2.0 must be 1"),
@@ -273,6 +273,17 @@ def test_arrivals_are_replaced_and_lengths_stay(tmp_path: Path, arrival: str, cv
     assert [r.arrival_s for r in requests] == [r.arrival_s for r in draw("mooncake", path, **options, **more)]
     assert requests[0].arrival_s != draw("mooncake", path, **options, **more, seed=5)[0].arrival_s
     assert {r.arrival_s for r in draw("mooncake", path, arrival="all")} == {0.0}
+
+
+def test_a_rate_stretches_the_times_of_a_trace(tmp_path: Path) -> None:
+    path = write(tmp_path, [line_of(t, 5, [t]) for t in (0, 100, 100, 900, 2000)])
+    requests = draw("mooncake", path, rate_per_s=8.0, loop=True, num_requests=10)
+    assert [r.arrival_s for r in requests[:5]] == pytest.approx([0, 0.025, 0.025, 0.225, 0.5])  # 4 gaps at 8 per second
+    assert requests[5].arrival_s == pytest.approx(0.625), "a mean gap between passes"
+    with pytest.raises(ValueError, match=r"rate_per_s=8: all requests of .* have one time"):
+        draw("mooncake", write(tmp_path, [line_of(5, 5, [1]), line_of(5, 5, [2])]), rate_per_s=8.0)
+    with pytest.raises(ValueError, match=r"max_concurrency=0 must be in \[1, 1000000\]"):
+        draw("mooncake", path, max_concurrency=0)
 
 
 def test_a_trace_of_one_moment_has_no_rate(tmp_path: Path) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
 import os
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Sequence
 
 import hydra
+from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
@@ -16,16 +19,19 @@ from omegaconf.errors import OmegaConfBaseException
 
 from framework.app.cli.help import help_text, is_asked_for
 from framework.app.experiment import run_cell
+from framework.app.launching import dry_run
 from framework.app.launching.arguments import expand
 from framework.app.launching.callback import end_sweep, gone_sweep
 from framework.app.launching.child import LOG
 from framework.app.launching.folder import FolderTakenError
 from framework.app.launching.resume_key import note_imported
 from framework.app.launching.sweep_file import Cell, Sweep
-from framework.config.compose import CONF_DIR, prepare
+from framework.config.compose import CONF_DIR, compose, prepare
 from framework.config.explain import explain
 from framework.execution.parallel.world import world_rank
+from framework.records.reasons import listed, once_per_reason
 from framework.records.record import SUMMARY
+from framework.records.tracking.offline_runs import offline_runs
 from framework.registry.discovery import discover
 
 _WANTS_TRACEBACK = bool(os.environ.get("HYDRA_FULL_ERROR"))
@@ -49,6 +55,8 @@ def main(arguments: Sequence[str]) -> int:
     finally:
         if rank is not None:
             dismiss()
+    if dry_run.FLAG in arguments:
+        return code
     if code == 2:  # nothing ran, and a folder that is another sweep's stays as it is
         return code
     if (gone := gone_sweep()) is not None:
@@ -61,7 +69,14 @@ def main(arguments: Sequence[str]) -> int:
     reused = sum(cell.reused for cell in sweep.cells)
     states = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
     print(f"{len(sweep.cells)} cells: {states}" + (f" ({reused} of them earlier)" if reused else ""))
+    for reason, names in once_per_reason(
+        (cell.folder, cell.reason) for cell in sweep.cells if cell.status == "skipped"
+    ):
+        print(f"skipped: {listed(names)}: {reason}")
     print(f"sweep: {sweep.folder}", flush=True)
+    if offline := offline_runs(sweep.folder):
+        where = shlex.quote(str(sweep.folder))
+        print(f"wandb: {offline} offline runs; upload all of them with: wandb sync {where}/*/wandb/offline-run-*")
     if sweep.problem:
         _say(sweep.problem)
     elif code != 130:
@@ -85,7 +100,7 @@ def _warn(cells: Sequence[Cell]) -> None:
         _say(f"nothing completed; cell {first.folder} {first.status}: {first.reason or f'see {LOG} in its folder'}")
     partial = [cell for cell in completed if cell.reason]
     if partial:
-        which = ", ".join(cell.folder for cell in partial[:10]) + ("" if len(partial) <= 10 else ", ...")
+        which = listed([cell.folder for cell in partial])
         _say(f"completed, with a reservation: {which}; cell {partial[0].folder}: {partial[0].reason}")
 
 
@@ -109,13 +124,20 @@ def _run(arguments: Sequence[str]) -> int:
 
     try:
         arguments = expand(arguments)
+        _check_flags(arguments)
         overrides = [a for a in arguments if not a.startswith("-") and ("=" in a or a.startswith("~"))]
         if is_asked_for(arguments):
             prepare(overrides)
             print(help_text(overrides), flush=True)
             return 0
         # Hydra reads sys.argv, and its parser wants overrides in one piece: `a=1 -m b=2,3` becomes `-m a=1 b=2,3`.
-        sys.argv[1:] = [a for a in arguments if a not in overrides] + prepare(overrides)
+        flags = [a for a in arguments if a not in overrides and a != dry_run.FLAG]
+        is_sweep = bool({"-m", "--multirun"} & set(flags))
+        late = [f"{dry_run.KEY}=true"] if is_sweep and dry_run.FLAG in arguments else []
+        sys.argv[1:] = [*flags, *prepare(overrides), *late]
+        if dry_run.FLAG in arguments and not {"-m", "--multirun"} & set(arguments):
+            dry_run.print_outlook([(overrides, compose(overrides))])
+            return int(bool(dry_run.failing))
         hydra.main(config_path=str(CONF_DIR), config_name="config", version_base="1.3")(task)()
     except (HydraException, OmegaConfBaseException) as error:
         return _refuse(explain(error), error)
@@ -131,7 +153,17 @@ def _run(arguments: Sequence[str]) -> int:
         return _refuse(f"{where}{error.strerror or error}; set hydra.run.dir or hydra.sweep.dir to another", error)
     except KeyboardInterrupt:
         return 130
-    return int(bool(failed))
+    return int(bool(failed or dry_run.failing))
+
+
+def _check_flags(arguments: Sequence[str]) -> None:
+    """Refuse a flag that does not exist in our words, and not with Hydra's page of usage."""
+    known = [*get_args_parser()._option_string_actions, dry_run.FLAG]
+    for flag in (text.partition("=")[0] for text in arguments if text.startswith("--")):
+        if flag not in known:
+            close = difflib.get_close_matches(flag, known, n=1)
+            hint = f" (did you mean {close[0]}?)" if close else ""
+            raise ValueError(f"{flag} is not an option of this command{hint}; servelab run --help lists what is")
 
 
 def _refuse(message: str, error: BaseException) -> int:

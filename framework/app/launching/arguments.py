@@ -114,12 +114,13 @@ def _resume(folder: Path, rest: list[str]) -> list[str]:
 
 
 def _is_search(rest: Sequence[str]) -> bool:
-    """Whether a sweeper other than the grid is chosen, here or by the experiment."""
+    """Whether Optuna chooses the cells, here or by the experiment."""
     chosen = {_key(text): text.partition("=")[2] for text in rest}
     if "hydra/sweeper" in chosen:
-        return chosen["hydra/sweeper"] != "grid"
+        return chosen["hydra/sweeper"] not in ("grid", "capacity")
     path = EXPERIMENTS / f"{chosen.get('experiment')}.yaml"
-    return path.is_file() and "override /hydra/sweeper:" in read_text(path)
+    sweeper = re.search(r"override /hydra/sweeper: *(\w+)", read_text(path)) if path.is_file() else None
+    return sweeper is not None and sweeper[1] not in ("grid", "capacity")
 
 
 def _key(override: str) -> str:

@@ -17,7 +17,7 @@ from framework.app.launching.axes import read_axes, values
 from framework.app.launching.ending import read_summary, settle
 from framework.app.launching.folder import claim
 from framework.app.launching.inputs import check_inputs
-from framework.app.launching.jobs import compose_cell, key_override, new_sweep, subfolder
+from framework.app.launching.jobs import compose_cell, key_override, load_cell, new_sweep, subfolder
 from framework.app.launching.presets import freeze_presets
 from framework.app.launching.resume import Earlier
 from framework.app.launching.resume_key import resume_key
@@ -35,8 +35,12 @@ class GridSweeper(Sweeper):
     Works with any launcher. Keys: `framework.app.launching.settings.GridSettings`.
     """
 
-    def __init__(self, params: dict[str, str], arms: dict[str, list[str]], resume: bool) -> None:
-        self.arms, self.resume = arms, resume  # params are read from the configuration, unresolved
+    def __init__(self, params: dict[str, str], arms: dict[str, list[str]], resume: bool, dry_run: bool) -> None:
+        self.arms, self.resume, self.dry_run = (
+            arms,
+            resume,
+            dry_run,
+        )  # params are read from the configuration, unresolved
         self.hydra_context: HydraContext
         self.config: DictConfig
         self.launcher: Launcher
@@ -54,6 +58,9 @@ class GridSweeper(Sweeper):
             ValueError: the folder holds another sweep's records, or an axis is an interval or has no value.
         """
         freeze_presets(self.hydra_context.config_loader)
+        if self.dry_run:
+            self.list_cells(self._grid(arguments))
+            return []
         cells = [
             (overrides, compose_cell(self.hydra_context, self.config, overrides)) for overrides in self._grid(arguments)
         ]  # makes no folder yet
@@ -78,6 +85,22 @@ class GridSweeper(Sweeper):
             if not self._account(sweep.folder, to_run, error):
                 raise
             return []
+
+    def list_cells(self, grid: list[list[str]]) -> None:
+        """Say what would become of each cell.
+
+        Raises:
+            HydraException, OmegaConfBaseException: no cell composes.
+        """
+        from framework.app.launching.dry_run import earlier_of, print_outlook
+
+        cells = [(overrides, load_cell(self.hydra_context, self.config, overrides)) for overrides in grid]
+        errors = [cell for _, cell in cells if isinstance(cell, Exception)]
+        if len(errors) == len(cells):
+            raise errors[0]
+        earlier = earlier_of(new_sweep(self.config).folder) if self.resume else None
+        gpus_per_cell = self.config.hydra.launcher.get("gpus_per_cell")
+        print_outlook(cells, gpus_per_cell=gpus_per_cell, earlier=earlier)
 
     def _account(self, folder: Path, launched: list[list[str]], error: Exception) -> bool:
         """Write the records that cells of a launcher that gave up (Ray and submitit do, when one of their workers dies)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout
 
 from hydra.core.utils import JobReturn, configure_log, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
+from framework.app.launching.child import LOG
 from framework.app.launching.ending import settle
 from framework.app.launching.jobs import Job, Setting, begun_key, resolved
 from framework.app.launching.live import SweepTable
@@ -22,7 +24,8 @@ class InProcessLauncher(Launcher):
     """Runs one cell after the other here; keys: `framework.app.launching.settings.InProcessSettings`.
 
     It starts faster than a process per cell and keeps the weights of the last model (see `effective.weights_reused`).
-    In return a crash ends the sweep, and a cell's peak memory includes what earlier ones needed.
+    In return a crash ends the sweep, and a cell's peak memory includes what earlier ones needed. The output of a cell
+    is in its `cell.log`, as with a process per cell.
     """
 
     def __init__(self, order: str, order_seed: int) -> None:
@@ -63,8 +66,10 @@ class InProcessLauncher(Launcher):
         sweep.write(now=False)
         started_s = time.monotonic()
         how = "Ctrl-C"
+        folder.mkdir(parents=True, exist_ok=True)
         try:
-            done = self._setting.run(composed)
+            with open(folder / LOG, "w", encoding="utf-8") as log, redirect_stdout(log), redirect_stderr(log):
+                done = self._setting.run(composed)
             how = ""
         finally:
             job.cell.wall_s = round(time.monotonic() - started_s, 3)

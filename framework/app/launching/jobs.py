@@ -111,8 +111,14 @@ def resolved(config: DictConfig) -> dict[str, Any]:
 def compose_cell(context: HydraContext, config: DictConfig, overrides: Sequence[str]) -> dict[str, Any] | Exception:
     """The resolved configuration of a cell of the sweep `config`; the error if it is one that other cells need not
     have, a key that its choices lack."""
+    composed = load_cell(context, config, overrides)
+    return composed if isinstance(composed, Exception) else resolved(composed)
+
+
+def load_cell(context: HydraContext, config: DictConfig, overrides: Sequence[str]) -> DictConfig | Exception:
+    """As `compose_cell`, with Hydra's part and unresolved."""
     try:
-        return resolved(context.config_loader.load_sweep_config(config, list(overrides)))
+        return context.config_loader.load_sweep_config(config, list(overrides))
     except (HydraException, OmegaConfBaseException) as error:
         if not is_unknown_key(error):
             raise

@@ -28,6 +28,8 @@ class SweepTable:
         self.console = console or Console(stderr=True)
         self._live = Live(console=self.console, auto_refresh=False, redirect_stdout=False, redirect_stderr=False)
         self._ended: list[Cell] = []
+        self._told: dict[str, str] = {}
+        """Reasons for skipping that were printed, and the cell that had each first."""
         self._started_s: dict[str, float] = {}
         self._drawn_s = float("-inf")
 
@@ -54,8 +56,15 @@ class SweepTable:
         done = sum(cell.status not in ("waiting", "running") for cell in self.sweep.cells)
         took = "" if cell.wall_s is None else f" {cell.wall_s:.1f} s"
         line = f"[{done}/{len(self.sweep.cells)}] {cell.folder}: {cell.status}{took}: {' '.join(cell.overrides)}"
-        line += f" ({cell.reason})" if cell.reason else ""
+        line += f" ({self._reason(cell)})" if cell.reason else ""
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def _reason(self, cell: Cell) -> str:
+        """The reason of a cell, in full only the first time if the cell was skipped."""
+        if cell.status != "skipped":
+            return cell.reason
+        first = self._told.setdefault(cell.reason, cell.folder)
+        return cell.reason if first == cell.folder else f"as cell {first}"
 
     def refresh(self, *, now: bool = False) -> None:
         """Draw the table if there is a terminal and it is time."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import signal
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import wait
@@ -27,6 +28,7 @@ from framework.app.launching.live import REFRESH_S, SweepTable
 from framework.app.launching.order import run_order
 from framework.app.launching.sweep_file import WRITE_INTERVAL_S, Sweep
 from framework.records.record import SUMMARY
+from framework.registry import TRACKERS
 
 GRACE_S = 15.0
 """The time from Ctrl-C until cells that have not written their record are killed."""
@@ -176,6 +178,7 @@ class _Batch:
     def _prepare(self, job: Job) -> _Ready:
         composed = self.setting.compose(job)
         config = resolved(composed)
+        _preload(str(config["tracker"]["name"]))
         wanted = self.launcher.gpus_per_cell
         if wanted is None:
             wanted = gpus_wanted(config["executor"], self.leases.num_gpus)
@@ -212,6 +215,13 @@ class _Batch:
 
     def _folder(self, job: Job) -> Path:
         return self.setting.sweep_folder / job.cell.folder
+
+
+def _preload(tracker: str) -> None:
+    """Import here, once, what every cell would import for its tracker. The cells are forks and inherit it."""
+    for module in TRACKERS.get(tracker).preload:
+        with suppress(ImportError):  # the tracker itself says so in the cell
+            importlib.import_module(module)
 
 
 @contextmanager

@@ -46,6 +46,8 @@ class GridSettings:
     """One more axis, each value of which is a name for several overrides; it is recorded as `study.arm`."""
     resume: bool = False
     """Run only the cells that have no completed record in hydra.sweep.dir. `resume=DIR` sets both."""
+    dry_run: bool = False
+    """List the cells and run none. `--dry-run` sets it."""
 
 
 @dataclass
@@ -80,6 +82,34 @@ class SearchSettings:
     """The URL of a database that keeps the trials, such as sqlite:///search.db. null forgets them at the end."""
     study_name: str | None = None
     """The name under which `storage` keeps the trials. The same name goes on from them, if the search is the same."""
+    dry_run: bool = False
+    """Say what would be searched and run nothing. `--dry-run` sets it."""
+
+
+@dataclass
+class CapacitySettings(GridSettings):
+    """`hydra/sweeper=capacity`: in each cell, the highest load at which enough requests meet their objectives.
+
+    python run.py -m hydra/sweeper=capacity slo.ttft_s=1 workload=synthetic workload.arrival=poisson scheduler=mlfq,fair
+    """
+
+    _target_: str = f"{HYDRA_MODULE}.CapacitySweeper"
+    load: str = "workload.rate_per_s"
+    """What is raised: workload.rate_per_s, or workload.max_concurrency for a closed load."""
+    goal: float = 0.9
+    """The share of all requests that have to meet every objective (`slo.*`). 0.99 with slo.ttft_s=1 alone asks for a
+    99th percentile of the TTFT of at most 1 s."""
+    tolerance: float = 0.05
+    """The search ends when the lowest load that misses the goal is at most this share above the highest that meets
+    it."""
+    repeats: int = 3
+    """How many seeds each load is run with: those from `seed` on. Their requests are pooled."""
+    start: float = 1.0
+    """The first load."""
+    lowest: float = 0.01
+    """The search gives up if this load misses the goal."""
+    highest: float = 10_000.0
+    """The search gives up if this load meets the goal."""
 
 
 def store_settings() -> None:
@@ -90,6 +120,7 @@ def store_settings() -> None:
         ("hydra/launcher", "in_process", InProcessSettings),
         ("hydra/sweeper", "grid", GridSettings),
         ("hydra/sweeper", "search", SearchSettings),
+        ("hydra/sweeper", "capacity", CapacitySettings),
     )
     for group, name, node in options:
         store.store(group=group, name=name, node=node, provider="servelab")

@@ -37,6 +37,7 @@ _METRICS: dict[str, tuple[str, str, float]] = {
 }
 _KEYS = {
     "workload.rate_per_s": "request rate (requests/s)",
+    "workload.max_concurrency": "requests at once",
     "workload.num_requests": "number of requests",
     "workload.time_scale": "scale of the trace's times",
     "engine.num_blocks": "KV blocks",

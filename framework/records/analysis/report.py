@@ -52,7 +52,7 @@ def render(folder: Path, comparison: Comparison | None, command: str) -> str:
     shown = [name for name, content in optional.items() if content] + ["cells", "configuration", "environment"]
     environment = Environment(loader=FileSystemLoader(_PAGE), autoescape=select_autoescape(), trim_blocks=True)
     return environment.get_template("page.html").render(
-        title=str(sweep.get("study") or "") or folder.resolve().name,
+        title=(str(sweep.get("study") or "") or folder.resolve().name) + _simulated(cells),
         about=_about(folder, sweep, cells),
         counts=sorted(statuses.items(), key=lambda item: report_cells.rank(item[0])),
         sections=[(name, "Not completed" if name == "problems" else name.capitalize()) for name in shown],
@@ -75,6 +75,12 @@ def render(folder: Path, comparison: Comparison | None, command: str) -> str:
         command=command,
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
+
+
+def _simulated(cells: Sequence[Cell]) -> str:
+    """The end of the title where no device ran any of the completed cells."""
+    ran = [str(cell.keys.get("effective.device", "")) for cell in cells if cell.status == "completed"]
+    return " (simulated)" if ran and all(device.startswith("simulated ") for device in ran) else ""
 
 
 def _sweep_file(folder: Path) -> tuple[dict[str, Any], str]:

@@ -11,6 +11,7 @@ from framework.records.analysis.cells import Cell, Damaged, first_line, natural
 from framework.records.analysis.escape import printable
 from framework.records.analysis.grouping import show
 from framework.records.analysis.metric_names import show_number
+from framework.records.reasons import listed, once_per_reason
 from framework.records.record import ERROR
 from framework.toolkit.read_file import read_yaml
 
@@ -32,7 +33,7 @@ def problems(folder: Path, cells: Sequence[Cell], damaged: Sequence[Damaged], no
             place = place_of(cell.folder, folder)
             about = {"folder": place, "status": cell.status, "reason": cell.reason}
             found.append({**about, "traceback": _traceback(cell.folder / ERROR)})
-    found += damages(folder, damaged)
+    found = _once_per_reason(found) + damages(folder, damaged)
     folders = [*(cell.folder for cell in cells), *(one.folder for one in damaged)]
     seen = {place_of(path, folder) for path in folders}
     for place, note in notes.items():
@@ -42,6 +43,13 @@ def problems(folder: Path, cells: Sequence[Cell], damaged: Sequence[Damaged], no
             status, reason = (why, "no record yet") if pending else ("lost", f"it left no record; {why}")
             found.append({"folder": place, "status": status, "reason": reason})
     return found
+
+
+def _once_per_reason(found: Sequence[dict[str, str]]) -> list[dict[str, str]]:
+    """The rows of cells, those of skipped ones last and one for each reason."""
+    skipped = once_per_reason((one["folder"], one["reason"]) for one in found if one["status"] == "skipped")
+    rows = [{"folder": listed(names), "status": "skipped", "reason": reason} for reason, names in skipped]
+    return [one for one in found if one["status"] != "skipped"] + rows
 
 
 def damages(folder: Path, damaged: Sequence[Damaged]) -> list[dict[str, str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from framework.interfaces.observer import Observer
 from framework.interfaces.records import StepRecord
@@ -41,6 +41,9 @@ class Tracker(Observer, ABC):
     """
 
     error: str = ""
+    preload: ClassVar[tuple[str, ...]] = ()
+    """Modules that each cell would import for itself. A launcher that forks imports them once, before the first cell.
+    Importing them may start no thread and use no GPU."""
 
     @abstractmethod
     def start(self, cell: CellInfo) -> None:

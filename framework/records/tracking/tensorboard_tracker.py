@@ -10,11 +10,12 @@ from framework.records.packages import need, one_line
 from framework.records.plain import plain
 from framework.records.record import Record
 from framework.records.tracking.base import CellInfo, Tracker
+from framework.records.tracking.event_file import EventFile
 from framework.records.tracking.series import X_AXIS, condense
 from framework.records.tracking.wandb_content import run_config
 from framework.registry import TRACKERS
 
-MAX_POINTS = 1000
+MAX_POINTS = 500
 
 
 @TRACKERS.register("tensorboard")
@@ -52,20 +53,16 @@ class TensorboardTracker(Tracker):
             print(f"warning: tensorboard: {self.error} (the record is complete without it)", file=sys.stderr)
 
     def _write(self, cell: CellInfo, record: Record) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
-        with SummaryWriter(str(cell.folder / self.folder)) as writer:
+        with EventFile(cell.folder / self.folder) as file:
             for item in condense(record.steps, record.requests, MAX_POINTS):
                 time_s = float(item.pop(X_AXIS))
-                for name, value in item.items():
-                    writer.add_scalar(name, value, round(time_s * 1e6), time_s)
+                file.scalars(item, round(time_s * 1e6), time_s)
             metrics = {name: float(value) for name, value in record.metrics.items() if value is not None}
             ended = f"{record.status}: {record.reason}" if record.reason else record.status
-            writer.add_text("status", ended, 0)
-            writer.add_hparams(
+            file.text("status", ended)
+            file.hyperparameters(
                 _flat(run_config(cell)) | {"status": record.status},
                 {f"metrics/{name}": value for name, value in metrics.items()},
-                run_name=".",  # else it makes a folder named after the time
             )
 
 

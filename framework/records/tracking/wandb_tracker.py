@@ -45,6 +45,8 @@ class WandbTracker(Tracker):
     wandb raises is printed in one line and kept in the record as `tracker_error`; the cell goes on.
     """
 
+    preload = ("wandb", "wandb.sdk.launch")  # the second is what wandb.init imports
+
     def __init__(
         self,
         *,
@@ -54,7 +56,7 @@ class WandbTracker(Tracker):
         group: str | None = None,
         tags: list[str] | None = None,
         run_name: str | None = None,
-        figures: bool = True,
+        figures: bool | None = None,
         artifact: bool = True,
         alerts: bool = True,
     ) -> None:
@@ -66,7 +68,8 @@ class WandbTracker(Tracker):
             group: shared by the cells of a sweep; None for the sweep's name.
             tags: added to those of the cell.
             run_name: of the run; None for the cell's.
-            figures: draw latency distributions and the timeline of steps, which takes about a second.
+            figures: draw latency distributions and the timeline of steps, which takes about a second. None draws them
+                of single runs only: those of a sweep are on its page (`python -m framework report`).
             artifact: upload the files of the record too.
             alerts: send W&B's alert when a cell fails.
         """
@@ -156,6 +159,7 @@ class WandbTracker(Tracker):
         for metrics, x_axis in X_AXES.items():
             run.define_metric(x_axis, hidden=True, summary="none")
             run.define_metric(metrics, step_metric=x_axis, summary="none")
+        run.define_metric("metrics/*", summary="none")  # the summary has them under their own names
         return run
 
     def _send_pending(self) -> None:
@@ -170,14 +174,17 @@ class WandbTracker(Tracker):
     def _export(self, cell: CellInfo, record: Record) -> None:
         run = self._run
         run.config.update({"effective": plain(record.effective), "environment": plain(record.environment)})
-        run.summary.update({name: value for name, value in record.metrics.items() if value is not None})
+        metrics = {name: value for name, value in record.metrics.items() if value is not None}
+        run.summary.update(metrics)
         run.summary.update({"status": record.status, "reason": record.reason})
         if record.status == "failed" and self.alerts:
             run.alert(title=f"failed: {cell.name or cell.cell_id}", text=record.reason, level="ERROR")
         for item in request_points(record.requests, MAX_POINTS):
             run.log(item)
-        run.log(tables(record))
-        if self.figures and record.status == "completed":
+        # W&B draws charts of what is logged, and none of what is in the summary only.
+        run.log({**tables(record), **{f"metrics/{name}": value for name, value in metrics.items()}})
+        draw = not cell.group if self.figures is None else self.figures
+        if draw and record.status == "completed":
             run.log(images(cell))
         if self.artifact:
             run.log_artifact(artifact(cell))

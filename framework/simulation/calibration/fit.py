@@ -14,6 +14,8 @@ from framework.toolkit.step_profile import DecodeTable, FitError, HostTerms, Lin
 _KNOTS = (1, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
 _HUBER, _REWEIGHTINGS = 0.05, 20
 _LEAST_POINTS = 16
+LARGEST_ERROR = 0.1
+"""The largest median error of a fit that passes without a warning."""
 _LAUNCH_MARGIN = 1.05
 """An eager step that takes hardly longer than its launches says nothing about the device's own work."""
 
@@ -106,6 +108,19 @@ def held_out(
         num_points=len(points),
         median=float(np.median(errors)),
         p95=float(np.percentile(errors, 95)),
+    )
+
+
+def poor_fit(errors: Sequence[FitError]) -> str:
+    """What is wrong with a profile that misses held-out points by more than 10 % in the median; "" if nothing is."""
+    poor = [error for error in errors if error.median > LARGEST_ERROR]
+    if not poor:
+        return ""
+    regimes = ", ".join(f"{error.regime} by {error.median:.1%}" for error in poor)
+    return (
+        f"the profile misses held-out steps by more than {LARGEST_ERROR:.0%} in the median ({regimes}), "
+        "so that simulations with it may be as far off; free the device of other work, or raise calibrate.repeats or "
+        "calibrate.num_points, and calibrate again"
     )
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from framework.interfaces.sampling_params import SamplingParams
 from framework.interfaces.workload import TimedRequest, Workload, WorkloadContext
 from framework.workloads.arrivals import random_arrivals_s
-from framework.workloads.stated_limit import check_max_tokens, stated_limit
+from framework.workloads.stated_limit import check_max_concurrency, check_max_tokens, stated_limit
 from framework.workloads.traces.trace_row import TraceRow
 from framework.workloads.traces.trace_rows import read_trace
 
@@ -44,6 +44,7 @@ class TraceWorkload(Workload):
         time_scale: float = 1.0,
         arrival: Arrival = "trace",
         rate_per_s: float | None = None,
+        max_concurrency: int | None = None,
         burstiness_cv: float = 1.0,
         on_bad_line: OnBadLine = "error",
         max_tokens: int | None = None,
@@ -61,7 +62,10 @@ class TraceWorkload(Workload):
                 their own, so that they share prefixes among themselves as the file says, and none with earlier passes.
             time_scale: multiplies the trace's times: 0.5 replays it twice as fast.
             arrival: trace (the file's times), all (at 0), poisson or gamma (random, lengths and order as in the file).
-            rate_per_s: mean requests per second of poisson and gamma; None for that of the trace.
+            rate_per_s: mean requests per second; None for that of the trace. With arrival=trace the trace's times are
+                stretched or compressed to it, so that bursts stay bursts.
+            max_concurrency: requests in the engine at once; a further one is sent when one of them has ended, and its
+                times count from there (a closed load). None sends each request when it arrives.
             burstiness_cv: gamma only: coefficient of variation of the gaps; 1 is poisson, above 1 comes in bursts.
             on_bad_line: error ends the run with file and line; skip leaves the line out and counts it in the record.
             max_tokens: the limit that requests state where the file names none; None for the model's. The file's output
@@ -81,11 +85,13 @@ class TraceWorkload(Workload):
         )
         _check(0 < time_scale < math.inf, "time_scale", time_scale, "above 0")
         _check(arrival in get_args(Arrival), "arrival", arrival, f"one of {', '.join(get_args(Arrival))}")
-        drawn = arrival in ("poisson", "gamma")
         _check(rate_per_s is None or 0 < rate_per_s < math.inf, "rate_per_s", rate_per_s, "above 0, or null")
-        _check(rate_per_s is None or drawn, "rate_per_s", rate_per_s, f"null with arrival={arrival}, or set poisson")
-        timed = arrival == "trace" or (drawn and rate_per_s is None)
+        _check(
+            rate_per_s is None or arrival != "all", "rate_per_s", rate_per_s, "null with arrival=all, or set poisson"
+        )
+        timed = arrival != "all" and rate_per_s is None
         _check(time_scale == 1 or timed, "time_scale", time_scale, "1 where the trace's times are not used")
+        check_max_concurrency(max_concurrency)
         _check(0 < burstiness_cv < math.inf, "burstiness_cv", burstiness_cv, "above 0")
         _check(burstiness_cv == 1 or arrival == "gamma", "burstiness_cv", burstiness_cv, "1, or set arrival=gamma")
         _check(on_bad_line in get_args(OnBadLine), "on_bad_line", on_bad_line, "one of error, skip")
@@ -173,9 +179,16 @@ class TraceWorkload(Workload):
         if self.arrival == "all":
             return np.zeros(count)
         times_s = (times_s - times_s[0]) * self.time_scale
-        length_s = float(times_s[-1])
-        mean_gap_s = length_s / max(1, len(times_s) - 1)
+        mean_gap_s = float(times_s[-1]) / max(1, len(times_s) - 1)
         if self.arrival == "trace":
+            if self.rate_per_s is not None:
+                if mean_gap_s == 0:
+                    raise ValueError(
+                        f"workload.rate_per_s={self.rate_per_s:g}: all requests of {self.path} have one time, which no "
+                        "scale makes a rate; set workload.arrival=poisson"
+                    )
+                times_s, mean_gap_s = times_s / (mean_gap_s * self.rate_per_s), 1 / self.rate_per_s
+            length_s = float(times_s[-1])
             passes = np.arange(-(-count // len(times_s)))[:, None]
             repeated: np.ndarray = (times_s + passes * (length_s + mean_gap_s)).ravel()[:count]
             return repeated

@@ -48,22 +48,28 @@ def find_directions(names: Sequence[str], given: Any, percentiles: Sequence[floa
 
 
 def check_measured(names: Sequence[str], config: Mapping[str, Any]) -> None:
-    """Refuse goodput if no limit says what is good, since it would be undefined in each cell.
+    """Refuse goodput and SLO attainment if no limit says what is good, since they would be undefined in each cell.
 
     Raises:
         ValueError: naming the keys that set one.
     """
-    wanted = [name for name in names if name.endswith("goodput_requests_per_s")]
-    if not wanted or any(limit is not None for limit in config["slo"].values()):
+    wanted = [name for name in names if name.endswith(("goodput_requests_per_s", "slo_attainment"))]
+    if not wanted or has_objective(config):
         return
     key = _WITH_DEADLINES.get(config["workload"]["name"])
-    if key is not None and _mentions(config["workload"].get("path"), key):
-        return
     also = f", and no request of {config['workload']['path']} has {key}" if key else ""
     raise ValueError(
         f"objective=[{wanted[0]}]: slo.ttft_s, slo.tpot_s and slo.e2e_s are null{also}, so that no request is good or "
         "bad; set one, such as slo.ttft_s=0.5"
     )
+
+
+def has_objective(config: Mapping[str, Any]) -> bool:
+    """Whether a limit says which requests are good: one of `slo.*`, or limits in the file of the requests."""
+    if any(limit is not None for limit in config["slo"].values()):
+        return True
+    key = _WITH_DEADLINES.get(config["workload"]["name"])
+    return key is not None and _mentions(config["workload"].get("path"), key)
 
 
 def _mentions(path: str | None, key: str) -> bool:

@@ -43,12 +43,14 @@ class SearchSweeper(Sweeper):
         sampler: DictConfig,
         storage: str | None,
         study_name: str | None,
+        dry_run: bool,
     ) -> None:
         for name, value in (("n_trials", n_trials), ("n_jobs", n_jobs)):
             if value < 1:
                 raise ValueError(f"hydra.sweeper.{name}={value}: must be at least 1")
         self.n_trials, self.n_jobs, self.direction = n_trials, n_jobs, direction
         self.sampler, self.storage, self.study_name = sampler, storage, study_name
+        self.dry_run = dry_run
         self.hydra_context: HydraContext
         self.config: DictConfig
         self.launcher: Launcher
@@ -77,6 +79,11 @@ class SearchSweeper(Sweeper):
         levels = self._compose_levels(axes)
         check_measured(names, levels[0])
         check_inputs(levels)
+        if self.dry_run:
+            print(f"{self.n_trials} trials, {', '.join(f'{way} {name}' for name, way in directions.items())}, over:")
+            print("\n".join(f"  {axes[key].input_line}" for key in space))
+            print("dry run: nothing was run or written")
+            return
         first = without_paths(levels[0], read_inputs(levels[0]))
         begun = content_hashes(levels)
         asked = {

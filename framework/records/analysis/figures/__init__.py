@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from framework.records.analysis.comparison import Comparison
 from framework.records.analysis.escape import for_file_name
-from framework.records.analysis.figures import bars, curves, latency, pareto, timeline
+from framework.records.analysis.figures import bars, curves, latency, load, pareto, timeline
 from framework.records.atomic import replacing
 
 if TYPE_CHECKING:
@@ -23,9 +23,14 @@ def figures(comparison: Comparison) -> Iterator[tuple[str, str, Figure]]:
     keys = curves.numeric_keys(comparison)
     drawn = [
         ("bars", "Means with 95 % intervals", bars.draw(comparison)),
-        ("pareto", "Throughput against latency, with the Pareto front", pareto.draw(comparison)),
+        ("pareto", "Throughput against latency, with Pareto fronts at each load", pareto.draw(comparison)),
         ("latency_cdf", "Latency of completed requests", latency.draw(comparison)),
     ]
+    if (key := load.load_key(comparison)) is not None:
+        bends = load.draw(comparison, key, against_throughput=False)
+        drawn.append(("latency_load", "Latency against load; star: knee, dotted: objective", bends))
+        bends = load.draw(comparison, key, against_throughput=True)
+        drawn.append(("latency_throughput", "Latency against throughput, joined in order of the load", bends))
     for key in keys:
         rates = curves.draw(comparison, key, curves.HIT_RATES) if key == curves.CAPACITY else None
         drawn.append(("hit_rate_capacity", "Hit rate against the capacity of the cache", rates))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from framework.records.analysis.figures.style import FAINT, INK
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.transforms import Bbox
 
 Point = tuple[float, float]
 _FONT_SIZE, _RADIUS = 7.5, 5
@@ -25,8 +27,10 @@ def place_labels(figure: Figure, panel: Axes, texts: Mapping[Point, str], points
 
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # what is placed now stays where it is
+    around = panel.get_window_extent()  # beside it are the numbers of the axes
     centres = panel.transData.transform(list(points))
     taken = [Bbox.from_bounds(x - _RADIUS, y - _RADIUS, 2 * _RADIUS, 2 * _RADIUS) for x, y in centres]
+    taken += _steps(panel)
     for point, text in texts.items():
         best, least = None, float("inf")
         for dx, dy in _OFFSETS:
@@ -46,7 +50,7 @@ def place_labels(figure: Figure, panel: Axes, texts: Mapping[Point, str], points
             )
             drawn.get_window_extent()  # works out where it is; that box includes the line
             box = Text.get_window_extent(drawn)
-            covered = sum(box.overlaps(other) for other in taken) + 2 * (not _inside(box, figure.bbox))
+            covered = sum(box.overlaps(other) for other in taken) + 2 * (not _inside(box, around))
             if covered < least:
                 if best is not None:
                     best.remove()
@@ -57,6 +61,19 @@ def place_labels(figure: Figure, panel: Axes, texts: Mapping[Point, str], points
                 break
         if best is not None:
             taken.append(best_box)
+
+
+def _steps(panel: Axes) -> list[Bbox]:
+    """Where the lines of steps are, such as a Pareto front: a thin box for each of their straight parts."""
+    from matplotlib.transforms import Bbox
+
+    boxes = []
+    for line in panel.get_lines():
+        if line.get_drawstyle() == "steps-post":
+            corners = panel.transData.transform(line.get_xydata())
+            for (x0, y0), (x1, y1) in itertools.pairwise(corners):
+                boxes += [Bbox([[x0, y0 - 1], [x1, y0 + 1]]), Bbox([[x1 - 1, min(y0, y1)], [x1 + 1, max(y0, y1)]])]
+    return boxes
 
 
 def _inside(box: object, around: object) -> bool:

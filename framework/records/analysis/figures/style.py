@@ -20,6 +20,8 @@ PALETTE = (
     *("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9"),
     *("#7f7f7f", "#b8a400", "#44337a", "#7b341e", "#234e52", "#97266d"),
 )
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "h")
+"""So that lines can be told apart without colours too."""
 
 
 def new_figure(num_rows: int, num_columns: int, width: float, height: float, **options: Any) -> tuple[Figure, Any]:
@@ -58,9 +60,14 @@ def colors(names: Sequence[str]) -> dict[str, str]:
     return {name: PALETTE[i % len(PALETTE)] for i, name in enumerate(names)}
 
 
-def legend(figure: Figure, axes: Axes) -> None:
-    """One legend for all panels, below them."""
+def legend(figure: Figure, axes: Axes, *, letters: int = 120, size: float = 8) -> None:
+    """One legend for all panels, below them, where it covers no data.
+
+    Args:
+        letters: how many fit beside each other.
+        size: of the letters, in points.
+    """
     handles, labels = axes.get_legend_handles_labels()
     if handles:
-        columns = max(1, min(4, len(labels), int(120 / (max(map(len, labels)) + 6))))
-        figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=8)
+        columns = max(1, min(4, len(labels), letters // (max(map(len, labels)) + 6)))
+        figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=size)

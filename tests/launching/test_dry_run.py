@@ -1,0 +1,76 @@
+"""`--dry-run` says what a sweep would do, and a sweep gives each reason once."""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+from rich.console import Console
+
+from framework.app.cli import run as cli
+from framework.app.launching import dry_run
+from framework.app.launching.live import SweepTable
+from framework.app.launching.sweep_file import Cell, Sweep
+from framework.records.analysis.report_cells import problems
+from framework.records.reasons import listed, once_per_reason
+
+TINY = ("executor=simulated", "model=tiny", "workload=synthetic", "tracker=files")
+
+
+@pytest.fixture(autouse=True)
+def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    GlobalHydra.instance().clear()
+    monkeypatch.setattr(sys, "argv", ["run.py"])
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.setattr(dry_run, "failing", [])
+    monkeypatch.chdir(tmp_path)
+
+
+def test_cells_gpus_and_reasons_are_listed_and_nothing_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    axes = ("scheduler=chunked_prefill,mlfq", "scheduler.num_levels=3,4", "executor=simulated,local", "executor.tp=2")
+    assert cli.main(["-m", "--dry-run", *TINY[1:], *axes, "hydra.sweep.dir=s"]) == 0
+    printed = capsys.readouterr().out
+    assert "8 cells: 2 runs, 6 skipped; up to 2 GPUs per cell, 1 here" in printed
+    assert printed.count("unknown key 'scheduler.num_levels'") == 1, "a reason once"
+    assert "skipped: 5, 7: needs 2 GPUs, this machine has 1" in printed
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_would_fail_is_an_exit_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--dry-run", *TINY, "workload.arrival=poisson"]) == 0
+    assert "1 cells: 1 runs; no GPU" in capsys.readouterr().out
+    assert cli.main(["-m", "--dry-run", *TINY, "workload.rate_per_s=0,1", "hydra.sweep.dir=s"]) == 1
+    assert "fails: 0: workload.rate_per_s=0.0 must be above 0" in capsys.readouterr().out
+    assert cli.main(["--dry-rnu", *TINY]) == 2
+    assert "--dry-rnu is not an option of this command (did you mean --dry-run?)" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_reason_is_told_once(tmp_path: Path) -> None:
+    assert once_per_reason([("a", "x"), ("b", "y"), ("c", "x")]) == [("x", ["a", "c"]), ("y", ["b"])]
+    assert listed([str(i) for i in range(12)]) == "0, 1, 2, 3, 4, 5, 6, 7, 8, 9, ... (12 cells)"
+    cells = [Cell(folder=str(i), overrides=[f"seed={i}"], status="skipped", reason="no GPU") for i in range(3)]
+    console = Console(file=io.StringIO(), force_terminal=False, width=200)
+    table = SweepTable(Sweep(folder=tmp_path, cells=cells), console)
+    for cell in cells:
+        table.on_end(cell)
+    assert isinstance(console.file, io.StringIO)
+    lines = console.file.getvalue().splitlines()
+    assert [line.partition("(")[2] for line in lines] == ["no GPU)", "as cell 0)", "as cell 0)"]
+
+
+def test_a_page_tells_a_reason_once(tmp_path: Path) -> None:
+    from framework.records.analysis.cells import Cell as Read
+
+    read = [
+        Read(folder=tmp_path / str(i), status=status, reason="no GPU", keys={}, metrics={})  # type: ignore[call-arg]
+        for i, status in enumerate(("skipped", "failed", "skipped", "failed"))
+    ]
+    rows = [(row["status"], row["folder"]) for row in problems(tmp_path, read, [], {})]
+    assert rows == [("failed", "1"), ("failed", "3"), ("skipped", "0, 2")]

@@ -192,6 +192,7 @@ def test_a_knee_is_where_a_curve_begins_to_rise() -> None:
     slopes = 1 / (10 - rates) ** 2  # where the slope is that of the chord, the distance to it is largest
     assert load.knee(list(zip(rates, queue, strict=True))) == int(np.argmin(np.abs(slopes - chord)))
     assert load.knee([(x, 2 * x) for x in rates]) is None
+    assert load.knee([(1, 20), (2, 20.5), (3, 19.9), (4, 20.8)]) is None, "noise of a flat curve"
     assert load.knee([(1, 1), (2, 1), (3, 9)]) is None, "too few points"
 
 

@@ -28,7 +28,7 @@ COLUMN_INCHES = 3.4
 """The width of a column of most conferences, for which the letters are made."""
 _LATENCIES = (("ttft_s/p99", "slo.ttft_s"), ("tpot_s/p99", "slo.tpot_s"))
 _SHARE = "slo_attainment"
-_LEAST_BEND = 0.15
+_LEAST_BEND, _LEAST_RISE = 0.15, 1.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,12 +111,13 @@ def knee(points: Sequence[tuple[float, float]]) -> int | None:
     """Where a rising curve begins to rise steeply: the index of the point furthest below the straight line between the
     ends, when both axes are scaled to [0, 1] (Satopaa et al., "Finding a 'Kneedle' in a Haystack", 2011).
 
-    None with fewer than four points, and for a curve that bends by less than 15 % of its height.
+    None with fewer than four points, and for a curve that rises by less than half or bends by less than 15 % of its
+    height.
     """
     if len(points) < MIN_POINTS + 1:
         return None
     x, y = np.array(points, dtype=np.float64).T
-    if np.ptp(x) <= 0 or np.ptp(y) <= 0:
+    if np.ptp(x) <= 0 or y[-1] < _LEAST_RISE * y[0]:
         return None
     bend = (x - x.min()) / np.ptp(x) - (y - y.min()) / np.ptp(y)
     at = int(np.argmax(bend))
@@ -157,7 +158,7 @@ def _logarithmic(panel: Axes, digits: Sequence[float]) -> None:
 
     panel.set_yscale("log")
     panel.yaxis.set_major_locator(LogLocator(subs=digits))
-    panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
     panel.yaxis.set_minor_formatter(NullFormatter())
 
 

@@ -4,8 +4,8 @@
 
 Each system runs in a process of its own, one after the other. It starts and runs the loads of `measure.py`: one request
 (64 in, 128 out), and 32 requests together (llama.cpp: one after the other, and once). Then it answers 22 prompts
-greedily with 48 tokens each. Prints a Markdown table: the median and the spread over the repeats, seconds of CPU per 1,000 tokens
-(which other processes disturb less), start-up, memory, and how many of the 22 answers are those of float32.
+greedily with 48 tokens each. It prints a Markdown table: the median and the spread over the repeats, seconds of CPU per
+1,000 tokens (which other processes disturb less), start-up, memory and how many of the 22 answers are those of float32.
 
 FOLDER is where `pip install --target FOLDER llama-cpp-python` put that package; without it llama.cpp is left out.
 """

@@ -88,7 +88,7 @@ def measure(
         if serve is not None:
             serve([recorder, *observers])
         else:
-            limit = OmegaConf.select(cfg, "workload.max_concurrency")
+            limit = cfg.workload.get("max_concurrency")
             drive(built.engine, requests, [recorder, *observers], max_concurrency=limit)
     finally:
         gc.unfreeze()

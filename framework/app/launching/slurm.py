@@ -17,8 +17,10 @@ from hydra_plugins.hydra_submitit_launcher.submitit_launcher import SlurmLaunche
 POLL_S = 5.0
 FILE_LIMIT_S = 20.0
 """How long a shared file system may take to show what a job wrote before it ended."""
-BASE_KEYS = ("timeout_min", "cpus_per_task", "gpus_per_node", "tasks_per_node", "mem_gb", "nodes", "name")
-BASE_KEYS += ("stderr_to_stdout",)
+BASE_KEYS = (
+    *("timeout_min", "cpus_per_task", "gpus_per_node", "tasks_per_node"),
+    *("mem_gb", "nodes", "name", "stderr_to_stdout"),
+)
 """The keys that submitit has for every kind of cluster; the others are Slurm's."""
 
 

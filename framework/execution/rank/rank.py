@@ -140,11 +140,13 @@ def _load(
                 with_tokenizer=with_tokenizer,
                 keep_blocks=dequantize is None,
             )
-        on_cpu = choices.device.type == "cpu"
-        kernels = on_device(optimize_for_cpu, loaded.model) if on_cpu else {"layers": choices.kernels}
+        kernels: dict[str, object] = {"layers": choices.kernels}
+        if choices.device.type == "cpu":
+            kernels = on_device(optimize_for_cpu, loaded.model)
         if loaded.gguf_matrices is not None:
-            kernels |= {"gguf_matrices": loaded.gguf_matrices}
-            kernels |= {} if dequantize is None else {"gguf_dequantised_because": dequantize}
+            kernels["gguf_matrices"] = loaded.gguf_matrices
+            if dequantize is not None:
+                kernels["gguf_dequantised_because"] = dequantize
         return loaded, kernels | compile_model(loaded.model, cfg.compile.level, cfg.compile.mode)
 
     if group.size > 1:
@@ -157,14 +159,14 @@ def _load(
     return load_once(determined_by, load)
 
 
-def _why_dequantize(cfg: DictConfig, choices: Choices) -> str | None:
+def _why_dequantize(cfg: Settings, choices: Choices) -> str | None:
     """Why the weights of a GGUF file cannot stay in their blocks. None if they can."""
     if cfg.model.dequantize:
         return "model.dequantize=true"
     if choices.device.type != "cpu":
         return f"there are no kernels for blocks on {choices.device.type}"
     if choices.dtype not in native.SUPPORTED_DTYPES:
-        return f"there are no kernels for blocks with executor.dtype={choices.cfg.executor.dtype}"
+        return f"there are no kernels for blocks with executor.dtype={cfg.executor.dtype}"
     return native.unavailable_reason()
 
 

@@ -11,8 +11,8 @@ from hydra.core.global_hydra import GlobalHydra
 from rich.console import Console
 
 from framework.app.cli import run as cli
-from framework.app.launching import dry_run
-from framework.app.launching.live import SweepTable
+from framework.app.launching.display import dry_run
+from framework.app.launching.display.live import SweepTable
 from framework.app.launching.sweep_file import Cell, Sweep
 from framework.records.analysis.report_cells import problems
 from framework.records.reasons import listed, once_per_reason

@@ -12,9 +12,9 @@ from rich.console import Console
 
 from framework.app.launching.arguments import expand
 from framework.app.launching.axes import values
+from framework.app.launching.display.live import SweepTable
 from framework.app.launching.ending import objectives
 from framework.app.launching.gpus import Leases, gpus_wanted, visible_gpus
-from framework.app.launching.live import SweepTable
 from framework.app.launching.order import run_order
 from framework.app.launching.sweep_file import Cell, Sweep, read_sweep
 from framework.registry import discovery

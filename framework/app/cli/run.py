@@ -19,10 +19,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from framework.app.cli.help import help_text, is_asked_for
 from framework.app.experiment import run_cell
-from framework.app.launching import dry_run
 from framework.app.launching.arguments import expand
 from framework.app.launching.callback import end_sweep, gone_sweep
 from framework.app.launching.child import LOG
+from framework.app.launching.display import dry_run
 from framework.app.launching.folder import FolderTakenError
 from framework.app.launching.resume_key import note_imported
 from framework.app.launching.sweep_file import Cell, Sweep

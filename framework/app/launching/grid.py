@@ -92,7 +92,7 @@ class GridSweeper(Sweeper):
         Raises:
             HydraException, OmegaConfBaseException: no cell composes.
         """
-        from framework.app.launching.dry_run import earlier_of, print_outlook
+        from framework.app.launching.display.dry_run import earlier_of, print_outlook
 
         cells = [(overrides, load_cell(self.hydra_context, self.config, overrides)) for overrides in grid]
         errors = [cell for _, cell in cells if isinstance(cell, Exception)]

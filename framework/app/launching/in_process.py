@@ -12,9 +12,9 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from framework.app.launching.child import LOG
+from framework.app.launching.display.live import SweepTable
 from framework.app.launching.ending import settle
 from framework.app.launching.jobs import Job, Setting, begun_key, resolved
-from framework.app.launching.live import SweepTable
 from framework.app.launching.order import run_order
 from framework.app.launching.sweep_file import Sweep
 from framework.records.record import Status

@@ -21,10 +21,10 @@ from omegaconf import DictConfig
 
 from framework.app.launching import child
 from framework.app.launching.child import Child
+from framework.app.launching.display.live import REFRESH_S, SweepTable
 from framework.app.launching.ending import settle
 from framework.app.launching.gpus import Leases, gpus_wanted, visible_gpus
 from framework.app.launching.jobs import Job, Setting, begun_key, resolved
-from framework.app.launching.live import REFRESH_S, SweepTable
 from framework.app.launching.order import run_order
 from framework.app.launching.sweep_file import WRITE_INTERVAL_S, Sweep
 from framework.records.record import SUMMARY

@@ -95,7 +95,7 @@ def run_cell(cfg: DictConfig, cell: CellInfo | None = None) -> Status:
                 writer.write_failure(record, str(error))
         except ValueError as error:  # the record itself cannot be written
             record.status, record.reason = "failed", str(error)
-        _report(record, cell.folder, "error" if refused else record.status)
+        _report(record, cfg.executor.name, cell.folder, "error" if refused else record.status)
     if record.status == "interrupted":
         raise KeyboardInterrupt
     return record.status
@@ -265,12 +265,12 @@ def interruptible() -> Iterator[None]:
             signal.signal(each, handler)
 
 
-def _report(record: Record, folder: Path, ended: str) -> None:
+def _report(record: Record, executor: str, folder: Path, ended: str) -> None:
     """Print the metrics and, if the cell did not complete, how it `ended` and why."""
     from framework.app.progress import chosen, print_summary
 
     if record.metrics:
-        is_simulated = EXECUTORS.get(record.requested["executor"]["name"]).is_simulated
+        is_simulated = EXECUTORS.get(executor).is_simulated
         print_summary(record.metrics, simulated=str(record.effective.get("device", "")) if is_simulated else "")
         print(f"chosen: {chosen(record.requested, record.effective)}")
     if record.status != "completed":

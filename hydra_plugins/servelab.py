@@ -31,14 +31,14 @@ class InProcessLauncher(in_process.InProcessLauncher):
 
 
 if find_spec("hydra_plugins.hydra_submitit_launcher") is not None:  # of the extra "sweep"
-    from framework.app.launching import slurm
+    from framework.app.launching.clusters import slurm
 
     class SlurmLauncher(slurm.SlurmLauncher):
         """`hydra/launcher=slurm_cell`"""
 
 
 if find_spec("hydra_plugins.hydra_ray_launcher") is not None:  # of the extra "sweep"
-    from framework.app.launching import ray_tasks
+    from framework.app.launching.clusters import ray_tasks
 
     class RayLauncher(ray_tasks.RayLauncher):
         """`hydra/launcher=ray_cell`"""

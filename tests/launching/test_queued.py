@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
 
-from framework.app.launching import slurm
+from framework.app.launching.clusters import slurm
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""Launchers that hand the cells to a cluster."""

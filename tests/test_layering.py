@@ -160,7 +160,9 @@ def loaded_by(statement: str) -> set[str]:
     return set(done.stdout.split())
 
 
-@pytest.mark.parametrize("module", ["scheduler", "eviction", "graph", "attention", "sampler", "cost_model", "router"])
+@pytest.mark.parametrize(
+    "module", ["scheduler", "eviction", "graph", "attention", "sampler", "cost_model", "router", "predictor"]
+)
 def test_interfaces_do_not_load_torch(module: str) -> None:
     assert loaded_by(f"import framework.interfaces.{module}") == set()
 

@@ -222,6 +222,7 @@ def test_every_kind_has_a_registry() -> None:
         "graph",
         "cost_model",
         "router",
+        "predictor",
         "workload",
         "executor",
         "tracker",

@@ -88,7 +88,11 @@ def parameter_table(entry: Entry) -> str:
     meanings = field_meanings(entry.cls)
     rows = []
     for parameter in entry.parameters:
-        default = "required" if parameter.required else f"`{getattr(parameter.default, 'name', parameter.default)}`"
+        default = (
+            "required"
+            if parameter.required
+            else f"`{getattr(parameter.default_value, 'name', parameter.default_value)}`"
+        )
         row = f"| `{entry.kind}.{parameter.name}` | `{cell(parameter.type_name)}` | {cell(default)} |"
         rows.append(f"{row} {meaning(meanings.get(parameter.name, ''))} |" if meanings else row)
     return table("| key | type | default | meaning |" if meanings else "| key | type | default |", rows)

@@ -24,7 +24,7 @@ from framework.interfaces.clock import RealClock
 from framework.interfaces.executor import Executor, StepBatch, StepResult
 from framework.interfaces.request import RequestSpec
 from framework.interfaces.sampling_params import SamplingParams
-from framework.registry import EVICTIONS, SCHEDULERS
+from framework.registry import EVICTIONS, PREDICTORS, SCHEDULERS
 from framework.registry.discovery import discover
 
 
@@ -48,8 +48,9 @@ class StubExecutor(Executor):
 
 def measure(scheduler: str, num_seqs: int, *, prompt_tokens: int = 512, steps: int = 200) -> float:
     """CPU seconds a steady decode step of `num_seqs` rows."""
+    policy = SCHEDULERS.get(scheduler)()
     engine = Engine(
-        SCHEDULERS.get(scheduler)(),
+        policy,
         EVICTIONS.get("lru")(),
         StubExecutor(num_blocks=num_seqs * 64),
         Intake(vocab_size=1 << 30, max_model_len=4096),
@@ -59,6 +60,7 @@ def measure(scheduler: str, num_seqs: int, *, prompt_tokens: int = 512, steps: i
             max_num_batched_tokens=8192,
             overlap=1,
         ),
+        predictor=PREDICTORS.build({"name": "histogram"}) if policy.needs_prediction else None,
     )
     params = SamplingParams(max_tokens=steps + 100)
     for i in range(num_seqs):

@@ -38,7 +38,7 @@ from framework.interfaces.executor import StepBatch, StepResult
 from framework.interfaces.graph import GraphLimits
 from framework.interfaces.request import RequestSpec
 from framework.interfaces.sampling_params import SamplingParams
-from framework.registry import EVICTIONS, GRAPHS, SCHEDULERS, discovery
+from framework.registry import EVICTIONS, GRAPHS, PREDICTORS, SCHEDULERS, discovery
 from framework.simulation.executor import SimulatedExecutor, token_at
 from framework.simulation.shadow_memory import ShadowMemory
 from framework.workloads.future import announce
@@ -183,7 +183,12 @@ def build(choice: tuple[str, str, str, int], rng: random.Random) -> tuple[Engine
     )
     intake = Intake(vocab_size=VOCAB, max_model_len=max_len, eos_token_ids=())
     engine = Engine(
-        SCHEDULERS.build({"name": scheduler}), EVICTIONS.build({"name": eviction}), executor, intake, config
+        SCHEDULERS.build({"name": scheduler}),
+        EVICTIONS.build({"name": eviction}),
+        executor,
+        intake,
+        config,
+        predictor=PREDICTORS.build({"name": "histogram", "least": 2}),
     )
     heads = [[rng.randrange(9) for _ in range(rng.randint(1, max_len // 2))] for _ in range(3)]
     specs = []

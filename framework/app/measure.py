@@ -8,6 +8,7 @@ import resource
 from collections.abc import Callable, Sequence
 
 from framework.config.settings import Settings
+from framework.config.typed import objectives
 from framework.engine.engine import Engine
 from framework.execution.built import BuiltEngine
 from framework.execution.policies import build_policies, renewal
@@ -33,7 +34,7 @@ def describe(built: BuiltEngine, record: Record) -> None:
     """Put what was built, and where, into `record`, and which of its policies know what no engine in service knows."""
     record.effective, record.environment = dict(built.effective), environment(str(built.effective["device"]))
     engine = built.engine if isinstance(built.engine, Engine) else built.engine.engines[0]
-    oracles = ["scheduler"] if engine.scheduler.oracle else []
+    oracles = ["predictor"] if engine.predictor is not None and engine.predictor.oracle else []
     oracles += ["eviction"] if isinstance(engine.cache.policy, NeedsFuture) else []
     if oracles:
         record.effective["oracle"] = oracles
@@ -118,12 +119,15 @@ def measure_again(built: BuiltEngine, cfg: Settings) -> Record:
     """
     used = built.single_engine
     used.reset()
-    used.intake.seed = cfg.engine.seed
+    used.intake.seed, used.intake.objectives = cfg.engine.seed, objectives(cfg)
+    policies = build_policies(cfg)
     engine = Engine(
-        *build_policies(cfg),
+        policies.scheduler,
+        policies.eviction,
         used.executor,
         used.intake,
         used.config,
+        predictor=policies.predictor,
         renew=renewal(cfg),
     )
     built = dataclasses.replace(built, engine=engine)

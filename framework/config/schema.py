@@ -185,6 +185,7 @@ class Config:
     graph: Any = MISSING
     cost_model: Any = MISSING
     router: Any = MISSING
+    predictor: Any = MISSING
     executor: Any = MISSING
     tracker: Any = MISSING
     engine: EngineSection = field(default_factory=EngineSection)
@@ -195,7 +196,7 @@ class Config:
     serving: ServingConfig = field(default_factory=ServingConfig)
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
     seed: int = 0
-    """The seed of the run: of the workload, and of sampling noise."""
+    """The seed of the run: of the workload, of sampling noise, and of every `seed` of a plugin that is not set."""
     objective: list[str] = field(default_factory=list)
     """One or more metrics that a search (hydra/sweeper=search) optimises: [output_tokens_per_s, ttft_s/p99]."""
     study: StudyConfig = field(default_factory=StudyConfig)

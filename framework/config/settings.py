@@ -45,6 +45,7 @@ class Settings:
     graph: PluginChoice
     cost_model: PluginChoice
     router: PluginChoice
+    predictor: PluginChoice
     executor: PluginChoice
     tracker: PluginChoice
     engine: EngineSection

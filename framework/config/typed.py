@@ -1,4 +1,4 @@
-"""Copies of a configuration with other values."""
+"""What follows from a configuration: objectives, and copies with other values."""
 
 from __future__ import annotations
 
@@ -7,6 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from framework.config.settings import Settings
+
+
+def objectives(cfg: Settings) -> dict[str, float]:
+    """The objectives of requests that state none: fields of `RequestSpec`."""
+    limits = {"ttft_slo_s": cfg.slo.ttft_s, "tpot_slo_s": cfg.slo.tpot_s, "e2e_slo_s": cfg.slo.e2e_s}
+    return {name: limit_s for name, limit_s in limits.items() if limit_s is not None}
 
 
 def with_sizes(cfg: Settings, sizes: Mapping[str, Any]) -> Settings:

@@ -14,7 +14,7 @@ from framework.conformance.kit.finding import Budget, Check, Finding, NotApplica
 from framework.interfaces.errors import PluginError
 from framework.registry import EXECUTORS, REGISTRIES
 
-KINDS = ("scheduler", "eviction", "sampler", "attention", "graph", "cost_model", "router")
+KINDS = ("scheduler", "eviction", "sampler", "attention", "graph", "cost_model", "router", "predictor")
 
 
 def check_plugins(overrides: Sequence[str], budget: Budget | None = None) -> dict[str, list[Finding]]:

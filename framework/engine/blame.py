@@ -11,6 +11,7 @@ from framework.interfaces.cost_model import CostModel
 from framework.interfaces.errors import PluginError
 from framework.interfaces.eviction import EvictionPolicy
 from framework.interfaces.graph import GraphStrategy
+from framework.interfaces.predictor import Predictor
 from framework.interfaces.router import Router
 from framework.interfaces.sampler import Sampler
 from framework.interfaces.scheduler import Scheduler
@@ -23,6 +24,7 @@ _KINDS = {
     GraphStrategy: "graph strategy",
     Router: "router",
     CostModel: "cost model",
+    Predictor: "predictor",
 }
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from framework.engine.output import RequestOutput
 from framework.engine.request import Request
-from framework.interfaces.records import RequestRecord
+from framework.interfaces.records import RequestRecord, stated
 
 FAILED = "failed"
 REJECTED = "rejected"
+OWN_END = ("stop", "length")
+"""Reasons of a request that came to its own end."""
 
 
 def last_output(
@@ -59,7 +61,6 @@ def failed_output(request: Request, error: Exception, finish_s: float) -> Reques
 def _record(request: Request, reason: str, finish_s: float, error: Exception | None) -> RequestRecord:
     return RequestRecord(
         request_id=request.id,
-        client=request.spec.client,
         arrival_s=request.arrival_s,
         scheduled_s=request.scheduled_s,
         first_token_s=request.token_times_s[0] if request.token_times_s else None,
@@ -70,9 +71,9 @@ def _record(request: Request, reason: str, finish_s: float, error: Exception | N
         num_preemptions=request.num_preemptions,
         finish_reason=reason,
         error=_one_line(error) if error is not None else "",
-        category=request.spec.category,
-        deadline_s=request.spec.deadline_s,
         token_times_s=request.token_times_s,
+        **stated(request.spec),
+        **({} if request.prediction is None else request.prediction.for_record()),
     )
 
 

@@ -10,21 +10,25 @@ from typing import Protocol, cast
 
 from framework.engine.blame import blaming
 from framework.engine.config import EngineConfig
-from framework.engine.ending import FAILED, failed_output, last_output
+from framework.engine.ending import FAILED, OWN_END, failed_output, last_output
 from framework.engine.hidden_lengths import HiddenLengths
 from framework.engine.intake import Intake
 from framework.engine.kv_cache import KVCache
 from framework.engine.output import RequestOutput
 from framework.engine.plan import Plan, RequestQueue
+from framework.engine.prediction import Prediction
 from framework.engine.request import Request
 from framework.engine.step_records import StepRecords
 from framework.interfaces.clock import Clock
 from framework.interfaces.errors import EngineEndedError, RequestCutOffError, StuckError
 from framework.interfaces.eviction import EvictionPolicy
 from framework.interfaces.executor import Executor, StepBatch, StepResult
+from framework.interfaces.policies import Policies
+from framework.interfaces.predictor import Predictor
 from framework.interfaces.records import StepRecord
 from framework.interfaces.request import RequestSpec
 from framework.interfaces.scheduler import Scheduler, StepPlan
+from framework.toolkit.step_forecast import StepForecast
 
 
 class StepObserver(Protocol):
@@ -57,7 +61,8 @@ class Engine:
         intake: Intake,
         config: EngineConfig,
         *,
-        renew: Callable[[], tuple[Scheduler, EvictionPolicy]] | None = None,
+        predictor: Predictor | None = None,
+        renew: Callable[[], Policies] | None = None,
     ) -> None:
         self.executor, self.intake, self.config, self._renew = executor, intake, config, renew
         self.observers: list[StepObserver] = []
@@ -76,10 +81,11 @@ class Engine:
         """Requests of the step that the executor is working on."""
         self._touched: Request | None = None
         """The request whose tokens are being changed."""
-        self._start(scheduler, eviction)
+        self._start(Policies(scheduler, eviction, predictor))
 
-    def _start(self, scheduler: Scheduler, eviction: EvictionPolicy) -> None:
+    def _start(self, policies: Policies) -> None:
         """Empty queues, cache and plan."""
+        scheduler, eviction, self.predictor = policies
         self.scheduler = scheduler
         self.queue = RequestQueue()
         config = self.config
@@ -96,8 +102,15 @@ class Engine:
         self._flights: deque[_Flight] = deque()
         self._hidden.restart()
         self._records = StepRecords(self.queue, self.cache, self.plan)
-        overridden = type(scheduler).on_tokens is not Scheduler.on_tokens
-        self._on_tokens = scheduler.on_tokens if overridden else None
+        kind = type(scheduler)
+        self._on_tokens = scheduler.on_tokens if kind.on_tokens is not Scheduler.on_tokens else None
+        self._on_step = scheduler.on_step if kind.on_step is not Scheduler.on_step else None
+        self._forecast: StepForecast | None = None
+        if scheduler.asks_forecast:
+            self.queue.forecaster = self.executor.forecaster(config.overlap)
+            if self.queue.forecaster is None:
+                self._forecast = StepForecast()
+                self.queue.forecaster = self._forecast.seconds
 
     @property
     def clock(self) -> Clock:
@@ -216,13 +229,13 @@ class Engine:
         if self._renew is not None:
             try:
                 self.executor.discard()
-                self._start(*self._renew())
+                self._start(self._renew())
                 self._sort_requests(cause)
                 fatal = None
             except Exception as another:  # noqa: BLE001 (every later call raises it)
                 fatal = another
         if fatal is not None:
-            self._start(self.scheduler, self.cache.policy)
+            self._start(Policies(self.scheduler, self.cache.policy, self.predictor))
             self._sort_requests(cause, fatal)
             self._ended_by = fatal
         self._at_risk, self._touched, self._cause, self._is_open = (), None, None, False
@@ -253,8 +266,10 @@ class Engine:
 
     def _tell_arrival(self, request: Request) -> None:
         with blaming():
-            if self.scheduler.oracle:
-                self.scheduler.on_true_length(request, self._hidden.output_tokens(request))
+            if self.predictor is not None:
+                if self.predictor.oracle:
+                    self.predictor.on_true_length(request, self._hidden.output_tokens(request))
+                request.prediction = Prediction(self.predictor, request)
             self.scheduler.on_arrival(request)
 
     def reset(self) -> None:
@@ -291,6 +306,8 @@ class Engine:
         self._num_steps += 1
         self._flights.append(_Flight(batch, requests, record))
         record.plan_s = time.perf_counter() - started
+        if self._forecast is not None:
+            self._forecast.submitted(batch)
         self._at_risk = requests
         self.executor.submit(batch)
         self._at_risk = ()
@@ -346,6 +363,10 @@ class Engine:
         record = flight.record
         record.finish_s, record.run_s = now_s, result.run_s
         record.graph_key, record.num_padding_tokens = result.graph_key, result.num_padding_tokens
+        if self._forecast is not None:
+            self._forecast.ended(record)
+        if self._on_step is not None:
+            self._on_step(record)
         for observer in self.observers:
             observer.on_step(record)
 
@@ -366,6 +387,8 @@ class Engine:
         del self._live[request.id]
         self._hidden.forget(request)
         self.scheduler.on_finish(request)
+        if self.predictor is not None and reason in OWN_END:
+            self.predictor.on_finish(request)
         return last_output(request, reason, self.queue.now_s, new_token_ids=new_token_ids, error=error)
 
     def _stuck(self) -> StuckError:

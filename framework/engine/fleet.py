@@ -208,6 +208,7 @@ def _arrival(request: Request) -> Arrival:
         client=request.client,
         category=request.category,
         deadline_s=request.deadline_s,
+        spec=request.spec,
     )
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,8 @@ class Intake:
     tokenizer: Any = None
     refuses: Any = field(default=lambda params: None)
     simulated_block_size: int | None = None
+    objectives: Mapping[str, float] = field(default_factory=dict)
+    """Fields of `RequestSpec`, such as `ttft_slo_s`, for requests that do not state them."""
 
     def build(self, request_id: int, spec: RequestSpec, *, arrival_s: float) -> Request:
         """Check and build.
@@ -52,8 +55,9 @@ class Intake:
             token_ids, num_prompt = array("i"), spec.num_prompt_tokens or 0
         self._check_length(num_prompt)
         params = self._resolve(params, num_prompt)
-        if params is not spec.params:
-            spec = replace(spec, params=params)
+        objectives = self._objectives(spec)
+        if objectives or params is not spec.params:
+            spec = replace(spec, params=params, **objectives)
         stops = params.stop_token_ids + (() if params.ignore_eos else self.eos_token_ids)
         request = Request(
             id=request_id,
@@ -133,6 +137,16 @@ class Intake:
         return PromptKeys.of(
             keys, key_tokens=spec.key_tokens if keys else size, block_size=size, num_prompt=spec.num_prompt_tokens
         )
+
+    def _objectives(self, spec: RequestSpec) -> dict[str, Any]:
+        """Those that the request takes over, as it has none of its own."""
+        for name in ("ttft_slo_s", "tpot_slo_s", "e2e_slo_s"):
+            limit_s = getattr(spec, name)
+            if limit_s is not None and not limit_s >= 0:
+                raise ValueError(f"{name}={limit_s} must be at least 0 seconds, or None for no objective")
+        if not 0 <= spec.weight < inf:
+            raise ValueError(f"weight={spec.weight} must be a finite number, at least 0")
+        return {name: limit_s for name, limit_s in self.objectives.items() if getattr(spec, name) is None}
 
     def _check_length(self, num_prompt: int) -> None:
         if num_prompt >= self.max_model_len:

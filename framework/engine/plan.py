@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from framework.engine.kv_cache import KVCache
 from framework.engine.livelock import LivelockGuard
 from framework.engine.request import Request
 from framework.engine.waiting import WaitingQueue
+from framework.interfaces.cost_model import StepShape
 from framework.interfaces.errors import PluginError
 from framework.interfaces.executor import Admission, StepBatch
 from framework.interfaces.scheduler import Verdict
@@ -19,6 +22,12 @@ class RequestQueue:
         self.waiting = WaitingQueue()
         self.running: list[Request] = []
         self.now_s = 0.0
+        self.forecaster: Callable[[StepShape], float | None] | None = None
+
+    def forecast(self, step: StepShape) -> float | None:
+        if self.forecaster is None:
+            raise PluginError("queue.forecast is for schedulers that set `asks_forecast = True` in their class")
+        return self.forecaster(step)
 
 
 class Slots:
@@ -57,6 +66,14 @@ class Plan:
     @property
     def blocks_left(self) -> int:
         return self._cache.num_free
+
+    @property
+    def num_blocks(self) -> int:
+        return len(self._cache.blocks)
+
+    @property
+    def block_size(self) -> int:
+        return self._cache.block_size
 
     def begin(self) -> None:
         """Forget the last plan; the budgets are full again."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from framework.engine.block_table import BlockTable
 from framework.engine.output import TextTracker
+from framework.engine.prediction import Prediction
 from framework.interfaces.executor import TokenLogprobs
+from framework.interfaces.predictor import LengthDistribution
 from framework.interfaces.prompt_keys import PromptKeys
 from framework.interfaces.request import RequestSpec
 from framework.interfaces.sampling_params import SamplingParams
@@ -60,6 +63,7 @@ class Request:
     token_times_s: array[float] = field(default_factory=lambda: array("d"))
     logprobs: list[TokenLogprobs] = field(default_factory=list)
     text: TextTracker | None = None
+    prediction: Prediction | None = None
 
     def __post_init__(self) -> None:
         self.num_known = self.num_tokens = self.num_prompt
@@ -93,6 +97,18 @@ class Request:
     @property
     def deadline_s(self) -> float | None:
         return self.spec.deadline_s
+
+    @property
+    def prompt_token_ids(self) -> Sequence[int]:
+        return self.token_ids[: self.num_prompt] if self.keys is None else ()
+
+    @property
+    def prompt_keys(self) -> PromptKeys | None:
+        return self.keys
+
+    @property
+    def predicted(self) -> LengthDistribution | None:
+        return None if self.prediction is None else self.prediction.now(self)
 
     @property
     def finished(self) -> bool:

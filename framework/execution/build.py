@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
 from framework.config.settings import Settings
+from framework.config.typed import objectives
 from framework.engine.config import EngineConfig
 from framework.engine.engine import Engine
 from framework.engine.intake import Intake
@@ -25,10 +27,10 @@ from framework.execution.rank.compiled import compile_seconds
 from framework.execution.rank.local import LocalExecutor
 from framework.execution.rank.rank import OnDevice, Rank, build_rank, call_here
 from framework.interfaces.errors import RankError
-from framework.interfaces.eviction import EvictionPolicy, NeedsFuture
+from framework.interfaces.eviction import NeedsFuture
+from framework.interfaces.policies import Policies
 from framework.interfaces.request import RequestSpec
 from framework.interfaces.sampling_params import SamplingParams
-from framework.interfaces.scheduler import Scheduler
 from framework.models.layers.group import PeerError, TensorParallelGroup
 from framework.models.loading.load import LoadedModel
 from framework.models.split import config_of_rank
@@ -45,13 +47,13 @@ def build_engine(cfg: Settings) -> BuiltEngine:
     started, compiled_s = time.perf_counter(), compile_seconds()
     choices = choose(cfg)
     cfg = choices.cfg
-    scheduler, eviction = _policies(cfg)
+    policies = _policies(cfg)
     peaks = measure_peaks(choices.device, choices.dtype)  # before weights and cache take the memory
     with ExitStack() as stack:  # closes what was started if anything fails on the way
         executor, rank = _executor(cfg, choices, stack)
         start_engine = _engine_around(cfg, choices, rank, executor)
-        _warm_up(start_engine(scheduler, eviction))
-        engine = start_engine(*_policies(cfg))  # without a memory of warm-up
+        _warm_up(start_engine(policies))
+        engine = start_engine(_policies(cfg))  # without a memory of warm-up
         effective = _effective(choices, rank) | executor.effective()
         if cfg.compile.level != "off":
             effective["compile_s"] = round(compile_seconds() - compiled_s, 3)
@@ -102,28 +104,39 @@ def _executor(cfg: Settings, choices: Choices, stack: ExitStack) -> tuple[LocalE
     return executor, rank
 
 
-def _policies(cfg: Settings) -> tuple[Scheduler, EvictionPolicy]:
-    scheduler, eviction = build_policies(cfg)
-    if isinstance(eviction, NeedsFuture):
-        eviction.on_future([[]])  # of the warm-up; a cell tells the workload's before its first request
-    return scheduler, eviction
+def _policies(cfg: Settings) -> Policies:
+    policies = build_policies(cfg)
+    if isinstance(policies.eviction, NeedsFuture):
+        policies.eviction.on_future([[]])  # of the warm-up; a cell tells the workload's before its first request
+    return policies
 
 
-def _engine_around(cfg: Settings, choices: Choices, rank: Rank, executor: LocalExecutor) -> Any:
-    """Returns the function `start(scheduler, eviction) -> Engine`."""
-    return partial(
-        Engine,
-        executor=executor,
-        intake=_intake(choices.engine.seed, rank.loaded, rank.max_model_len, type(choices.sampler).unsupported_reason),
-        config=EngineConfig(
-            block_size=choices.spec.block_size,
-            max_num_seqs=choices.spec.max_num_seqs,
-            max_num_batched_tokens=choices.spec.max_num_batched_tokens,
-            overlap=choices.engine.overlap,
-            prefix_caching=choices.engine.prefix_caching,
-        ),
-        renew=renewal(cfg),
+def _engine_around(
+    cfg: Settings, choices: Choices, rank: Rank, executor: LocalExecutor
+) -> Callable[[Policies], Engine]:
+    """Returns the function `start(policies) -> Engine`."""
+    refuses = type(choices.sampler).unsupported_reason
+    intake = _intake(choices.engine.seed, rank.loaded, rank.max_model_len, refuses, objectives(cfg))
+    config = EngineConfig(
+        block_size=choices.spec.block_size,
+        max_num_seqs=choices.spec.max_num_seqs,
+        max_num_batched_tokens=choices.spec.max_num_batched_tokens,
+        overlap=choices.engine.overlap,
+        prefix_caching=choices.engine.prefix_caching,
     )
+
+    def start(policies: Policies) -> Engine:
+        return Engine(
+            policies.scheduler,
+            policies.eviction,
+            executor,
+            intake,
+            config,
+            predictor=policies.predictor,
+            renew=renewal(cfg),
+        )
+
+    return start
 
 
 def _costs(choices: Choices, rank: Rank) -> ModelCosts:
@@ -160,7 +173,9 @@ def _effective(choices: Choices, rank: Rank) -> dict[str, object]:
     }
 
 
-def _intake(seed: int, loaded: LoadedModel, max_model_len: int, refuses: Any) -> Intake:
+def _intake(
+    seed: int, loaded: LoadedModel, max_model_len: int, refuses: Any, objectives: Mapping[str, float]
+) -> Intake:
     return Intake(
         vocab_size=loaded.config.vocab_size,
         max_model_len=max_model_len,
@@ -168,6 +183,7 @@ def _intake(seed: int, loaded: LoadedModel, max_model_len: int, refuses: Any) ->
         eos_token_ids=loaded.eos_token_ids,
         tokenizer=loaded.tokenizer,
         refuses=refuses,
+        objectives=objectives,
     )
 
 

@@ -24,6 +24,10 @@ class CachedBlock(Protocol):
         """Position in its chain: 0 for the block that holds a prompt's first tokens."""
 
     @property
+    def parent(self) -> CachedBlock | None:
+        """The block before it in its chain; None for the first one."""
+
+    @property
     def category(self) -> str:
         """That of the request which published it; empty when the workload has none."""
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from array import array
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from framework.interfaces.clock import Clock
+from framework.interfaces.cost_model import StepShape
 from framework.interfaces.prompt_keys import PromptKeys
 from framework.interfaces.sampling_params import SamplingParams
 
@@ -97,6 +99,11 @@ class Executor(ABC):
         Raises:
             Exception: whatever the step raised.
         """
+
+    def forecaster(self, overlap: int) -> Callable[[StepShape], float] | None:
+        """What says how long a step would take (`Queue.forecast`), where that is known beforehand. With None the engine
+        learns it from the steps that run. `overlap` is that of the engine."""
+        return None
 
     def discard(self) -> None:
         """Drop the steps that were submitted and not collected, after one of them or the engine failed. Return when

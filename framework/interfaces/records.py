@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from framework.interfaces.request import RequestSpec
 
 
 @dataclass(slots=True, kw_only=True)
@@ -64,3 +67,26 @@ class RequestRecord:
     """When each output token reached the host."""
     replica: int = 0
     """The engine of the fleet that served the request."""
+    session: str = ""
+    ttft_slo_s: float | None = None
+    tpot_slo_s: float | None = None
+    e2e_slo_s: float | None = None
+    weight: float = 1.0
+    predicted_tokens: float | None = None
+    """The mean that the predictor expected at its arrival; None with `predictor=none`."""
+    predicted_p50: float | None = None
+    predicted_p90: float | None = None
+    """Its quantiles."""
+
+
+def stated(spec: RequestSpec) -> dict[str, Any]:
+    """What a record takes over from the request: the fields of `RequestRecord` that a `RequestSpec` has too."""
+    return {name: getattr(spec, name) for name in _STATED}
+
+
+_MEASURED = ("arrival_s", "num_prompt_tokens")
+_STATED = tuple(
+    one.name
+    for one in fields(RequestRecord)
+    if one.name not in _MEASURED and one.name in {stated.name for stated in fields(RequestSpec)}
+)

@@ -34,8 +34,19 @@ class RequestSpec:
     """The client that the service is charged to; empty if the workload names no client."""
     category: str = ""
     """The kind of request, such as "chat" or "api", for policies that tell kinds apart."""
+    session: str = ""
+    """The conversation or task that it is a part of; empty if the workload has none."""
     deadline_s: float | None = None
     """When the first token is due, in seconds since start."""
+    ttft_slo_s: float | None = None
+    """The longest time to first token that its sender accepts, from its arrival. Where a request states no objective of
+    a kind, it has that of the configuration (`slo.ttft_s`, `slo.tpot_s`, `slo.e2e_s`)."""
+    tpot_slo_s: float | None = None
+    """The longest mean time per output token after the first."""
+    e2e_slo_s: float | None = None
+    """The longest time from its arrival to its end."""
+    weight: float = 1.0
+    """What it is worth to meet its objectives, relative to other requests; at least 0."""
     want_text: bool = False
     """Whether the last output brings the text, and not only the token ids."""
     streams: bool = False

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
+from framework.interfaces.request import RequestSpec
 from framework.interfaces.sampling_params import SamplingParams
 
 
@@ -22,6 +23,8 @@ class Arrival:
     client: str = ""
     category: str = ""
     deadline_s: float | None = None
+    spec: RequestSpec = field(default_factory=RequestSpec)
+    """All that its sender stated; never the true length."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

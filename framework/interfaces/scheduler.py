@@ -5,9 +5,16 @@ from __future__ import annotations
 import enum
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
+from framework.interfaces.predictor import LengthDistribution
+from framework.interfaces.prompt_keys import PromptKeys
+from framework.interfaces.request import RequestSpec
 from framework.interfaces.sampling_params import SamplingParams
+
+if TYPE_CHECKING:
+    from framework.interfaces.cost_model import StepShape
+    from framework.interfaces.records import StepRecord
 
 
 class Verdict(enum.Enum):
@@ -79,6 +86,23 @@ class RequestView(Protocol):
     def deadline_s(self) -> float | None:
         """When the first token is due (seconds since start), if the request has such an objective."""
 
+    @property
+    def spec(self) -> RequestSpec:
+        """All that its sender stated, such as its session. It never holds the true length."""
+
+    @property
+    def prompt_token_ids(self) -> Sequence[int]:
+        """The prompt, copied; empty where only `prompt_keys` stand for it."""
+
+    @property
+    def prompt_keys(self) -> PromptKeys | None:
+        """What stands for the prompt in the simulation of a trace; None where its token ids are known."""
+
+    @property
+    def predicted(self) -> LengthDistribution | None:
+        """What `predictor=...` expects of its number of output tokens, given those that have come. None with
+        `predictor=none`."""
+
 
 class Queue(Protocol):
     """Every live request, in order. The framework owns both sequences, so iterate over a copy while preempting."""
@@ -95,6 +119,16 @@ class Queue(Protocol):
     def now_s(self) -> float:
         """Seconds since start on the engine's clock, which is real or virtual."""
 
+    def forecast(self, step: StepShape) -> float | None:
+        """How many seconds `step` would take, from the end of the step before it to its own end. A simulation asks its
+        cost model. On a device it is fitted to the steps that have run, and None before there are enough.
+        `framework.toolkit.step_shape.shape_of` makes the shape of requests and their tokens. It leaves the graph open,
+        which the forecast chooses as the run would.
+
+        Raises:
+            PluginError: the scheduler does not set `asks_forecast`.
+        """
+
 
 class StepPlan(Protocol):
     """The transaction for one step. It is all that a scheduler may change."""
@@ -106,6 +140,14 @@ class StepPlan(Protocol):
     @property
     def blocks_left(self) -> int:
         """The number of free and evictable blocks."""
+
+    @property
+    def num_blocks(self) -> int:
+        """The size of the KV cache."""
+
+    @property
+    def block_size(self) -> int:
+        """Tokens per block."""
 
     def add(self, request: RequestView, max_tokens: int | None = None) -> Verdict:
         """Run up to `max_tokens` pending tokens of `request` (None: all that the budget allows) in this step.
@@ -139,19 +181,16 @@ class Scheduler(ABC):
     Plugins register with `@SCHEDULERS.register("name")` and take keyword-only, annotated parameters.
     """
 
-    oracle: bool = False
-    """Whether it asks for true output lengths, which no engine in service knows. The record says so
-    (`effective.oracle`)."""
+    asks_forecast: ClassVar[bool] = False
+    """Whether it calls `Queue.forecast`, which takes some microseconds per step on a device."""
+    needs_prediction: ClassVar[bool] = False
+    """Whether it cannot do without `RequestView.predicted`. A run with `predictor=none` is then refused."""
 
     @abstractmethod
     def schedule(self, queue: Queue, plan: StepPlan) -> None:
         """Call `plan.add` and `plan.preempt` until the plan is as wanted. The plan may stay empty while steps are in
         flight. If nothing is in flight and requests wait, an empty plan is an error, since nothing would ever change.
         """
-
-    def on_true_length(self, request: RequestView, num_output: int) -> None:
-        """For an `oracle` only, before `on_arrival`: `request` will produce `num_output` tokens. Where no workload
-        states a length, this is the most that it may produce."""
 
     def on_arrival(self, request: RequestView) -> None:
         """`request` entered the waiting queue for the first time."""
@@ -161,3 +200,7 @@ class Scheduler(ABC):
 
     def on_finish(self, request: RequestView) -> None:
         """`request` ended, for whatever reason."""
+
+    def on_step(self, record: StepRecord) -> None:
+        """A step has been collected, after the calls of `on_tokens` and `on_finish` for it. `record` is that of
+        `steps.parquet`: its times, tokens and requests, and the KV blocks as it was planned."""

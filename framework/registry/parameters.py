@@ -10,7 +10,7 @@ import typing
 from dataclasses import dataclass
 from typing import Any, Literal, Optional, Union, get_args, get_origin
 
-from omegaconf import MISSING, OmegaConf
+from omegaconf import MISSING, SI, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 _PRIMITIVES = (int, float, str, bool)
@@ -30,6 +30,12 @@ class Parameter:
         return isinstance(self.default, str) and self.default == MISSING
 
     @property
+    def default_value(self) -> Any:
+        """The default in a configuration. A `seed` follows that of the run, whatever number its author put there."""
+        follows = self.name == "seed" and isinstance(self.default, int)
+        return SI("${seed}") if follows else self.default
+
+    @property
     def type_name(self) -> str:
         return type_name(self.annotation)
 
@@ -45,7 +51,7 @@ class Parameter:
             portable = Any
         if isinstance(self.default, (list, dict)):
             return self.name, portable, dataclasses.field(default_factory=lambda: self.default)
-        return self.name, portable, dataclasses.field(default=self.default)
+        return self.name, portable, dataclasses.field(default=self.default_value)
 
 
 def read_parameters(cls: type, supplied: tuple[str, ...]) -> list[Parameter]:

@@ -191,6 +191,7 @@ SAMPLERS = Registry("sampler", "framework.interfaces.sampler:Sampler", ("vocab_s
 GRAPHS = Registry("graph", "framework.interfaces.graph:GraphStrategy")
 COST_MODELS = Registry("cost_model", "framework.interfaces.cost_model:CostModel", ("deployment",))
 ROUTERS = Registry("router", "framework.interfaces.router:Router")
+PREDICTORS = Registry("predictor", "framework.interfaces.predictor:Predictor")
 WORKLOADS = Registry("workload", "framework.interfaces.workload:Workload")
 EXECUTORS = Registry("executor", "framework.execution.builder:EngineBuilder")
 TRACKERS = Registry("tracker", "framework.records.tracking.base:Tracker")
@@ -198,12 +199,13 @@ TRACKERS = Registry("tracker", "framework.records.tracking.base:Tracker")
 REGISTRIES = {
     r.kind: r
     for r in (
-        *(SCHEDULERS, EVICTIONS, ATTENTIONS, SAMPLERS, GRAPHS, COST_MODELS, ROUTERS),
+        *(SCHEDULERS, EVICTIONS, ATTENTIONS, SAMPLERS, GRAPHS, COST_MODELS, ROUTERS, PREDICTORS),
         *(WORKLOADS, EXECUTORS, TRACKERS),
     )
 }
 
 ATTENTIONS.reserve("auto", "The fastest backend that supports this machine and model; the record says which.")
+PREDICTORS.reserve("none", "No prediction: policies know nothing of output lengths, and nothing is computed.")
 GRAPHS.reserve("auto", "The strategy that captures most of what runs here, eager on a CPU; the record says which.")
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from framework.config.settings import Settings
+from framework.config.typed import objectives
 from framework.engine.config import EngineConfig
 from framework.engine.engine import Engine
 from framework.engine.fleet import Fleet
@@ -164,9 +165,12 @@ def build_replica(
         max_model_len=max_model_len,
         seed=engine.seed,
         simulated_block_size=sizes.block_size,
+        objectives=objectives(cfg),
     )
+    policies = build_policies(cfg)
     return Engine(
-        *build_policies(cfg),
+        policies.scheduler,
+        policies.eviction,
         executor,
         intake,
         EngineConfig(
@@ -176,6 +180,7 @@ def build_replica(
             overlap=engine.overlap,
             prefix_caching=engine.prefix_caching,
         ),
+        predictor=policies.predictor,
         renew=renewal(cfg),
     )
 

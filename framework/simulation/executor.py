@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from collections.abc import Callable
+from functools import partial
 from math import inf
 
-from framework.execution.graphs.select_graph import graph_name, select_graph
+from framework.execution.graphs.select_graph import graph_for, graph_name, select_graph
 from framework.interfaces.clock import VirtualClock
 from framework.interfaces.cost_model import CostModel, StepShape
 from framework.interfaces.errors import PluginError
 from framework.interfaces.executor import Executor, StepBatch, StepResult
-from framework.interfaces.graph import GraphKey, GraphLimits, GraphScope, GraphStrategy
+from framework.interfaces.graph import GraphKey, GraphLimits, GraphStrategy
 from framework.simulation.shadow_memory import ShadowMemory
+from framework.toolkit.step_shape import step_shape
 
 
 class SimulatedExecutor(Executor):
@@ -86,6 +89,18 @@ class SimulatedExecutor(Executor):
         self.clock.sleep_until(end_s)
         return result
 
+    def forecaster(self, overlap: int) -> Callable[[StepShape], float]:
+        return partial(self._seconds, overlap)
+
+    def _seconds(self, overlap: int, step: StepShape) -> float:
+        graphs = self.graphs
+        key = graph_for(graphs.strategy, step)
+        if key is not None:
+            rows = key.num_rows or step.num_rows
+            step = step._replace(scope=graphs.scope, padded_tokens=key.num_tokens, padded_rows=rows)
+        device_s, host_s, launch_s = self._cost(step)
+        return max(device_s, host_s + launch_s) if overlap else host_s + max(device_s, launch_s)
+
     def discard(self) -> None:
         self._pending.clear()
         self._last_slots = []
@@ -121,45 +136,12 @@ def token_at(request_id: int, position: int, vocab_size: int) -> int:
     return (request_id * 1_000_003 + position * 7919) % vocab_size
 
 
-def step_shape(
-    batch: StepBatch,
-    key: GraphKey | None = None,
-    scope: GraphScope | None = None,
-    captures: bool = False,
-    new_rows: bool = False,
-) -> StepShape:
-    """The work of `batch`, as a cost model sees it."""
-    starts, num_decode, num_rows = batch.starts, batch.num_decode_rows, len(batch.slots)
-    decode_kv = sum(starts[:num_decode]) + num_decode if num_decode != num_rows else sum(starts) + num_rows
-    prefill_kv = pairs = longest = 0
-    for row in range(num_decode, num_rows):
-        start, num = starts[row], batch.row_tokens[row]
-        prefill_kv += start + num
-        longest = max(longest, start + num)
-        pairs += num * start + num * (num + 1) // 2
-    return StepShape(
-        num_tokens=batch.num_tokens,
-        num_rows=num_rows,
-        num_decode_rows=num_decode,
-        num_sampled=batch.samples.count(True),
-        decode_kv_tokens=decode_kv,
-        prefill_kv_tokens=prefill_kv,
-        prefill_pairs=pairs,
-        scope=scope,
-        padded_tokens=key.num_tokens if key is not None else batch.num_tokens,
-        padded_rows=key.num_rows or num_rows if key is not None else num_rows,
-        captures=captures,
-        new_rows=new_rows,
-        longest_chunk_kv=longest,
-    )
-
-
 class _Graphs:
     """The graphs that the strategy would have captured. With `max_graphs`, the one not replayed for longest goes."""
 
     def __init__(self, strategy: GraphStrategy, limits: GraphLimits) -> None:
         self.scope = strategy.scope
-        self._strategy = strategy
+        self.strategy = strategy
         self._held: OrderedDict[GraphKey, None] = OrderedDict.fromkeys(strategy.keys(limits))
         self.num_captured = len(self._held)
         self.captured_now = False
@@ -167,15 +149,15 @@ class _Graphs:
     def select(self, batch: StepBatch) -> GraphKey | None:
         """The key that replays `batch`, chosen as on a GPU. `captured_now` says whether it had to be captured first."""
         self.captured_now = False
-        key = select_graph(self._strategy, batch)
+        key = select_graph(self.strategy, batch)
         if key is None:
             return None
         if key not in self._held:
-            if self._strategy.max_graphs is not None and len(self._held) >= self._strategy.max_graphs:
+            if self.strategy.max_graphs is not None and len(self._held) >= self.strategy.max_graphs:
                 self._held.popitem(last=False)
             self._held[key] = None
             self.num_captured += 1
             self.captured_now = True
-        elif self._strategy.max_graphs is not None:
+        elif self.strategy.max_graphs is not None:
             self._held.move_to_end(key)
         return key

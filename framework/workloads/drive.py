@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from framework.interfaces.clock import Clock
 from framework.interfaces.observer import Observer, Output
-from framework.interfaces.records import RequestRecord
+from framework.interfaces.records import RequestRecord, stated
 from framework.interfaces.request import RequestSpec
 from framework.interfaces.workload import TimedRequest
 from framework.workloads.entry_queue import EntryQueue
@@ -111,7 +111,6 @@ def _add(engine: DrivenEngine, request: TimedRequest, observers: Sequence[Observ
         error = f"{request.origin}: {error}"
     record = RequestRecord(
         request_id=rejected_id,
-        client=request.client,
         arrival_s=request.arrival_s,
         scheduled_s=None,
         first_token_s=None,
@@ -122,8 +121,7 @@ def _add(engine: DrivenEngine, request: TimedRequest, observers: Sequence[Observ
         num_preemptions=0,
         finish_reason="rejected",
         error=error,
-        category=request.category,
-        deadline_s=request.deadline_s,
+        **stated(request),
     )
     for observer in observers:
         observer.on_reject(record, request)

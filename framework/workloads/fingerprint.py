@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from array import array
 from collections.abc import Sequence
@@ -25,11 +26,23 @@ def requests_sha256(requests: Sequence[TimedRequest]) -> str:
             *(request.arrival_s, request.after, request.delay_s, request.num_prompt_tokens, request.key_tokens),
             *(request.priority, request.client, request.category, request.deadline_s, bool(request.error)),
             *(request.prompt, request.messages, request.output_tokens),
+            *((name, value) for name, default in _OTHERS if (value := getattr(request, name)) != default),
         )
         digest.update(repr(about).encode("utf-8", "backslashreplace") + params[id(request.params)])
         for prompt in (request.prompt_token_ids, request.prompt_keys):
             digest.update(b"-" if prompt is None else array("q", prompt).tobytes())
     return digest.hexdigest()
+
+
+_OTHERS = tuple(
+    (one.name, one.default)
+    for one in dataclasses.fields(TimedRequest)
+    if one.default is not dataclasses.MISSING
+    and one.name not in ("arrival_s", "after", "delay_s", "num_prompt_tokens", "key_tokens", "priority", "client")
+    and one.name not in ("category", "deadline_s", "error", "prompt", "messages", "output_tokens")
+    and one.name not in ("prompt_token_ids", "prompt_keys", "label", "origin", "want_text", "streams")
+)
+"""Fields that came later count where they are set, so that the hash of an older workload stays."""
 
 
 def _canonical(params: SamplingParams) -> bytes:

@@ -19,9 +19,9 @@ class Jsonl(Workload):
     """Prompts, conversations or token ids from a JSON Lines file, with optional arrival times and parameters.
 
     A line is an object with one of `prompt` (str), `messages` (list of {role, content}) and `prompt_token_ids` (list of
-    int), and any of `arrival_s`, `priority`, `client`, `category`, `deadline_s`, `output_tokens` (the true length,
-    which policies do not see) and the sampling parameters (`max_tokens`, `temperature`, `top_p`, ...). Lines are put in
-    arrival order; those without `arrival_s` arrive at 0.
+    int), and any of `arrival_s`, `priority`, `client`, `category`, `session`, `deadline_s`, `ttft_slo_s`, `tpot_slo_s`,
+    `e2e_slo_s`, `weight`, `output_tokens` (the true length, which policies do not see) and the sampling parameters
+    (`max_tokens`, `temperature`, `top_p`, ...). Lines are put in arrival order; those without `arrival_s` arrive at 0.
     """
 
     has_text = True

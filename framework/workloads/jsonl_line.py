@@ -13,7 +13,8 @@ from framework.interfaces.workload import TimedRequest
 from framework.workloads.arrivals import MAX_SECONDS
 
 PROMPT_KEYS = ("prompt", "messages", "prompt_token_ids")
-REQUEST_KEYS = ("arrival_s", "priority", "client", "category", "deadline_s", "output_tokens")
+OBJECTIVES = ("ttft_slo_s", "tpot_slo_s", "e2e_slo_s", "weight")
+REQUEST_KEYS = ("arrival_s", "priority", "client", "category", "session", "deadline_s", "output_tokens", *OBJECTIVES)
 PARAM_KEYS = tuple(f.name for f in dataclasses.fields(SamplingParams))
 
 
@@ -68,9 +69,9 @@ _EXPECTED = {
     "prompt": "a string",
     "messages": 'a list of {"role": string, "content": string, list of objects or null}',
     "prompt_token_ids": "a list of integers",
-    **dict.fromkeys(("client", "category"), "a string"),
+    **dict.fromkeys(("client", "category", "session"), "a string"),
     **dict.fromkeys(("priority", "output_tokens"), "an integer"),
-    **dict.fromkeys(("arrival_s", "deadline_s"), "a finite number"),
+    **dict.fromkeys(("arrival_s", "deadline_s", *OBJECTIVES), "a finite number"),
 }
 assert set(_EXPECTED) == {*PROMPT_KEYS, *REQUEST_KEYS}
 """Sampling parameters are checked by `SamplingParams`."""

@@ -162,6 +162,7 @@ class Sessions(Workload):
                     params=params,
                     output_tokens=output_tokens,
                     client=f"session {session}",
+                    session=f"session {session}",
                     after=place - 1 if follows else None,
                     delay_s=delay_s if follows else 0.0,
                     origin=origin,

@@ -4,7 +4,7 @@ import heapq
 
 from framework.interfaces.scheduler import Queue, RequestView, Scheduler, StepPlan, Verdict
 from framework.registry import SCHEDULERS
-from framework.toolkit.schedulers.output_length import OutputLength, Predictor
+from framework.toolkit.schedulers.output_length import remaining_tokens
 from framework.toolkit.schedulers.ranked import WaitingHeap
 from framework.toolkit.schedulers.victim import Victim, continue_running, victim_chooser
 
@@ -12,24 +12,17 @@ from framework.toolkit.schedulers.victim import Victim, continue_running, victim
 @SCHEDULERS.register("highest_response_ratio")
 class HighestResponseRatio(Scheduler):
     """HRRN (Brinch Hansen, "An analysis of response ratio scheduling", IFIP 1971): the highest (waited + service) /
-    service first. With service in tokens the order is that of waited / tokens, whatever a token costs.
+    service first. With service in tokens the order is that of waited / tokens, whatever a token costs. The tokens are
+    those of the prompt and, unless `predictor=none`, those that are expected of the answer.
 
     Ratios of requests of different sizes cross over time. Of requests of one size, the first to arrive always leads, so
     that each step compares only one candidate per size.
 
     Args:
-        predictor: output length: `none` counts pending prompt tokens alone; `oracle` adds the true length, which no
-            engine in service knows; `noisy` multiplies that by a log-normal error. The record names it as an oracle.
-        error: standard deviation of the logarithm of the `noisy` predictor's error.
-        seed: the seed of the `noisy` predictor.
         victim: the request that is preempted when blocks run out.
     """
 
-    def __init__(
-        self, *, predictor: Predictor = "none", error: float = 0.5, seed: int = 0, victim: Victim = "youngest"
-    ) -> None:
-        self.output_length = OutputLength(predictor, error=error, seed=seed)
-        self.oracle = self.output_length.asks
+    def __init__(self, *, victim: Victim = "youngest") -> None:
         self.choose_victim = victim_chooser(victim)
         self._by_size: dict[int, WaitingHeap] = {}
         self._size: dict[int, int] = {}
@@ -54,17 +47,13 @@ class HighestResponseRatio(Scheduler):
             self._leave(request)
             _push_leader(leaders, now_s, size, group)
 
-    def on_true_length(self, request: RequestView, num_output: int) -> None:
-        self.output_length.learn(request, num_output)
-
     def on_arrival(self, request: RequestView) -> None:
         # At least 1: a victim whose last token is in flight has nothing pending.
-        size = max(1, round(request.num_pending + self.output_length.remaining(request)))
+        size = max(1, round(request.num_pending + remaining_tokens(request)))
         self._size[request.id] = size
         self._by_size.setdefault(size, WaitingHeap()).push(request, request.arrival_s)
 
     def on_finish(self, request: RequestView) -> None:
-        self.output_length.forget(request)
         self._leave(request)
 
     def _leave(self, request: RequestView) -> None:

@@ -37,7 +37,7 @@ def composed() -> DictConfig:
         ("workload.arrival=never", r"workload\.arrival=never: 'never' is not one of all, poisson"),
         ("objective=output_tokens_per_sec", r"objective=\[output_tokens_per_sec\].*did you mean output_tokens_per_s"),
         ("objective=client/a/ttft_s/p42", r"objective=\[client/a/ttft_s/p42\]: no run has a metric"),
-        ("scheduler.name=nonsense", r"scheduler\.name=nonsense does not exist; choose from chunked_prefill"),
+        ("scheduler.name=nonsense", r"scheduler\.name=nonsense does not exist; choose from andes, chunked_prefill"),
     ],
 )
 def test_bad_values_are_refused(composed: DictConfig, override: str, message: str) -> None:

@@ -16,11 +16,13 @@ from framework.conformance.kit.traces import Trace, traces
 from framework.engine.engine import Engine
 from framework.engine.hidden_lengths import HiddenLengths
 from framework.engine.output import RequestOutput
+from framework.interfaces.policies import Policies
 from framework.interfaces.request import RequestSpec
 from framework.interfaces.sampling_params import SamplingParams
 from framework.interfaces.scheduler import Queue, RequestView, StepPlan
 from framework.interfaces.workload import TimedRequest
 from plugins.eviction.lru import LRU
+from plugins.predictors.oracle import Oracle
 from plugins.schedulers.chunked_prefill import ChunkedPrefill
 from plugins.schedulers.shortest_first import ShortestFirst
 
@@ -91,7 +93,7 @@ def test_it_outlives_a_step_that_failed() -> None:
             return super().collect()
 
     engine = make_engine(
-        ChunkedPrefill(), LRU(), overlap=1, renew=lambda: (ChunkedPrefill(), LRU()), make_executor=FailsOnce
+        ChunkedPrefill(), LRU(), overlap=1, renew=lambda: Policies(ChunkedPrefill(), LRU()), make_executor=FailsOnce
     )
     for length in (3, 8, 4):
         engine.add_request(spec(length))
@@ -171,17 +173,18 @@ def properties(one: object) -> Iterable[tuple[str, object]]:
 def test_an_oracle_is_told_before_each_arrival() -> None:
     calls: list[tuple[str, int, int]] = []
 
-    class Asks(ChunkedPrefill):
-        oracle = True
-
+    class Asks(Oracle):
         def on_true_length(self, request: RequestView, num_output: int) -> None:
             calls.append(("length", request.id, num_output))
+            super().on_true_length(request, num_output)
 
+    class Notes(ChunkedPrefill):
         def on_arrival(self, request: RequestView) -> None:
             calls.append(("arrival", request.id, 0))
-            super().on_arrival(request)
+            assert request.predicted is not None
+            assert request.predicted.mean == calls[-2][2]
 
-    engine = make_engine(Asks(), LRU())
+    engine = make_engine(Notes(), LRU(), predictor=Asks())
     engine.add_request(spec(6))
     engine.add_request(RequestSpec(prompt_token_ids=[1], params=SamplingParams(max_tokens=9)))
     assert calls == [("length", 0, 6), ("arrival", 0, 0), ("length", 1, 9), ("arrival", 1, 0)]
@@ -190,14 +193,14 @@ def test_an_oracle_is_told_before_each_arrival() -> None:
 def test_only_an_oracle_knows_who_is_short() -> None:
     lengths = (40, 3, 20, 9)
 
-    def order(scheduler: ShortestFirst) -> list[int]:
-        engine = make_engine(scheduler, LRU(), max_num_seqs=1)
+    def order(predictor: Oracle | None) -> list[int]:
+        engine = make_engine(ShortestFirst(), LRU(), max_num_seqs=1, predictor=predictor)
         for length in lengths:
             engine.add_request(spec(length))
         return [one.request_id for one in finish(engine)]
 
-    assert order(ShortestFirst()) == [0, 1, 2, 3]
-    assert order(ShortestFirst(predictor="oracle")) == [1, 3, 2, 0]
+    assert order(None) == [0, 1, 2, 3]
+    assert order(Oracle()) == [1, 3, 2, 0]
 
 
 def spec(length: int, stated: int = 100) -> RequestSpec:

@@ -53,11 +53,14 @@ class Echo(EngineBuilder):
 
     def build(self, cfg):
         model = load_config(cfg.model)
+        policies = build_policies(cfg)
         engine = Engine(
-            *build_policies(cfg),
+            policies.scheduler,
+            policies.eviction,
             Echoes(self.token_id, num_blocks=64),
             Intake(vocab_size=model.vocab_size, max_model_len=256, seed=0),
             EngineConfig(block_size=16, max_num_seqs=4, max_num_batched_tokens=64),
+            predictor=policies.predictor,
             renew=renewal(cfg),
         )
         costs = ModelCosts(weight_bytes=1, kv_bytes_per_token=1, flops_per_token=1, attention_flops_per_token_pair=1)

@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 
 from framework.conformance.kit.invariants import check_invariants
 from framework.conformance.kit.serve import arrive
-from framework.conformance.kit.shadow import EOS, ShadowExecutor, make_engine, token_at
+from framework.conformance.kit.shadow import EOS, ShadowExecutor, learning_predictor, make_engine, token_at
 from framework.conformance.kit.traces import Trace, TraceRequest, traces
 from framework.engine.engine import Engine
 from framework.engine.output import RequestOutput
 from framework.interfaces.errors import EngineEndedError
 from framework.interfaces.executor import StepBatch, StepResult
+from framework.interfaces.policies import Policies
 from tests.engine.traces import build_eviction, build_scheduler
 from tests.faults.inject import fault_at
 
@@ -53,11 +54,12 @@ class FailingExecutor(ShadowExecutor):
 
 
 def build(trace: Trace, scheduler: str, eviction: str, overlap: int, *, renews: bool = True) -> Engine:
-    def renew() -> tuple:
-        return build_scheduler(scheduler), build_eviction(eviction)
+    def renew() -> Policies:
+        return Policies(build_scheduler(scheduler), build_eviction(eviction), learning_predictor())
 
     return make_engine(
-        *renew(),
+        build_scheduler(scheduler),
+        build_eviction(eviction),
         num_blocks=trace.num_blocks,
         block_size=trace.block_size,
         max_num_seqs=trace.max_num_seqs,

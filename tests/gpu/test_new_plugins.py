@@ -40,7 +40,7 @@ def eager() -> list[list[int]]:
     return tokens(graph="eager", attention="sdpa")
 
 
-@pytest.mark.parametrize("kind", [kind for kind in FOLDERS if kind not in ("cost_model", "router")])
+@pytest.mark.parametrize("kind", [kind for kind in FOLDERS if kind not in ("cost_model", "router", "predictor")])
 def test_runs_in_a_graph(kind: str, eager: list[list[int]], tmp_path: Path) -> None:
     name = f"on_gpu_{kind}"
     assert main(["new", kind, name, "--path", str(tmp_path)]) == 0

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from framework.interfaces.router import Router
+from framework.interfaces.router import Arrival, Router
+from framework.interfaces.sampling_params import SamplingParams
 from framework.registry import ROUTERS
 from framework.registry.discovery import discover
 
@@ -21,6 +22,8 @@ class View:
     num_requests: int = 0
     num_prompt_tokens: int = 0
     num_blocks: int = 100
+    num_cached_blocks: int = 0
+    num_used_blocks: int = 0
 
 
 def views(*loads: int) -> list[View]:
@@ -34,7 +37,8 @@ def build(name: str, **parameters: Any) -> Router:
 
 
 def route(router: Router, replicas: Sequence[View], path: Sequence[int] = ()) -> int:
-    return router.route(None, path, replicas)  # type: ignore[arg-type]
+    request = Arrival(id=0, arrival_s=0.0, num_prompt=4 * len(path) + 1, params=SamplingParams(max_tokens=9))
+    return router.route(request, path, replicas)  # type: ignore[arg-type,return-value]
 
 
 @pytest.mark.parametrize("name", ROUTERS.names())

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from framework.engine.engine import Engine
 from framework.engine.output import RequestOutput
 from framework.interfaces.executor import StepBatch
+from framework.interfaces.predictor import Predictor
 from framework.interfaces.records import RequestRecord
 from framework.interfaces.request import RequestSpec
 from framework.interfaces.sampling_params import SamplingParams
@@ -50,10 +51,12 @@ def serve(
     *,
     before_step: Callable[[Engine], None] | None = None,
     after_step: Callable[[Engine, list[int]], None] | None = None,
+    predictor: Predictor | None = None,
     **machine: int,
 ) -> Served:
     """Serve `jobs` to the end. `machine` are keywords of `make_engine`. `after_step` gets the admitted requests."""
-    engine = make_engine(scheduler, LRU(), **{"num_blocks": 512, "max_num_batched_tokens": 512, **machine})  # type: ignore[arg-type]
+    limits = {"num_blocks": 512, "max_num_batched_tokens": 512, **machine}
+    engine = make_engine(scheduler, LRU(), predictor=predictor, **limits)  # type: ignore[arg-type]
     served = Served()
     _note_steps(engine, served)
     arrivals = list(enumerate(jobs))

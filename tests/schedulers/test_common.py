@@ -12,7 +12,6 @@ from framework.engine.engine import Engine
 from framework.engine.request import Request
 from framework.interfaces.request import RequestSpec
 from framework.registry import SCHEDULERS
-from framework.toolkit.schedulers.output_length import OutputLength
 from framework.toolkit.schedulers.ranked import WaitingHeap
 from framework.toolkit.schedulers.victim import Victim, victim_chooser
 from plugins.schedulers.chunked_prefill import ChunkedPrefill
@@ -150,8 +149,6 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("static_batch", {"batch_size": 0}, "batch_size=0"),
     ("shortest_first", {"aging": -1.0}, r"aging=-1\.0"),
     ("shortest_first", {"aging": float("nan")}, "aging=nan"),
-    ("shortest_first", {"error": -0.5}, r"error=-0\.5"),
-    ("highest_response_ratio", {"error": float("inf")}, "error=inf"),
     ("mlfq", {"num_levels": 0}, "num_levels=0"),
     ("mlfq", {"starvation_s": 0.0}, r"starvation_s=0\.0"),
     ("priority", {"aging": float("inf")}, "aging=inf"),
@@ -166,8 +163,3 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
 def test_a_wrong_value_is_named(name: str, parameters: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build(name, **parameters)
-
-
-def test_an_unknown_predictor_is_named() -> None:
-    with pytest.raises(ValueError, match=r"predictor='best'.*none, oracle, noisy"):
-        OutputLength("best", error=0.0, seed=0)  # type: ignore[arg-type]

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import floor, inf, log
+from math import floor, inf
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import kstest, norm
 
 from framework.engine.engine import Engine
 from framework.engine.request import Request
-from framework.interfaces.request import RequestSpec
+from framework.interfaces.predictor import Predictor
 from framework.interfaces.scheduler import Scheduler
-from framework.toolkit.schedulers.output_length import OutputLength
-from plugins.eviction.lru import LRU
+from plugins.predictors.noisy import Noisy
+from plugins.predictors.oracle import Oracle
 from plugins.schedulers.highest_response_ratio import HighestResponseRatio
 from plugins.schedulers.priority import Priority
 from plugins.schedulers.shortest_first import ShortestFirst
-from tests.engine.shadow import make_engine, params
 from tests.schedulers.drive import Job, serve
 
 Key = Callable[[Request, float], tuple[float, ...]]
@@ -57,18 +55,19 @@ def aged_urgency(request: Request, now_s: float) -> tuple[float, ...]:
     return (request.priority - periods, *urgency(request, now_s)[1:])
 
 
-POLICIES: dict[str, tuple[Callable[[], Scheduler], Key]] = {
-    "shortest_first": (ShortestFirst, size),
-    "shortest_first with aging": (lambda: ShortestFirst(aging=200), aged_size),
-    "shortest_first with an oracle": (lambda: ShortestFirst(predictor="oracle"), total),
-    "shortest_first with an exact predictor": (lambda: ShortestFirst(predictor="noisy", error=0), total),
-    "highest_response_ratio": (HighestResponseRatio, response_ratio),
-    "highest_response_ratio with an oracle": (
-        lambda: HighestResponseRatio(predictor="oracle"),
-        response_ratio_of_total,
-    ),
-    "priority": (Priority, urgency),
-    "priority with aging": (lambda: Priority(aging=50), aged_urgency),
+def none() -> None:
+    """The predictor of `predictor=none`."""
+
+
+POLICIES: dict[str, tuple[Callable[[], Scheduler], Key, Callable[[], Predictor | None]]] = {
+    "shortest_first": (ShortestFirst, size, none),
+    "shortest_first with aging": (lambda: ShortestFirst(aging=200), aged_size, none),
+    "shortest_first with an oracle": (ShortestFirst, total, Oracle),
+    "shortest_first with an exact predictor": (ShortestFirst, total, lambda: Noisy(error=0)),
+    "highest_response_ratio": (HighestResponseRatio, response_ratio, none),
+    "highest_response_ratio with an oracle": (HighestResponseRatio, response_ratio_of_total, Oracle),
+    "priority": (Priority, urgency, Oracle),
+    "priority with aging": (lambda: Priority(aging=50), aged_urgency, none),
 }
 
 jobs = st.lists(
@@ -89,7 +88,7 @@ jobs = st.lists(
 @settings(max_examples=25, deadline=None)
 @given(jobs=jobs)
 def test_the_first_of_the_order_is_admitted(policy: str, jobs: list[Job]) -> None:
-    build, key = POLICIES[policy]
+    build, key, predictor = POLICIES[policy]
     keys: dict[int, tuple[float, ...]] = {}
 
     def note(engine: Engine) -> None:
@@ -99,7 +98,7 @@ def test_the_first_of_the_order_is_admitted(policy: str, jobs: list[Job]) -> Non
     def check(engine: Engine, admitted: list[int]) -> None:
         assert admitted in ([], [min(keys, key=keys.__getitem__)] if keys else [])
 
-    serve(build(), jobs, before_step=note, after_step=check, max_num_seqs=1)
+    serve(build(), jobs, before_step=note, after_step=check, predictor=predictor(), max_num_seqs=1)
 
 
 @pytest.mark.parametrize("policy", [ShortestFirst, HighestResponseRatio])
@@ -107,22 +106,11 @@ def test_a_noisy_predictor_is_a_function_of_its_seed(policy: type[Scheduler]) ->
     jobs = [Job(max_tokens=4 + number) for number in range(12)]
 
     def order(**parameters: object) -> list[int]:
-        return serve(policy(predictor="noisy", **parameters), jobs, max_num_seqs=1).admitted
+        return serve(policy(), jobs, predictor=Noisy(**parameters), max_num_seqs=1).admitted  # type: ignore[arg-type]
 
     assert order(error=1.0, seed=1) == order(error=1.0, seed=1)
     assert order(error=1.0, seed=1) != order(error=1.0, seed=2)
     assert order(error=0.0, seed=1) == sorted(range(12))
-
-
-def test_the_error_of_a_noisy_predictor_is_log_normal() -> None:
-    engine = make_engine(ShortestFirst(), LRU())
-    for _ in range(2000):
-        engine.add_request(RequestSpec(prompt_token_ids=[1], params=params(100_000)))
-    predictor = OutputLength("noisy", error=0.5, seed=3)
-    for request in engine.queue.waiting:
-        predictor.learn(request, 100_000)
-    logs = [log(predictor.remaining(request) / 100_000) for request in engine.queue.waiting]
-    assert kstest(logs, norm(scale=0.5).cdf).pvalue > 0.001
 
 
 def short_stream(seconds: float) -> list[Job]:

@@ -25,7 +25,7 @@ def step(i: int) -> StepRecord:
 
 def request(i: int, reason: str = "stop") -> RequestRecord:
     values: dict[str, Any] = {f.name: i for f in dataclasses.fields(RequestRecord)}
-    texts = {"client": "c", "category": "", "finish_reason": reason, "error": ""}
+    texts = {"client": "c", "category": "", "session": "", "finish_reason": reason, "error": ""}
     return RequestRecord(**{**values, **texts, "token_times_s": []})
 
 

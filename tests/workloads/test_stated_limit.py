@@ -8,11 +8,8 @@ from typing import Any
 
 import pytest
 
-from framework.app.experiment import run_cell
-from framework.config.compose import compose
+from framework.app.cells import run
 from framework.interfaces.workload import TimedRequest, WorkloadContext
-from framework.records.record import read_record
-from framework.records.tracking.base import CellInfo
 from framework.registry import WORKLOADS
 
 MODEL_LEN = 4096
@@ -60,9 +57,10 @@ def test_a_trace_may_state_limits(tmp_path: Path) -> None:
 
 
 def record_of(folder: Path, *overrides: str) -> Any:
-    cfg = compose(["tracker=files", "model=tiny", "executor=simulated", "engine.num_blocks=64", *overrides])
-    assert run_cell(cfg, CellInfo(folder=folder / "cell", cell_id="x", config={})) == "completed"
-    return read_record(folder / "cell")
+    common = ["tracker=files", "model=tiny", "executor=simulated", "engine.num_blocks=64"]
+    record = run([*common, *overrides], folder=folder / "cell")
+    assert record.status == "completed", record.reason
+    return record
 
 
 def test_the_record_says_what_was_hidden_and_what_was_cut(tmp_path: Path) -> None:
@@ -87,14 +85,13 @@ def test_the_record_says_where_policies_could_read_lengths(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("policy", "oracle"),
     [
-        ("scheduler=shortest_first", None),
-        ("scheduler.predictor=oracle", ["scheduler"]),
-        ("scheduler.predictor=noisy", ["scheduler"]),
+        ("predictor=none", None),
+        ("predictor=histogram", None),
+        ("predictor=oracle", ["predictor"]),
+        ("predictor=noisy", ["predictor"]),
         ("eviction=belady", ["eviction"]),
     ],
 )
 def test_the_record_names_oracles(tmp_path: Path, policy: str, oracle: list[str] | None) -> None:
-    workload = ["workload=synthetic", "workload.num_requests=4"]
-    scheduler = [] if "eviction" in policy or policy.startswith("scheduler=") else ["scheduler=shortest_first"]
-    record = record_of(tmp_path, *workload, *scheduler, policy)
+    record = record_of(tmp_path, "workload=synthetic", "workload.num_requests=4", "scheduler=shortest_first", policy)
     assert record.effective.get("oracle") == oracle

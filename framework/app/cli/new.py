@@ -19,10 +19,12 @@ FOLDERS = {
     "graph": "graphs",
     "cost_model": "cost_models",
     "router": "routers",
+    "predictor": "predictors",
 }
 _RUNS_IN = {
     "cost_model": " executor=simulated workload=synthetic",
     "router": " executor=simulated executor.replicas=4 workload=synthetic",
+    "predictor": " executor=simulated scheduler=shortest_first workload=synthetic",
 }
 """What a run needs to use the plugin, if the default does not use it."""
 

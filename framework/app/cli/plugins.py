@@ -41,7 +41,9 @@ def describe(entry: Entry) -> dict[str, Any]:
     for parameter in entry.parameters:
         described = {"name": parameter.name, "type": parameter.type_name}
         if not parameter.required:
-            described["default"] = getattr(parameter.default, "name", parameter.default)  # an Enum goes by its name
+            described["default"] = getattr(
+                parameter.default_value, "name", parameter.default_value
+            )  # an Enum goes by its name
         parameters.append(described)
     paragraph = " ".join(entry.doc.partition("\n\n")[0].split())
     doc = re.split(r"(?<=\.)\s", paragraph, maxsplit=1)[0]  # the first sentence, however it is wrapped

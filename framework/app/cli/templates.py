@@ -278,6 +278,33 @@ class {class_name}(Router):
         return min(replicas, key=load).index
 '''
 
+_PREDICTOR = '''"""What this predictor knows of the length of an answer, in one sentence."""
+
+from framework.interfaces.predictor import LengthDistribution, Predictor
+from framework.interfaces.scheduler import RequestView
+from framework.registry import PREDICTORS
+from framework.toolkit.predictors.lengths import LogNormalLength
+
+
+@PREDICTORS.register("{name}")
+class {class_name}(Predictor):
+    """Long prompts, long answers: change `predict` to make it yours. Name the paper if there is one.
+
+    Args:
+        tokens_per_prompt_token: median length of an answer, for each token of the prompt.
+        sigma: standard deviation of the logarithm of a length.
+    """
+
+    def __init__(self, *, tokens_per_prompt_token: float = 0.5, sigma: float = 1.0) -> None:
+        for key, value in (("tokens_per_prompt_token", tokens_per_prompt_token), ("sigma", sigma)):
+            if not 0 < value < float("inf"):
+                raise ValueError(f"predictor.{{key}}={{value}} must be a finite number above 0")
+        self.tokens_per_prompt_token, self.sigma = tokens_per_prompt_token, sigma
+
+    def predict(self, request: RequestView) -> LengthDistribution:
+        return LogNormalLength(median=self.tokens_per_prompt_token * request.num_prompt, sigma=self.sigma)
+'''
+
 TEMPLATES = {
     "scheduler": _SCHEDULER,
     "eviction": _EVICTION,
@@ -286,6 +313,7 @@ TEMPLATES = {
     "graph": _GRAPH,
     "cost_model": _COST_MODEL,
     "router": _ROUTER,
+    "predictor": _PREDICTOR,
 }
 """The template of each kind. Its fields are name and class_name."""
 

@@ -19,6 +19,7 @@ REFERENCE = {"scheduler": "chunked_prefill", "eviction": "lru"}
 _MACHINE = (
     "scheduler=chunked_prefill",
     "eviction=lru",
+    "predictor=histogram",
     "model=tiny",
     "executor.device=cpu",
     "executor.dtype=float32",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from framework.conformance.kit.finding import Violation
-from framework.conformance.kit.shadow import ShadowExecutor, make_engine
+from framework.conformance.kit.shadow import ShadowExecutor, learning_predictor, make_engine
 from framework.conformance.kit.time_limit import time_limit
 from framework.conformance.kit.traces import Trace, TraceRequest
 from framework.interfaces.request import RequestSpec
@@ -45,8 +45,8 @@ def compare_lengths(trace: Trace, secret: int, longer: int, one: Scheduler, othe
             raise Violation(
                 SECRET,
                 f"step {number} ran {mine}, and {yours} where request {secret} was to produce {length + longer} tokens "
-                f"and not {length} (request: tokens), which showed in step {until} only; to know lengths, set "
-                f"`oracle = True` and take them from `on_true_length`\n{trace.describe()}\nengine.overlap={overlap}",
+                f"and not {length} (request: tokens), which showed in step {until} only; to know lengths, read "
+                f"`request.predicted` and run with predictor=oracle\n{trace.describe()}\nengine.overlap={overlap}",
             )
 
 
@@ -67,6 +67,7 @@ def _steps(trace: Trace, longer: dict[int, int], scheduler: Scheduler, overlap: 
         overlap=overlap,
         prefix_caching=trace.prefix_caching,
         voices=trace.voices,
+        predictor=learning_predictor(),
     )
     assert isinstance(engine.executor, ShadowExecutor)
     arrivals = list(enumerate(trace.requests))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from framework.conformance.kit.finding import Violation
 from framework.conformance.kit.invariants import check_invariants
-from framework.conformance.kit.shadow import EOS, ShadowExecutor, make_engine, token_at
+from framework.conformance.kit.shadow import EOS, ShadowExecutor, learning_predictor, make_engine, token_at
 from framework.conformance.kit.time_limit import TimeLimitError, time_limit
 from framework.conformance.kit.traces import Trace, TraceRequest
 from framework.engine.engine import Engine
@@ -60,6 +60,7 @@ def serve(trace: Trace, scheduler: Scheduler, eviction: EvictionPolicy, *, overl
         prefix_caching=trace.prefix_caching,
         eos_after=trace.eos_after,
         voices=trace.voices,
+        predictor=learning_predictor(),
     )
     assert isinstance(engine.executor, ShadowExecutor)
     announce(engine, (RequestSpec(prompt_token_ids=request.prompt) for request in trace.requests))

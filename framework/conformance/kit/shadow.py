@@ -14,10 +14,13 @@ from framework.engine.intake import Intake
 from framework.interfaces.clock import VirtualClock
 from framework.interfaces.eviction import EvictionPolicy
 from framework.interfaces.executor import Executor, StepBatch, StepResult
+from framework.interfaces.policies import Policies
+from framework.interfaces.predictor import Predictor
 from framework.interfaces.scheduler import Scheduler
+from framework.registry import PREDICTORS
 from framework.simulation.shadow_memory import ShadowMemory
 
-__all__ = ["EOS", "VOCAB", "ShadowExecutor", "VirtualClock", "make_engine", "token_at"]
+__all__ = ["EOS", "VOCAB", "ShadowExecutor", "VirtualClock", "learning_predictor", "make_engine", "token_at"]
 
 VOCAB = 50_000
 EOS = VOCAB - 1
@@ -87,6 +90,12 @@ class ShadowExecutor(Executor):
         return token
 
 
+def learning_predictor() -> Predictor:
+    """What a scheduler under test may read as `request.predicted`: lengths learned from the trace that it serves."""
+    predictor: Predictor = PREDICTORS.build({"name": "histogram", "least": 2})
+    return predictor
+
+
 def make_engine(
     scheduler: Scheduler,
     eviction: EvictionPolicy,
@@ -99,10 +108,13 @@ def make_engine(
     prefix_caching: bool = True,
     eos_after: dict[int, int] | None = None,
     voices: dict[int, int] | None = None,
-    renew: Callable[[], tuple[Scheduler, EvictionPolicy]] | None = None,
+    predictor: Predictor | None = None,
+    renew: Callable[[], Policies] | None = None,
     make_executor: type[ShadowExecutor] = ShadowExecutor,
 ) -> Engine:
-    """The real engine over a `ShadowExecutor`."""
+    """The real engine over a `ShadowExecutor`. A scheduler that needs predictions gets `learning_predictor`."""
+    if predictor is None and scheduler.needs_prediction:
+        predictor = learning_predictor()
     executor = make_executor(num_blocks, block_size, max_num_seqs, eos_after or {}, voices or {})
     intake = Intake(vocab_size=VOCAB, max_model_len=num_blocks * block_size, eos_token_ids=(EOS,))
     return Engine(
@@ -117,5 +129,6 @@ def make_engine(
             overlap=overlap,
             prefix_caching=prefix_caching,
         ),
+        predictor=predictor,
         renew=renew,
     )

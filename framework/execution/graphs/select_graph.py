@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from framework.interfaces.cost_model import StepShape
 from framework.interfaces.executor import StepBatch
 from framework.interfaces.graph import BatchShape, GraphKey, GraphScope, GraphStrategy
 
@@ -14,6 +15,13 @@ def select_graph(strategy: GraphStrategy, batch: StepBatch) -> GraphKey | None:
     if key is None or strategy.scope is GraphScope.PIECES or key.mixed or all(batch.samples):
         return key
     return None  # a graph of decode rows samples for each of them
+
+
+def graph_for(strategy: GraphStrategy, step: StepShape) -> GraphKey | None:
+    """As `select_graph`, for a step that nobody has planned."""
+    key = strategy.select(BatchShape(num_rows=step.num_rows, num_tokens=step.num_tokens))
+    samples = step.num_sampled == step.num_rows
+    return key if key is None or strategy.scope is GraphScope.PIECES or key.mixed or samples else None
 
 
 def graph_name(scope: GraphScope, key: GraphKey | None) -> str:

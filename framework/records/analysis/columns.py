@@ -16,6 +16,7 @@ _FIRST = (
         "sampler",
         "graph",
         "router",
+        "predictor",
         "cost_model",
         "model",
         "workload",

@@ -13,12 +13,13 @@ _CLIENT = re.compile(r"^client/.*/(?=(ttft_s|goodput_requests_per_s)\b)")
 _LESS_IS_BETTER = (
     *("duration_s", "ttft_s", "tpot_s", "itl_s", "e2e_s", "queue_s", "plan_s", "startup_s", "peak_memory_gib"),
     *("preemptions", "evictions", "padding_fraction", "requests_rejected", "requests_failed", "requests_aborted"),
-    *("steps", "unfair_service_fraction"),
+    *("steps", "unfair_service_fraction", "length_error_tokens"),
 )
 _MORE_IS_BETTER = (
     *("output_tokens_per_s", "total_tokens_per_s", "requests_per_s", "goodput_requests_per_s", "requests_completed"),
     *("prefix_cache_hit_rate", "block_hit_rate", "memory_bandwidth_utilization", "model_flops_utilization"),
-    *("fairness_index", "slo_attainment"),
+    *("fairness_index", "slo_attainment", "ttft_attainment", "tpot_attainment", "e2e_attainment"),
+    *("deadline_attainment", "weighted_attainment", "length_rank_correlation"),
 )
 _DEFAULT = (
     *(

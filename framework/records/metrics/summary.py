@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from framework.interfaces.records import RequestRecord, StepRecord
 from framework.records.metrics.fairness import fairness
 from framework.records.metrics.latency import e2e_s, itl_s, queue_s, tpot_s, ttft_s
-from framework.records.metrics.slo import Slo
+from framework.records.metrics.prediction import prediction_metrics
+from framework.records.metrics.slo import Slo, attainment
 
 Metrics = dict[str, float | int | None]
 COMPLETED = ("stop", "length")
@@ -41,9 +42,9 @@ def summarize(
     Times are in seconds. Latencies are those of requests that completed (`stop` or `length`); tokens and the duration,
     from the first arrival to the last finish, are those of every request that the engine accepted, aborted ones too.
     `goodput_requests_per_s` and `slo_attainment`, the share of all requests that completed and met every objective, are
-    None unless an SLO is set or a request carries a deadline. Each latency has `mean`, `std` (over the sample, as numpy
-    does), `max`, `count` (how many values) and the `percentiles`, which interpolate linearly. Shares (`..._rate`,
-    `..._fraction`, `..._utilization`, `slo_attainment`) lie in [0, 1].
+    None unless an SLO is set or a request has an objective of its own. Each latency has `mean`, `std` (over the sample,
+    as numpy does), `max`, `count` (how many values) and the `percentiles`, which interpolate linearly. Shares
+    (`..._rate`, `..._fraction`, `..._utilization`, `..._attainment`) lie in [0, 1].
     """
     spread = functools.partial(_distribution, percentiles=percentiles)
     slo = slo or Slo()
@@ -54,7 +55,7 @@ def summarize(
     output_tokens = sum(r.num_output_tokens for r in accepted)
     prompt_tokens = sum(r.num_prompt_tokens for r in accepted)
     admitted = [r for r in accepted if r.scheduled_s is not None]
-    has_objective = slo.is_set or any(r.deadline_s is not None for r in accepted)
+    has_objective = slo.is_set_for(requests)
     num_met = sum(map(slo.met_by, completed))
     metrics: Metrics = {
         "duration_s": duration_s,
@@ -70,6 +71,7 @@ def summarize(
         "goodput_requests_per_s": _ratio(num_met, duration_s) if has_objective else None,
         "slo_attainment": _ratio(num_met, len(requests)) if has_objective else None,
     }
+    metrics |= attainment(requests, completed, slo)
     metrics |= spread("ttft_s", map(ttft_s, completed))
     metrics |= spread("tpot_s", map(tpot_s, completed))
     metrics |= spread("itl_s", np.concatenate([np.zeros(0), *map(itl_s, completed)]))
@@ -78,6 +80,7 @@ def summarize(
     metrics["prefix_cache_hit_rate"] = _ratio(
         sum(r.num_cached_tokens for r in admitted), sum(r.num_prompt_tokens for r in admitted)
     )
+    metrics |= prediction_metrics(completed, spread)
     metrics |= fairness(accepted)
     metrics |= _client_metrics(completed, slo, duration_s if has_objective else None, spread)
     metrics |= _step_metrics(steps) | spread("plan_s", (s.plan_s for s in steps))

@@ -11,7 +11,7 @@ from framework.interfaces.cost_model import StepShape
 from framework.interfaces.executor import Executor, StepBatch, StepResult
 from framework.interfaces.request import RequestSpec
 from framework.interfaces.sampling_params import SamplingParams
-from framework.simulation.executor import step_shape
+from framework.toolkit.step_shape import step_shape
 
 
 class TimedExecutor(Executor):

@@ -14,7 +14,7 @@ from framework.interfaces.executor import Admission, Executor, StepBatch, StepRe
 from framework.interfaces.graph import GraphStrategy
 from framework.interfaces.sampling_params import SamplingParams
 from framework.simulation.calibration.design import Point
-from framework.simulation.executor import step_shape
+from framework.toolkit.step_shape import step_shape
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)

@@ -1,1 +1,1 @@
-"""Parts for schedulers: ranked queues, the choice of a victim, known output lengths."""
+"""Parts for schedulers: ranked queues, the choice of a victim, predicted output lengths."""

@@ -12,7 +12,8 @@ from framework.workloads.traces.trace_row import TraceRow
 from framework.workloads.traces.trace_workload import TraceWorkload
 
 REQUIRED = ("time_s", "prompt_tokens", "output_tokens")
-OPTIONAL = ("keys", "key_tokens", "client", "category", "priority", "ttft_slo_s", "max_tokens")
+OBJECTIVES = ("ttft_slo_s", "tpot_slo_s", "e2e_slo_s", "weight")
+OPTIONAL = ("keys", "key_tokens", "client", "category", "session", "priority", *OBJECTIVES, "max_tokens")
 
 
 @WORKLOADS.register("trace")
@@ -21,9 +22,10 @@ class Trace(TraceWorkload):
 
     keys: integers, one for each key_tokens (default 512) tokens of the prompt from its beginning, the last one for what
     is left; prompts that begin with the same keys begin with the same tokens. A prompt without keys shares nothing.
-    client, category: strings. priority: lower runs earlier. ttft_slo_s: seconds from arrival until the first token is
-    due. max_tokens: the limit that the sender stated, which policies see; output_tokens is the true length, which they
-    do not see.
+    client, category, session: strings. priority: lower runs earlier. ttft_slo_s: seconds from arrival until the first
+    token is due. tpot_slo_s, e2e_slo_s: limits of the time per output token and of the whole time. weight: what it is
+    worth to meet these. max_tokens: the limit that the sender stated, which policies see; output_tokens is the true
+    length, which they do not see.
     """
 
     source = "workload=mooncake, azure and burstgpt say where theirs are"
@@ -54,7 +56,7 @@ def _row(values: dict[str, object]) -> TraceRow:
         raise ValueError(
             f"{len(keys)} keys for prompt_tokens={prompt_tokens}, which has {expected} blocks of {key_tokens} tokens"
         )
-    client, category = (text(name, values.get(name, "")) for name in ("client", "category"))
+    client, category, session = (text(name, values.get(name, "")) for name in ("client", "category", "session"))
     priority = values.get("priority", 0)
     if not isinstance(priority, int) or isinstance(priority, bool):
         raise ValueError(f"priority={short(priority)} must be an integer")
@@ -66,7 +68,8 @@ def _row(values: dict[str, object]) -> TraceRow:
         key_tokens=key_tokens,
         client=client,
         category=category,
+        session=session,
         priority=priority,
-        ttft_slo_s=seconds("ttft_slo_s", values["ttft_slo_s"]) if "ttft_slo_s" in values else None,
+        objectives={name: seconds(name, values[name]) for name in OBJECTIVES if name in values},
         max_tokens=whole("max_tokens", values["max_tokens"], 1) if "max_tokens" in values else None,
     )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(slots=True, kw_only=True)
@@ -18,8 +20,10 @@ class TraceRow:
     key_tokens: int = 0
     client: str = ""
     category: str = ""
+    session: str = ""
     priority: int = 0
-    ttft_slo_s: float | None = None
+    objectives: Mapping[str, Any] = field(default_factory=dict)
+    """By the name of their field in a `RequestSpec`."""
     max_tokens: int | None = None
     """What its sender stated as the limit; `output_tokens` is how long it got."""
     line: int = 0

@@ -170,8 +170,10 @@ class TraceWorkload(Workload):
                 output_tokens=row.output_tokens,
                 client=row.client,
                 category=row.category,
+                session=row.session,
                 priority=row.priority,
-                deadline_s=None if row.ttft_slo_s is None else arrival_s + row.ttft_slo_s,
+                deadline_s=arrival_s + row.objectives["ttft_slo_s"] if "ttft_slo_s" in row.objectives else None,
+                **row.objectives,
                 origin=f"{self.path.name}:{row.line}",
             )
 

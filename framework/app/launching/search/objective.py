@@ -12,8 +12,9 @@ from framework.config.check import check_objective
 from framework.records.analysis.metric_names import direction
 
 WAYS = {1: "maximize", -1: "minimize"}
-_WITH_DEADLINES = {"jsonl": "deadline_s", "trace": "ttft_slo_s"}
-"""Workloads whose requests may carry limits of their own, and the key that does it."""
+_OWN_OBJECTIVES = ("ttft_slo_s", "tpot_slo_s", "e2e_slo_s")
+_WITH_OBJECTIVES = {"jsonl": (*_OWN_OBJECTIVES, "deadline_s"), "trace": _OWN_OBJECTIVES}
+"""Workloads whose requests may carry limits of their own, and the keys that do it."""
 
 
 def find_directions(names: Sequence[str], given: Any, percentiles: Sequence[float] = (50, 90, 99)) -> dict[str, str]:
@@ -56,8 +57,8 @@ def check_measured(names: Sequence[str], config: Mapping[str, Any]) -> None:
     wanted = [name for name in names if name.endswith(("goodput_requests_per_s", "slo_attainment"))]
     if not wanted or has_objective(config):
         return
-    key = _WITH_DEADLINES.get(config["workload"]["name"])
-    also = f", and no request of {config['workload']['path']} has {key}" if key else ""
+    keys = _WITH_OBJECTIVES.get(config["workload"]["name"])
+    also = f", and no request of {config['workload']['path']} has {' or '.join(keys)}" if keys else ""
     raise ValueError(
         f"objective=[{wanted[0]}]: slo.ttft_s, slo.tpot_s and slo.e2e_s are null{also}, so that no request is good or "
         "bad; set one, such as slo.ttft_s=0.5"
@@ -68,14 +69,14 @@ def has_objective(config: Mapping[str, Any]) -> bool:
     """Whether a limit says which requests are good: one of `slo.*`, or limits in the file of the requests."""
     if any(limit is not None for limit in config["slo"].values()):
         return True
-    key = _WITH_DEADLINES.get(config["workload"]["name"])
-    return key is not None and _mentions(config["workload"].get("path"), key)
+    keys = _WITH_OBJECTIVES.get(config["workload"]["name"])
+    return keys is not None and _mentions(config["workload"].get("path"), keys)
 
 
-def _mentions(path: str | None, key: str) -> bool:
+def _mentions(path: str | None, keys: Sequence[str]) -> bool:
     from framework.workloads.text_file import open_text
 
     if path is None:
         return False
     with open_text(path) as file:
-        return any(f'"{key}"' in line for line in file)
+        return any(f'"{key}"' in line for line in file for key in keys)

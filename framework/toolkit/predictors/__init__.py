@@ -1,0 +1,1 @@
+"""Parts for predictors: distributions of output lengths."""

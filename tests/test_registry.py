@@ -225,4 +225,5 @@ def test_every_kind_has_a_registry() -> None:
         "workload",
         "executor",
         "tracker",
+        "family",
     }

@@ -2,9 +2,11 @@
 
 from framework.registry.registry import (
     ATTENTIONS,
+    CHOSEN,
     COST_MODELS,
     EVICTIONS,
     EXECUTORS,
+    FAMILIES,
     GRAPHS,
     REGISTRIES,
     ROUTERS,
@@ -22,9 +24,11 @@ from framework.registry.registry import (
 
 __all__ = [
     "ATTENTIONS",
+    "CHOSEN",
     "COST_MODELS",
     "EVICTIONS",
     "EXECUTORS",
+    "FAMILIES",
     "GRAPHS",
     "REGISTRIES",
     "ROUTERS",

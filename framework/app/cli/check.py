@@ -1,7 +1,7 @@
 """`python -m framework check scheduler=my_policy`: whether a plugin keeps the rules of its interface.
 
 It prints a row per rule, and the smallest failing case for each rule that does not hold. It takes any kind (scheduler,
-eviction, sampler, attention, graph, cost_model, router), with parameters (scheduler.aging=2), from any source
+eviction, sampler, attention, graph, cost_model, router, family), with parameters (scheduler.aging=2), from any source
 (plugins=[./my.py]).
 """
 

@@ -11,6 +11,7 @@ import transformers
 
 from framework.app.build import build
 from framework.config.compose import compose
+from framework.config.settings import settings_of
 from framework.conformance.kit.tiny_model import TINY, expected, make_model, serve
 from framework.execution.kernels.cuda.applies import unfused_reason
 from framework.models.config import ModelConfig
@@ -91,7 +92,7 @@ def test_it_runs_and_is_simulated(files: dict[str, Path], tmp_path: Path) -> Non
     cfg = compose(
         [plugins, "model=custom", f"model.path={tmp_path / 'model'}", "executor=simulated", "workload=synthetic"]
     )
-    built = build(cfg)
+    built = build(settings_of(cfg))
     assert built.model_config.family == "mine"
     assert built.model_config.num_parameters == sum(parameter.numel() for parameter in model.parameters())
     built.engine.close()

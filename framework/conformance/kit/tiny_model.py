@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from framework.config.compose import compose
+from framework.config.settings import settings_of
 from framework.conformance.kit.time_limit import time_limit
 from framework.interfaces.request import RequestSpec
 from framework.interfaces.sampling_params import SamplingParams
@@ -66,13 +67,13 @@ def make_model(config: Any) -> Any:
     return model.eval()
 
 
-def serve(folder: Path | None, *overrides: str, num_tokens: int = 6) -> list[Served]:
-    """Greedy answers, with log-probabilities, of the model in `folder` or of the one that `overrides` describe."""
+def serve(folder: Path, *overrides: str, num_tokens: int = 6) -> list[Served]:
+    """Greedy answers of the model in `folder`, with log-probabilities."""
     from framework.execution.build import build_engine
 
     prompts = prompts_of(TINY["vocab_size"])
-    cfg = _composed(overrides).copy()
-    cfg.model.path = None if folder is None else str(folder)
+    cfg = settings_of(_composed(overrides))
+    cfg.model.path = str(folder)
     engine = build_engine(cfg).single_engine
     params = SamplingParams(temperature=0, max_tokens=num_tokens, ignore_eos=True, logprobs=0)
     ended: dict[int, Any] = {}

@@ -226,4 +226,5 @@ def test_every_kind_has_a_registry() -> None:
         "workload",
         "executor",
         "tracker",
+        "family",
     }

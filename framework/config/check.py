@@ -13,7 +13,7 @@ from framework.config.explain import valid_keys
 from framework.config.schema import CHOICES, Config
 from framework.config.settings import Settings, settings_of
 from framework.interfaces.settings import require
-from framework.registry import EXECUTORS, REGISTRIES, discovery
+from framework.registry import CHOSEN, EXECUTORS, REGISTRIES, discovery
 from framework.registry.parameters import wrong_choice
 
 
@@ -37,7 +37,7 @@ def check(cfg: DictConfig) -> Settings:
     for key, annotation in CHOICES.items():
         value = OmegaConf.select(cfg, key)
         require((wrong := wrong_choice(annotation, value)) is None, key, value, wrong or "", "")
-    for kind, registry in REGISTRIES.items():
+    for kind, registry in CHOSEN.items():
         _check_plugin(cfg, kind, registry.names())
     EXECUTORS.build(cfg.executor)  # checks its values
     settings = settings_of(cfg)  # checks its values

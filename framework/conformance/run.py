@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from framework.config.compose import compose
@@ -14,7 +14,7 @@ from framework.conformance.kit.finding import Budget, Check, Finding, NotApplica
 from framework.interfaces.errors import PluginError
 from framework.registry import EXECUTORS, REGISTRIES
 
-KINDS = ("scheduler", "eviction", "sampler", "attention", "graph", "cost_model", "router", "predictor")
+KINDS = ("scheduler", "eviction", "sampler", "attention", "graph", "cost_model", "router", "predictor", "family")
 
 
 def check_plugins(overrides: Sequence[str], budget: Budget | None = None) -> dict[str, list[Finding]]:
@@ -31,8 +31,18 @@ def check_plugins(overrides: Sequence[str], budget: Budget | None = None) -> dic
             f"{' '.join(overrides) or 'nothing'} names no plugin to check; say which, such as scheduler=chunked_prefill"
             f" (kinds: {', '.join(KINDS)})"
         )
-    cfg = settings_of(compose(overrides))
-    return {f"{kind}={cfg[kind].name}": run_checks(checks_of(kind, cfg, budget or Budget())) for kind in chosen}
+    named = {kind: _name(kind, overrides) for kind in chosen if not REGISTRIES[kind].is_chosen}
+    cfg = settings_of(compose([text for text in overrides if text.lstrip("+").partition("=")[0] not in named]))
+    choices = {kind: {"name": named[kind]} if kind in named else cfg[kind] for kind in chosen}
+    return {
+        f"{kind}={choice['name']}": run_checks(checks_of(kind, choice, cfg, budget or Budget()))
+        for kind, choice in choices.items()
+    }
+
+
+def _name(kind: str, overrides: Sequence[str]) -> str:
+    """The plugin of a kind that no configuration has a key for."""
+    return [text.partition("=")[2] for text in overrides if text.lstrip("+").startswith(f"{kind}=")][-1]
 
 
 def assert_conforms(*overrides: str, budget: Budget | None = None) -> None:
@@ -53,17 +63,17 @@ def assert_conforms(*overrides: str, budget: Budget | None = None) -> None:
         raise AssertionError("\n\n".join(broken))
 
 
-def checks_of(kind: str, cfg: Settings, budget: Budget) -> list[Check]:
-    """The checks of the plugin of a kind that `cfg` chooses."""
+def checks_of(kind: str, choice: Mapping[Any, Any], cfg: Settings, budget: Budget) -> list[Check]:
+    """The checks of the plugin `choice` (its name and parameters) of a kind, among all that `cfg` chooses."""
     module: Any = importlib.import_module(f"framework.conformance.checks.{kind}")  # only this kind's libraries
 
     def build(*supplied: Any) -> Any:
-        return REGISTRIES[kind].build(cfg[kind], *supplied)
+        return REGISTRIES[kind].build(choice, *supplied)
 
     checks: Callable[..., list[Check]] = module.checks
     if kind == "cost_model":  # the overrides may say what it is to be checked for
-        return checks(cfg[kind], build, budget, EXECUTORS.build(cfg.executor).deployment(cfg))
-    return checks(cfg[kind], build, budget)
+        return checks(choice, build, budget, EXECUTORS.build(cfg.executor).deployment(cfg))
+    return checks(choice, build, budget)
 
 
 def run_checks(checks: Iterable[Check]) -> list[Finding]:

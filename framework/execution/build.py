@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+import weakref
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
@@ -31,6 +32,8 @@ from framework.interfaces.eviction import NeedsFuture
 from framework.interfaces.policies import Policies
 from framework.interfaces.request import RequestSpec
 from framework.interfaces.sampling_params import SamplingParams
+from framework.models.decoder import DecoderLM
+from framework.models.layers.experts import reset_router_load, router_load
 from framework.models.layers.group import PeerError, TensorParallelGroup
 from framework.models.loading.load import LoadedModel
 from framework.models.split import config_of_rank
@@ -54,6 +57,7 @@ def build_engine(cfg: Settings) -> BuiltEngine:
         start_engine = _engine_around(cfg, choices, rank, executor)
         _warm_up(start_engine(policies))
         engine = start_engine(_policies(cfg))  # without a memory of warm-up
+        reset_router_load(rank.loaded.model)
         effective = _effective(choices, rank) | executor.effective()
         if cfg.compile.level != "off":
             effective["compile_s"] = round(compile_seconds() - compiled_s, 3)
@@ -69,7 +73,13 @@ def build_engine(cfg: Settings) -> BuiltEngine:
         costs=_costs(choices, rank),
         peaks=peaks,
         startup_s=time.perf_counter() - started,
+        after_run=partial(_router_load, weakref.ref(rank.loaded.model)),  # which ends with the engine
     )
+
+
+def _router_load(model: weakref.ref[DecoderLM]) -> dict[str, object]:
+    loaded = model()
+    return {} if loaded is None else router_load(loaded)
 
 
 def _executor(cfg: Settings, choices: Choices, stack: ExitStack) -> tuple[LocalExecutor, Rank]:

@@ -42,6 +42,15 @@ class AttentionSpec:
     max_num_seqs: int
     max_num_batched_tokens: int
     max_model_len: int
+    windows: tuple[int | None, ...] = ()
+    """How many tokens of a sequence each layer attends to, the query's own included; None for all of them. Empty if no
+    layer has a window that matters."""
+    softcap: float | None = None
+    """c in c tanh(score / c), with which scores are limited after `scale` and before the mask; None for no limit."""
+
+    def window(self, layer: int) -> int | None:
+        """The window of one layer."""
+        return self.windows[layer] if self.windows else None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -87,6 +96,10 @@ class AttentionBackend(ABC):
     separate_write: bool = False
     """Whether `attend` exists and the cache is [2 (K, V), num_blocks, block_size, M, H]. If so, the framework may fuse
     the cache write with the operations before it, and call `attend` instead of `forward`."""
+    supports_windows: bool = False
+    """Whether it follows `spec.windows`. One that does not say so is refused for a model that has windows."""
+    supports_softcap: bool = False
+    """Whether it follows `spec.softcap`, likewise."""
 
     def __init__(self, spec: AttentionSpec) -> None:
         self.spec = spec
@@ -105,6 +118,20 @@ class AttentionBackend(ABC):
             parameters: the configuration keys of the backend.
         """
         return 16
+
+    @classmethod
+    def lacks(cls, spec: AttentionSpec) -> str | None:
+        """What the model asks for and the backend does not say that it has. The framework asks this before
+        `unsupported_reason`."""
+        if spec.windows and not cls.supports_windows:
+            window = min(window for window in spec.windows if window is not None)
+            return (
+                f"it has no windows, and this model has layers that attend to {window} tokens; choose attention=sdpa, "
+                f"or engine.max_model_len={window} or less"
+            )
+        if spec.softcap is not None and not cls.supports_softcap:
+            return f"it cannot cap scores, as this model does at {spec.softcap:g}; choose attention=sdpa"
+        return None
 
     def implementation(self) -> str:
         """The name and version of the code that computes attention, for the record: `flash-attn 2.8.3`."""

@@ -45,7 +45,7 @@ class Hardware:
 
 @dataclass(slots=True, frozen=True, kw_only=True)
 class ModelShape:
-    """The dimensions of a dense decoder, before any split over devices."""
+    """The dimensions of a decoder, before any split over devices."""
 
     num_layers: int
     hidden_size: int
@@ -54,12 +54,31 @@ class ModelShape:
     head_size: int
     intermediate_size: int
     vocab_size: int
+    num_experts: int = 0
+    """Experts in each of `num_expert_layers` layers; 0 for a dense model"""
+    experts_per_token: int = 0
+    expert_size: int = 0
+    """The features between the projections of one expert"""
+    num_expert_layers: int = 0
 
     @property
     def layer_parameters(self) -> int:
-        """The number of entries in the weight matrices of one layer."""
+        """The number of entries in the weight matrices of one layer, all experts included; the mean over the layers."""
+        return self._layer_parameters(self.num_experts)
+
+    @property
+    def active_layer_parameters(self) -> int:
+        """Those that one token is multiplied with."""
+        return self._layer_parameters(self.experts_per_token)
+
+    def _layer_parameters(self, num_experts: int) -> int:
         attention = 2 * (self.num_heads + self.num_kv_heads) * self.head_size
-        return self.hidden_size * (attention + 3 * self.intermediate_size)
+        dense = self.hidden_size * (attention + 3 * self.intermediate_size)
+        if not self.num_expert_layers:
+            return dense
+        mixed = self.hidden_size * (attention + self.num_experts + 3 * num_experts * self.expert_size)
+        num_dense = self.num_layers - self.num_expert_layers
+        return (dense * num_dense + mixed * self.num_expert_layers) // self.num_layers
 
     @property
     def kv_values_per_token(self) -> int:

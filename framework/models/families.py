@@ -1,56 +1,55 @@
-"""The differences between the supported families."""
+"""Which family a Hugging Face config belongs to."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
+
+from framework.models.family import Family
+from framework.registry import FAMILIES, discovery
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Family:
-    """A string as a bias setting names the config key that holds it; defaults are those of the `transformers` class."""
-
-    architecture: str
-    qkv_bias: bool | str = "attention_bias"
-    output_bias: bool | str = "attention_bias"
-    mlp_bias: bool | str = False
-    qk_norm: bool = False
-    num_kv_heads: int | None = None
-    head_size: int | None = None
-    windowed: Literal["never", "always", "flag"] = "never"
-    """Whether `sliding_window` applies: never, whenever it is set, or if `use_sliding_window` says so."""
-
-
-_FAMILIES = {
-    "llama": Family(architecture="LlamaForCausalLM", mlp_bias="mlp_bias"),
-    "mistral": Family(
-        architecture="MistralForCausalLM", qkv_bias=False, output_bias=False, num_kv_heads=8, windowed="always"
-    ),
-    "qwen2": Family(
-        architecture="Qwen2ForCausalLM", qkv_bias=True, output_bias=False, num_kv_heads=32, windowed="flag"
-    ),
-    "qwen3": Family(architecture="Qwen3ForCausalLM", qk_norm=True, num_kv_heads=32, head_size=128, windowed="flag"),
-}
-
-
-def family_of(config: Mapping[str, Any]) -> Family:
-    """The family that a Hugging Face config belongs to.
+def family_of(config: Mapping[str, Any]) -> tuple[str, Family]:
+    """The registered name and the family of a config.
 
     Raises:
-        ValueError: listing the supported ones.
+        ValueError: listing the supported ones, or with the error of a family's file that could not be imported.
     """
-    by_architecture = {family.architecture: family for family in _FAMILIES.values()}
     architectures = config.get("architectures") or []
     if not isinstance(architectures, list | tuple) or not all(isinstance(name, str) for name in architectures):
         raise ValueError(f"architectures={architectures!r} must be a list of names; correct the config")
+    model_type = config.get("model_type")
+    name = _find(architectures, model_type)
+    if name is None:
+        discovery.discover()  # a config may be read before anything was composed
+        name = _find(architectures, model_type)
+    if name is not None:
+        return name, FAMILIES.get(name)()
+    if isinstance(model_type, str) and (broken := discovery.broken_for(model_type)):
+        raise ValueError(f"the family {model_type} of this config cannot be used: {broken.message()}")
+    found = ", ".join(architectures) or f"model_type={model_type!r}"
+    supported = ", ".join(sorted(FAMILIES.get(name).architecture for name in FAMILIES.names()))
+    raise ValueError(
+        f"{found} is not a supported architecture; supported are {supported}. A file in plugins=[...] can add one: "
+        f"python -m framework new model NAME"
+    )
+
+
+def _find(architectures: list[str] | tuple[str, ...], model_type: object) -> str | None:
+    by_architecture: dict[str, str] = {}
+    for entry in FAMILIES.entries():
+        architecture = FAMILIES.get(entry.name).architecture
+        other = by_architecture.setdefault(architecture, entry.name)
+        if other != entry.name:
+            raise ValueError(
+                f"the families {other} ({FAMILIES.entry(other).file}) and {entry.name} ({entry.file}) both have the "
+                f"architecture {architecture}; one of them has to go, or needs another name for it"
+            )
     for architecture in architectures:
         # A base model, e.g. LlamaModel, is the same network saved without its LM head.
         causal = f"{architecture.removesuffix('Model')}ForCausalLM" if architecture.endswith("Model") else architecture
         if causal in by_architecture:
             return by_architecture[causal]
-    model_type = config.get("model_type")
-    if not architectures and isinstance(model_type, str) and model_type in _FAMILIES:
-        return _FAMILIES[model_type]
-    found = ", ".join(architectures) or f"model_type={model_type!r}"
-    raise ValueError(f"{found} is not a supported architecture; supported are {', '.join(by_architecture)}")
+    if not architectures and model_type in FAMILIES.names():
+        return str(model_type)
+    return None

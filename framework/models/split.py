@@ -30,8 +30,10 @@ def config_of_rank(config: ModelConfig, size: int) -> ModelConfig:
 
     With fewer KV heads than ranks, several ranks hold the same one.
     """
+    experts = config.experts
     return dataclasses.replace(
         config,
+        experts=None if experts is None else dataclasses.replace(experts, size=experts.size // size),
         num_heads=config.num_heads // size,
         num_kv_heads=max(1, config.num_kv_heads // size),
         intermediate_size=config.intermediate_size // size,
@@ -47,4 +49,6 @@ def _reason(config: ModelConfig, size: int) -> str | None:
         return f"{config.num_kv_heads} KV heads can be neither divided nor replicated evenly"
     if config.intermediate_size % size:
         return f"intermediate_size {config.intermediate_size} does not divide evenly"
+    if config.experts is not None and config.experts.size % size:
+        return f"the {config.experts.size} features of an expert do not divide evenly"
     return None

@@ -2,9 +2,11 @@
 
 from framework.registry.registry import (
     ATTENTIONS,
+    CHOSEN,
     COST_MODELS,
     EVICTIONS,
     EXECUTORS,
+    FAMILIES,
     GRAPHS,
     PREDICTORS,
     REGISTRIES,
@@ -23,9 +25,11 @@ from framework.registry.registry import (
 
 __all__ = [
     "ATTENTIONS",
+    "CHOSEN",
     "COST_MODELS",
     "EVICTIONS",
     "EXECUTORS",
+    "FAMILIES",
     "GRAPHS",
     "PREDICTORS",
     "REGISTRIES",

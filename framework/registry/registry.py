@@ -27,7 +27,7 @@ from framework.registry.parameters import Parameter, read_parameters
 
 C = TypeVar("C", bound=type)
 
-_BUILT_BY_EVERY_RANK = ("attention", "sampler", "graph")
+_BUILT_BY_EVERY_RANK = ("attention", "sampler", "graph", "family")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +50,12 @@ class Registry:
         base: Class that plugins derive from, as `module:Class`. Resolved at registration, so that importing the
             registries imports no interface.
         supplied: Positional constructor arguments that the framework passes to `build`.
+        is_chosen: Whether the configuration chooses one. Otherwise something else names it, as a model's config names
+            its family, and it has neither a key nor parameters.
     """
 
-    def __init__(self, kind: str, base: str, supplied: tuple[str, ...] = ()) -> None:
-        self.kind, self.base, self.supplied = kind, base, supplied
+    def __init__(self, kind: str, base: str, supplied: tuple[str, ...] = (), *, is_chosen: bool = True) -> None:
+        self.kind, self.base, self.supplied, self.is_chosen = kind, base, supplied, is_chosen
         self._entries: dict[str, Entry] = {}
 
     def register(self, name: str) -> Callable[[C], C]:
@@ -71,7 +73,13 @@ class Registry:
                 parameters = read_parameters(cls, self.supplied)
             except TypeError as error:
                 raise TypeError(f"{where}: {error}") from error
-            self._store(name, cls, parameters, where)
+            if self.is_chosen:
+                self._store(name, cls, parameters, where)
+            elif parameters:
+                keys = ", ".join(parameter.name for parameter in parameters)
+                raise TypeError(
+                    f"{where}: a {self.kind} has no parameters, since no configuration chooses it; got {keys}"
+                )
             doc = inspect.cleandoc(cls.__doc__ or "")
             self._entries[name] = Entry(self.kind, name, cls, doc, _file(cls), parameters)
             return cls
@@ -195,14 +203,17 @@ PREDICTORS = Registry("predictor", "framework.interfaces.predictor:Predictor")
 WORKLOADS = Registry("workload", "framework.interfaces.workload:Workload")
 EXECUTORS = Registry("executor", "framework.execution.builder:EngineBuilder")
 TRACKERS = Registry("tracker", "framework.records.tracking.base:Tracker")
+FAMILIES = Registry("family", "framework.models.family:Family", is_chosen=False)
 
 REGISTRIES = {
     r.kind: r
     for r in (
         *(SCHEDULERS, EVICTIONS, ATTENTIONS, SAMPLERS, GRAPHS, COST_MODELS, ROUTERS, PREDICTORS),
-        *(WORKLOADS, EXECUTORS, TRACKERS),
+        *(WORKLOADS, EXECUTORS, TRACKERS, FAMILIES),
     )
 }
+CHOSEN = {kind: r for kind, r in REGISTRIES.items() if r.is_chosen}
+"""The kinds that a configuration has a key for."""
 
 ATTENTIONS.reserve("auto", "The fastest backend that supports this machine and model; the record says which.")
 PREDICTORS.reserve("none", "No prediction: policies know nothing of output lengths, and nothing is computed.")

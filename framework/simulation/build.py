@@ -198,6 +198,12 @@ def _deployment(cfg: Settings, config: ModelConfig) -> tuple[Deployment, str]:
     """What is simulated, and the reason for its dtype."""
     tp = cfg.executor.tp
     check_split(config, tp)
+    if config.windows_within(cfg.engine.max_model_len or config.max_model_len):
+        raise IncompatibleError(
+            f"executor=simulated: layers of this {config.architecture} attend to {config.sliding_window} tokens, and "
+            f"cost models time whole contexts; set engine.max_model_len={config.sliding_window} or less, or "
+            f"executor=local"
+        )
     device = hardware(cfg.executor.hardware)
     if cfg.executor.memory_gib is not None:
         device = dataclasses.replace(device, memory_gib=cfg.executor.memory_gib)

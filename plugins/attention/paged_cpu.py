@@ -23,6 +23,8 @@ class PagedCPU(AttentionBackend):
     """
 
     graph_support = GraphSupport.NEVER
+    supports_windows = True
+    supports_softcap = True
 
     @classmethod
     def unsupported_reason(cls, spec: AttentionSpec) -> str | None:
@@ -62,4 +64,7 @@ class PagedCPU(AttentionBackend):
     ) -> Tensor:
         from framework.execution.kernels.cpu.attention import paged_attention
 
-        return paged_attention(q_TNH, k_TMH, v_TMH, kv_cache, metadata, self.spec.block_size, self.spec.scale)
+        spec = self.spec
+        return paged_attention(
+            *(q_TNH, k_TMH, v_TMH, kv_cache, metadata, spec.block_size, spec.scale), spec.window(layer), spec.softcap
+        )

@@ -58,9 +58,9 @@ class PrefillChunk:
     start: int
     stop: int
     slot_L: Tensor | None
-    """[L] int64, where its context lies in the cache; None when the chunk is all of it"""
+    """[L] int64, where what it reads of its context lies in the cache; None when the chunk is all of it"""
     mask_CL: Tensor | None
-    """[C, L] bool, which of L positions each of its C tokens attends to; None likewise"""
+    """[C, L] bool, which of L positions each of its C tokens attends to; None for all up to its own"""
 
 
 @dataclass(slots=True)
@@ -71,8 +71,8 @@ class Metadata:
     """[W] int64: where the W written tokens go"""
     written_W: Tensor | None
     """[W] int64: which of the step's tokens are written; None for all"""
-    groups: list[Group]
-    prefill_chunks: list[PrefillChunk]
+    by_window: dict[int | None, tuple[list[Group], list[PrefillChunk]]]
+    """For each window that a layer has, None for no window: the rows of layers with it"""
 
 
 @ATTENTIONS.register("sdpa")
@@ -89,6 +89,8 @@ class SDPA(AttentionBackend):
     """
 
     graph_support = GraphSupport.NEVER
+    supports_windows = True
+    supports_softcap = True
 
     def __init__(self, spec: AttentionSpec) -> None:
         super().__init__(spec)
@@ -109,11 +111,15 @@ class SDPA(AttentionBackend):
         return (2, num_blocks, self.spec.block_size, self.spec.num_kv_heads, self.spec.head_size)
 
     def plan(self, batch: BatchLayout) -> Metadata:
-        groups, chunks = (self._plan_pieces(batch), []) if self._on_gpu else self._plan_rows(batch)
+        by_window: dict[int | None, tuple[list[Group], list[PrefillChunk]]] = {}
+        for window in dict.fromkeys(self.spec.windows or (None,)):
+            by_window[window] = (
+                (self._plan_pieces(batch, window), []) if self._on_gpu else self._plan_rows(batch, window)
+            )
         slot_T = batch.slot_mapping_T
         written_W = (slot_T >= 0).nonzero().squeeze(1)
         all_written = written_W.numel() == slot_T.numel()
-        return Metadata(slot_T[written_W], None if all_written else written_W, groups, chunks)
+        return Metadata(slot_T[written_W], None if all_written else written_W, by_window)
 
     def forward(
         self, layer: int, q_TNH: Tensor, k_TMH: Tensor, v_TMH: Tensor, kv_cache: Tensor, metadata: Metadata
@@ -125,12 +131,13 @@ class SDPA(AttentionBackend):
         for cache_SMH, new_TMH in ((k_SMH, k_TMH), (v_SMH, v_TMH)):
             new_WMH = new_TMH if metadata.written_W is None else new_TMH[metadata.written_W]
             _write(cache_SMH, metadata.slot_W, new_WMH)
+        groups, chunks = metadata.by_window[self.spec.window(layer)]
         out_TNH = torch.zeros_like(q_TNH) if metadata.written_W is not None else torch.empty_like(q_TNH)
         one_kernel = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]  # the second for shapes that the first refuses
         with sdpa_kernel(one_kernel) if self._on_gpu else contextlib.nullcontext():
-            for group in metadata.groups:
+            for group in groups:
                 out_TNH[group.token_GC] = self._attend_group(group, q_TNH[group.token_GC], k_SMH, v_SMH)
-        for chunk in metadata.prefill_chunks:
+        for chunk in chunks:
             tokens = slice(chunk.start, chunk.stop)
             if chunk.slot_L is None:
                 k_LMH, v_LMH = k_TMH[tokens], v_TMH[tokens]
@@ -139,7 +146,7 @@ class SDPA(AttentionBackend):
             out_TNH[tokens] = self._attend_chunk(q_TNH[tokens], k_LMH, v_LMH, chunk.mask_CL)
         return out_TNH
 
-    def _plan_rows(self, batch: BatchLayout) -> tuple[list[Group], list[PrefillChunk]]:
+    def _plan_rows(self, batch: BatchLayout, window: int | None) -> tuple[list[Group], list[PrefillChunk]]:
         starts, lengths = batch.query_start_host, batch.seq_lens_host
         decode_rows, chunks = [], []
         for row in range(batch.num_rows):
@@ -147,18 +154,19 @@ class SDPA(AttentionBackend):
             if num_new == 1:
                 decode_rows.append(row)
             elif num_new > 1:
-                chunks.append(self._plan_chunk(batch, row))
-        return [self._plan_group(batch, rows) for rows in _similar_lengths(decode_rows, lengths)], chunks
+                chunks.append(self._plan_chunk(batch, row, window))
+        read = lengths if window is None else [min(length, window) for length in lengths]
+        return [self._plan_group(batch, rows, read) for rows in _similar_lengths(decode_rows, read)], chunks
 
-    def _plan_pieces(self, batch: BatchLayout) -> list[Group]:
+    def _plan_pieces(self, batch: BatchLayout, window: int | None) -> list[Group]:
         spec = self.spec
         slot_bytes = 2 * spec.num_kv_heads * spec.head_size * spec.dtype.itemsize
         sharing = spec.num_heads // spec.num_kv_heads
         pieces = _pieces(batch.query_start_host, batch.seq_lens_host)
         groups = _similar_shapes(pieces, _GROUP_BYTES // slot_bytes, _GROUP_SCORES // sharing)
-        return [self._plan_masked(batch, group, sharing) for group in groups]
+        return [self._plan_masked(batch, group, sharing, window) for group in groups]
 
-    def _plan_masked(self, batch: BatchLayout, pieces: list[Piece], sharing: int) -> Group:
+    def _plan_masked(self, batch: BatchLayout, pieces: list[Piece], sharing: int, window: int | None) -> Group:
         import torch
 
         numbers = [[piece.row, piece.first, piece.num_new - 1, piece.length - 1] for piece in pieces]
@@ -171,29 +179,46 @@ class SDPA(AttentionBackend):
         slot_GL = self._slots(batch.block_table_RB[row_G], position_L.minimum(last_G.unsqueeze(1)))
         position_GC = new_GC + (last_G - last_new_G).unsqueeze(1)
         hidden_GCL = position_L > position_GC.unsqueeze(2)
+        if window is not None:
+            hidden_GCL |= position_L <= position_GC.unsqueeze(2) - window
         mask_GCL = torch.zeros(hidden_GCL.shape, dtype=self.spec.dtype, device=device).masked_fill_(
             hidden_GCL, -torch.inf
         )
         return Group(first_G.unsqueeze(1) + new_GC, slot_GL, mask_GCL.repeat_interleave(sharing, 1).unsqueeze(1))
 
-    def _plan_chunk(self, batch: BatchLayout, row: int) -> PrefillChunk:
+    def _plan_chunk(self, batch: BatchLayout, row: int, window: int | None) -> PrefillChunk:
         import torch
 
         start, stop, length = batch.query_start_host[row], batch.query_start_host[row + 1], batch.seq_lens_host[row]
-        if stop - start == length and self.spec.kv_dtype == self.spec.dtype:  # else the cache would round K and V
+        is_whole = (
+            stop - start == length and self.spec.kv_dtype == self.spec.dtype
+        )  # else the cache would round K and V
+        if is_whole and (window is None or window >= length):
             return PrefillChunk(start, stop, None, None)
-        position_L = torch.arange(length, device=batch.block_table_RB.device)
-        mask_CL = position_L <= position_L[length - (stop - start) :].unsqueeze(1)
+        before = length - (stop - start)
+        first = 0 if window is None or is_whole else max(0, before - window + 1)
+        position_L = torch.arange(first, length, device=batch.block_table_RB.device)
+        position_C1 = position_L[before - first :].unsqueeze(1)
+        mask_CL = position_L <= position_C1
+        if window is not None:
+            mask_CL &= position_L > position_C1 - window
+        if is_whole:
+            return PrefillChunk(start, stop, None, mask_CL)
         return PrefillChunk(start, stop, self._slots(batch.block_table_RB[row], position_L), mask_CL)
 
-    def _plan_group(self, batch: BatchLayout, rows: list[int]) -> Group:
+    def _plan_group(self, batch: BatchLayout, rows: list[int], read: list[int]) -> Group:
+        """The last `read[row]` positions of each of the rows."""
         import torch
 
         device = batch.block_table_RB.device
-        lengths = [batch.seq_lens_host[row] for row in rows]
+        lengths = [read[row] for row in rows]
         last_G1 = torch.tensor(lengths, device=device).unsqueeze(1) - 1
         position_L = torch.arange(max(lengths), device=device)
-        slot_GL = self._slots(batch.block_table_RB[torch.tensor(rows, device=device)], position_L.minimum(last_G1))
+        position_GL = position_L.minimum(last_G1)
+        if read is not batch.seq_lens_host:
+            skipped = [batch.seq_lens_host[row] - read[row] for row in rows]
+            position_GL = position_GL + torch.tensor(skipped, device=device).unsqueeze(1)
+        slot_GL = self._slots(batch.block_table_RB[torch.tensor(rows, device=device)], position_GL)
         token_G1 = torch.tensor([[batch.query_start_host[row]] for row in rows], device=device)
         mask_GL = None if min(lengths) == max(lengths) else position_L <= last_G1
         return Group(token_G1, slot_GL, None if mask_GL is None else mask_GL[:, None, None])
@@ -221,7 +246,21 @@ class SDPA(AttentionBackend):
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool = False) -> Tensor:
         from torch.nn.functional import scaled_dot_product_attention
 
+        if self.spec.softcap is not None:
+            return self._attend_capped(q, k, v, mask, self.spec.softcap, causal)
         return scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, scale=self.spec.scale)
+
+    def _attend_capped(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, cap: float, causal: bool) -> Tensor:
+        """`scaled_dot_product_attention` has no soft cap, so this is it step by step, with float32 scores."""
+        import torch
+
+        scores = (q.float() @ k.float().mT) * self.spec.scale
+        scores = (scores / cap).tanh_().mul_(cap)
+        if causal:
+            mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).tril()
+        if mask is not None:
+            scores = scores.masked_fill_(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
+        return (scores.softmax(-1) @ v.float()).to(q.dtype)
 
 
 def _write(cache_SMH: Tensor, slot_W: Tensor, new_WMH: Tensor) -> None:

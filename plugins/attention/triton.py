@@ -27,7 +27,8 @@ class Metadata:
     """Decode rows come first; each kind is None when the step has none of it."""
 
     slot_mapping_T: Tensor
-    decode: DecodePlan | None
+    decode: dict[int | None, DecodePlan] | None
+    """The plan for each window that a layer has, None for no window"""
     num_decode_rows: int
     """That `decode` knows; those past the last one have length 0"""
     prefill: PrefillPlan | None
@@ -45,6 +46,7 @@ class TritonAttention(AttentionBackend):
 
     graph_support = GraphSupport.MIXED
     separate_write = True
+    supports_windows = True
 
     def __init__(self, spec: AttentionSpec) -> None:
         from framework.execution.kernels.cuda import decode_attention, prefill_attention
@@ -115,7 +117,7 @@ class TritonAttention(AttentionBackend):
             return self._plan_any(batch)
         num_decode, starts_R1 = batch.num_decode_rows, batch.query_start_R1
         lengths_R, table_RB = batch.seq_lens_R, batch.block_table_RB
-        decode = self._decode.plan(lengths_R[:num_decode], table_RB[:num_decode]) if num_decode else None
+        decode = self._plan_decode(lengths_R[:num_decode], table_RB[:num_decode]) if num_decode else None
         prefill = None
         if num_decode < batch.num_rows:
             starts_R1 = starts_R1[num_decode:]
@@ -124,12 +126,16 @@ class TritonAttention(AttentionBackend):
             )
         return Metadata(batch.slot_mapping_T, decode, num_decode, prefill)
 
+    def _plan_decode(self, lengths_R: Tensor, table_RB: Tensor) -> dict[int | None, DecodePlan]:
+        windows = dict.fromkeys(self.spec.windows or (None,))
+        return {window: self._decode.plan(lengths_R, table_RB, window) for window in windows}
+
     def _plan_any(self, batch: BatchLayout) -> Metadata:
         """Both kernels get all rows, and each leaves out those of the other."""
         starts_R1, lengths_R, table_RB = batch.query_start_R1, batch.seq_lens_R, batch.block_table_RB
         new_R = starts_R1.diff()
         is_decode_R = new_R == 1
-        decode = self._decode.plan(lengths_R.masked_fill(~is_decode_R, 0), table_RB)
+        decode = self._plan_decode(lengths_R.masked_fill(~is_decode_R, 0), table_RB)
         new_R = new_R.masked_fill(is_decode_R, 0)
         prefill = self._prefill.plan(starts_R1, lengths_R, table_RB, new_R, num_tokens=batch.num_tokens, few_rows=True)
         return Metadata(batch.slot_mapping_T, decode, batch.num_rows, prefill)
@@ -146,8 +152,9 @@ class TritonAttention(AttentionBackend):
         import torch
 
         out_TNH = torch.empty(q_TNH.shape, dtype=q_TNH.dtype, device=q_TNH.device)
+        window = self.spec.window(layer)
         if metadata.decode is not None:
-            self._decode(q_TNH[: metadata.num_decode_rows], kv_cache, metadata.decode, out_TNH)
+            self._decode(q_TNH[: metadata.num_decode_rows], kv_cache, metadata.decode[window], out_TNH)
         if metadata.prefill is not None:
-            self._prefill(q_TNH, kv_cache, metadata.prefill, out_TNH)
+            self._prefill(q_TNH, kv_cache, metadata.prefill, out_TNH, window)
         return out_TNH

@@ -28,6 +28,9 @@ class Roofline(CostModel):
     launch time outside one. Products of more than a few rows add the time that matrix units take to fill. Rows and
     tokens that pad a graph are computed too. With tp > 1 each rank holds its share, and two all-reduces per layer move
     the hidden states (in a ring: 2 (n - 1) / n of them over a link, after its latency).
+
+    Of E experts of which a token has K, n tokens read the share 1 - (1 - K / E)^n, as if a router chose at random. The
+    time to launch a kernel per expert is not counted.
     """
 
     def __init__(
@@ -60,8 +63,11 @@ class Roofline(CostModel):
         # A matrix unit multiplies float32 at a fraction of its half-type rate.
         self._flop_s = 1 / (hardware.flops_per_s * matrix_share * (1 if item <= 2 else 1 / 8))
         layers = model.num_layers
-        self._layer_weight_s = layers * model.layer_parameters * item * self._byte_s / tp
-        self._layer_token_s = layers * 2 * model.layer_parameters * self._flop_s / tp
+        self._layer_token_s = layers * 2 * model.active_layer_parameters * self._flop_s / tp
+        experts = model.num_expert_layers * model.num_experts * 3 * model.hidden_size * model.expert_size
+        self._expert_weight_s = experts * item * self._byte_s / tp
+        self._layer_weight_s = layers * model.layer_parameters * item * self._byte_s / tp - self._expert_weight_s
+        self._missed = 1 - model.experts_per_token / model.num_experts if model.num_experts else 1.0
         self._head_weight_s = model.vocab_size * model.hidden_size * item * self._byte_s / tp
         self._head_row_s = 2 * model.vocab_size * model.hidden_size * self._flop_s / tp
         self._logits_row_s = 2 * model.vocab_size * item * self._byte_s / tp
@@ -89,7 +95,10 @@ class Roofline(CostModel):
         tokens = step.padded_tokens
         sampled = step.padded_rows if step.scope is GraphScope.STEP else step.num_sampled
         tiled = max(tokens, _TILE_TOKENS)
-        device_s = max(self._layer_weight_s, self._layer_token_s * tiled) + self._activation_token_s * tokens
+        weight_s = self._layer_weight_s
+        if self._expert_weight_s:
+            weight_s += self._expert_weight_s * (1 - self._missed**tokens)
+        device_s = max(weight_s, self._layer_token_s * tiled) + self._activation_token_s * tokens
         if sampled:
             device_s += max(self._head_weight_s, self._head_row_s * max(sampled, _TILE_TOKENS))
             device_s += self._logits_row_s * sampled

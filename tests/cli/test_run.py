@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from framework.registry import REGISTRIES
+from framework.registry import CHOSEN, REGISTRIES
 from framework.registry.discovery import discover
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -78,7 +78,7 @@ def helped(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, float]:
 def test_help_lists_groups_and_their_options(helped: tuple[str, float]) -> None:
     listed = dict(line.split(": ", 1) for line in helped[0].splitlines() if ": " in line)
     discover()
-    for kind, registry in REGISTRIES.items():
+    for kind, registry in CHOSEN.items():
         assert set(registry.names()) <= set(listed[kind].split(", "))
     assert "smoke" in listed["experiment"].split(", ")
 

@@ -14,7 +14,7 @@ from framework.config.check import check
 from framework.config.compose import compose
 from framework.config.explain import explain
 from framework.config.schema import CHOICES
-from framework.registry import REGISTRIES
+from framework.registry import CHOSEN, REGISTRIES
 
 ANY_NUMBER = {
     "workload.greedy_priority": "an order, which has no end",
@@ -31,7 +31,7 @@ def base() -> DictConfig:
 def choices() -> list[tuple[str, str]]:
     """(group, choice) of everything that has keys of its own; ("", "") for what every configuration has."""
     base()  # finds the plugins
-    of_plugins = [(kind, name) for kind, registry in REGISTRIES.items() for name in registry.names()]
+    of_plugins = [(kind, name) for kind, registry in CHOSEN.items() for name in registry.names()]
     return [("", ""), *of_plugins]
 
 

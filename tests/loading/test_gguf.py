@@ -112,7 +112,7 @@ def test_llama_3_1_positions(tmp_path):
     assert not torch.allclose(expected_logits(without), expected, atol=1e-2)  # the divisors matter
     assert loaded.config.max_model_len == 128
     write_gguf(path, rope_divisors=np.ones(3))
-    with pytest.raises(ValueError, match=r"long_factor has 3 numbers, but half a head has 8"):
+    with pytest.raises(ValueError, match=r"factors has 3 numbers, but half of what is rotated of a head has 8"):
         load(path)
 
 

@@ -1,6 +1,7 @@
 """Reading configs: families, lengths, counts, and what is refused."""
 
 import copy
+import json
 import math
 from pathlib import Path
 
@@ -41,14 +42,15 @@ def test_defaults_are_those_of_the_transformers_classes():
     [
         (
             {"architectures": ["GPT2LMHeadModel"]},
-            "GPT2LMHeadModel is not .* LlamaForCausalLM, MistralForCausalLM, Qwen2",
+            "GPT2LMHeadModel is not .* LlamaForCausalLM, .*Qwen2For.*framework new model NAME",
         ),
         (
-            {"architectures": ["Qwen3MoeForCausalLM"], "model_type": "qwen3_moe"},
-            "Qwen3MoeForCausalLM is not a supported",
+            {"architectures": ["DeepseekV3ForCausalLM"], "model_type": "deepseek_v3"},
+            "DeepseekV3ForCausalLM is not a supported",
         ),
         ({"architectures": None, "model_type": "gemma"}, "model_type='gemma' is not"),
-        ({"hidden_act": "gelu"}, "hidden_act='gelu' is not supported; only 'silu'"),
+        ({"hidden_act": "tanh"}, "hidden_act='tanh' is not supported; supported are silu, swish, gelu"),
+        ({"hidden_act": ["silu"]}, r"hidden_act=\['silu'\] is not supported"),
         ({"hidden_size": None}, "LlamaForCausalLM lacks hidden_size"),
         ({"rope_scaling": {"type": "su", "factor": 2.0}}, "rope_type='su' is not supported; supported are default"),
         ({"quantization_config": {"quant_method": "fp8"}}, "quantised with 'fp8' are not supported"),
@@ -124,18 +126,91 @@ def test_a_theta_that_rope_scaling_drops_is_named():
         ModelConfig.from_hf(values)
 
 
-def test_only_a_window_that_matters_is_refused():
+def test_windows_are_those_of_transformers():
     mistral = {**LLAMA, "architectures": ["MistralForCausalLM"], "num_key_value_heads": 2}
     assert ModelConfig.from_hf(mistral).sliding_window == MistralConfig().sliding_window  # an absent key is not null
     mistral["sliding_window"] = 64
-    with pytest.raises(ValueError, match=r"sliding window of 64 tokens.*max_model_len=64 or less"):
-        ModelConfig.from_hf(mistral)
-    assert ModelConfig.from_hf(mistral, max_model_len=64).sliding_window == 64
+    config = ModelConfig.from_hf(mistral)
+    assert (config.windows, config.windows_within(65), config.windows_within(64)) == ((64, 64), (64, 64), ())
     qwen2 = {**mistral, "architectures": ["Qwen2ForCausalLM"], "max_window_layers": 1}
     assert ModelConfig.from_hf(qwen2).sliding_window is None  # use_sliding_window is off
-    with pytest.raises(ValueError, match=r"sliding window"):
-        ModelConfig.from_hf({**qwen2, "use_sliding_window": True})
+    assert ModelConfig.from_hf({**qwen2, "use_sliding_window": True}).windows == (None, 64)
     assert ModelConfig.from_hf({**qwen2, "use_sliding_window": True, "max_window_layers": 2}).sliding_window is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sliding_window": 0}, "sliding_window=0 must be an integer of at least 1; correct the config"),
+        ({"sliding_window": -1}, "sliding_window=-1 must be an integer of at least 1"),
+        ({"sliding_window": 8.5}, "sliding_window=8.5 must be an integer"),
+        ({"sliding_window": 8, "layer_types": ["full_attention"]}, "must be a list of 2 names, one per layer"),
+        (
+            {"sliding_window": 8, "layer_types": ["full_attention", "chunked_attention"]},
+            "each sliding_attention or full",
+        ),
+        ({"sliding_window_pattern": 0}, "sliding_window_pattern=0 must be an integer of at least 1"),
+        ({"final_logit_softcapping": 0}, "final_logit_softcapping=0 must be a finite number of at least 1e-09"),
+        ({"hidden_activation": "tanh"}, "hidden_activation='tanh' is not supported; supported are silu"),
+        ({"use_bidirectional_attention": True}, "use_bidirectional_attention=true is not supported"),
+    ],
+)
+def test_wrong_windows_and_caps_are_named_with_their_file(changes, message, tmp_path):
+    values = {**LLAMA, "architectures": ["Gemma3ForCausalLM"], "num_key_value_heads": 2, "head_dim": 8, **changes}
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    with pytest.raises(ValueError, match=f"{tmp_path}/config.json: .*{message}"):
+        load_config({"path": str(tmp_path)})
+
+
+@pytest.mark.parametrize(
+    ("family", "changes", "message"),
+    [
+        (
+            "SmolLM3",
+            {"no_rope_layers": [1]},
+            r"no_rope_layers=\[1\] must be a list with a 0 or a 1 for each of 2 layers",
+        ),
+        ("SmolLM3", {"no_rope_layers": [1, 2]}, "must be a list with a 0 or a 1"),
+        ("Granite", {"logits_scaling": 0}, "logits_scaling=0 must be a finite number of at least 1e-09"),
+        ("Phi3", {"partial_rotary_factor": 1.5}, "partial_rotary_factor=1.5 is not supported; above 0 and up to 1.0"),
+        ("Llama", {"partial_rotary_factor": 0.5}, r"only 1.0 \(the whole head\) is in this family"),
+        (
+            "Phi3",
+            {"rope_scaling": {"type": "su", "short_factor": 1, "long_factor": [1]}},
+            "short_factor=1 must be a list",
+        ),
+        (
+            "Phi3",
+            {"rope_scaling": {"type": "longrope", "short_factor": [0], "long_factor": [1]}},
+            "short_factor=0 must be",
+        ),
+    ],
+)
+def test_wrong_settings_of_a_family_are_named(family, changes, message):
+    with pytest.raises(ValueError, match=message):
+        ModelConfig.from_hf({**LLAMA, "num_key_value_heads": 2, "architectures": [f"{family}ForCausalLM"], **changes})
+
+
+def test_longrope_runs_one_of_its_lists():
+    rope = {"type": "longrope", "short_factor": [1.0] * 4, "long_factor": [2.0] * 4}
+    phi3 = {**LLAMA, "architectures": ["Phi3ForCausalLM"], "rope_scaling": rope, "original_max_position_embeddings": 32}
+    for length in (None, 32):
+        config = ModelConfig.from_hf(phi3, max_model_len=length)
+        assert (config.rope.divisors, config.max_model_len) == ((1.0,) * 4, 32)
+    with pytest.warns(
+        UserWarning, match=r"max_model_len=33 is above 32, so every sequence runs on longrope's long_fac"
+    ):
+        config = ModelConfig.from_hf(phi3, max_model_len=33)
+    assert (config.rope.divisors, config.max_model_len) == ((2.0,) * 4, 128)
+
+
+def test_gemma_3_counts_its_scaled_length():
+    linear = {"rope_type": "linear", "factor": 8.0}
+    gemma3 = {**LLAMA, "architectures": ["Gemma3ForCausalLM"], "num_key_value_heads": 2, "rope_scaling": linear}
+    assert ModelConfig.from_hf(gemma3).max_model_len == LLAMA["max_position_embeddings"]
+    assert ModelConfig.from_hf(gemma3).rope.factor == 8.0
+    with pytest.raises(ValueError, match=r"layer_types=\[\] must be a list of 2 names"):
+        ModelConfig.from_hf({**gemma3, "layer_types": []})
 
 
 def test_length_limit_follows_the_scaling():

@@ -35,7 +35,7 @@ FAMILIES: dict[str, Any] = {
     "llama3_rope": LlamaConfig(**_SHAPE, tie_word_embeddings=False, rope_parameters=_LLAMA3_ROPE),
     "qwen2": Qwen2Config(**_SHAPE, tie_word_embeddings=False),
     "qwen3": Qwen3Config(**_SHAPE, head_dim=32, tie_word_embeddings=True),
-    "mistral": MistralConfig(**_SHAPE, sliding_window=None, tie_word_embeddings=False),
+    "mistral": MistralConfig(**_SHAPE, sliding_window=40, tie_word_embeddings=False),
 }
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from framework.app.llm import LLM, GenerationOutput
 from framework.interfaces.sampling_params import SamplingParams
-from tests.parity.families import FAMILIES, greedy_tokens, save_model
+from tests.parity.families import greedy_tokens, save_model
 
 MAX_TOKENS = 24
 
@@ -24,9 +24,12 @@ def make_prompts() -> list[list[int]]:
 
 
 PROMPTS = make_prompts()
+SCHEDULED = ("llama3_rope", "qwen3", "mistral")
+"""Families differ in their layers, which `framework check family=NAME` compares for each. What a schedule does to a
+request is the same for all, but for windows, which Mistral has here."""
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module", params=SCHEDULED)
 def saved(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[list[int]]]:
     """Folder of a family's model, and what `transformers` makes of the prompts."""
     folder = tmp_path_factory.mktemp(request.param)

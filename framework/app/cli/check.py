@@ -1,8 +1,8 @@
 """`python -m framework check scheduler=my_policy`: whether a plugin keeps the rules of its interface.
 
 It prints a row per rule, and the smallest failing case for each rule that does not hold. It takes any kind (scheduler,
-eviction, sampler, attention, graph, cost_model, router, predictor), with parameters (scheduler.aging=2), from any
-source (plugins=[./my.py]).
+eviction, sampler, attention, graph, cost_model, router, predictor, family), with parameters (scheduler.aging=2), from
+any source (plugins=[./my.py]).
 """
 
 from __future__ import annotations

@@ -20,11 +20,15 @@ FOLDERS = {
     "cost_model": "cost_models",
     "router": "routers",
     "predictor": "predictors",
+    "family": "models",
 }
+_ALIASES = {"model": "family"}
+"""Another word for a kind"""
 _RUNS_IN = {
     "cost_model": " executor=simulated workload=synthetic",
     "router": " executor=simulated executor.replicas=4 workload=synthetic",
     "predictor": " executor=simulated scheduler=shortest_first workload=synthetic",
+    "family": " model=custom model.path=FOLDER",
 }
 """What a run needs to use the plugin, if the default does not use it."""
 
@@ -32,7 +36,7 @@ _RUNS_IN = {
 def add_parser(commands: Any) -> None:
     """Add this command to the argument parser."""
     parser = commands.add_parser("new", help="write a new plugin and its test", description=__doc__)
-    parser.add_argument("kind", choices=sorted(FOLDERS), help="what it is")
+    parser.add_argument("kind", choices=sorted({*FOLDERS, *_ALIASES}), help="what it is")
     parser.add_argument("name", help="how it is chosen on the command line: a-z, 0-9 and _")
     parser.add_argument("--path", type=Path, metavar="DIR", help="folder for both files; else plugins/ and tests/")
     parser.set_defaults(run=run)
@@ -44,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         ValueError: the name is taken or malformed, or a file exists.
     """
-    kind, name, folder = options.kind, options.name, options.path
+    kind, name, folder = _ALIASES.get(options.kind, options.kind), options.name, options.path
     if not re.fullmatch("[a-z][a-z0-9_]*", name):
         raise ValueError(f"{name!r}: a name holds a-z, 0-9 and _ only and begins with a letter, such as my_policy")
     discover()
@@ -60,7 +64,8 @@ def run(options: argparse.Namespace) -> int:
     _write(plugin, TEMPLATES[kind].format(**values))
     _write(test, TEST.format(**values, listed=listed, imports="from pathlib import Path\n\n" if folder else ""))
     choice = f"{kind}={name}" + (f" plugins=[{plugin}]" if folder else "")
-    run_it = f"python run.py {choice}{_RUNS_IN.get(kind, '')}"
+    chosen = choice if REGISTRIES[kind].is_chosen else choice.partition(" ")[2]
+    run_it = f"python run.py {chosen}{_RUNS_IN.get(kind, '')}".replace("  ", " ")
     print(f"wrote {plugin} and {test}\ncheck it:  python -m framework check {choice}\nrun it:    {run_it}")
     return 0
 

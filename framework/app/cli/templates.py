@@ -305,6 +305,29 @@ class {class_name}(Predictor):
         return LogNormalLength(median=self.tokens_per_prompt_token * request.num_prompt, sigma=self.sigma)
 '''
 
+_FAMILY = '''"""What this family is, in one sentence, with the paper or the model card that describes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from framework.models.family import Family, flag
+from framework.registry import FAMILIES
+
+
+@FAMILIES.register("{name}")
+class {class_name}(Family):
+    """Llama with biases that its config asks for: change `traits` to make it yours."""
+
+    architecture = "{class_name}ForCausalLM"
+    twin = "llama"  # what `framework check` compares with; remove it if transformers has a model_type {name}
+    examples = ({{"mlp_bias": True}},)
+
+    def traits(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        return {{"mlp_bias": flag(values, "mlp_bias")}}
+'''
+
 TEMPLATES = {
     "scheduler": _SCHEDULER,
     "eviction": _EVICTION,
@@ -314,6 +337,7 @@ TEMPLATES = {
     "cost_model": _COST_MODEL,
     "router": _ROUTER,
     "predictor": _PREDICTOR,
+    "family": _FAMILY,
 }
 """The template of each kind. Its fields are name and class_name."""
 

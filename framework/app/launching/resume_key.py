@@ -112,9 +112,12 @@ def what_changed(config: Mapping[str, Any], before: Inputs, after: Inputs) -> st
 
 
 def _plugin_sources(config: Mapping[str, Any]) -> dict[str, tuple[str, list[str]]]:
-    """Kind -> name and files of the chosen plugin."""
+    """Kind -> name and files of the chosen plugin; of what the model chooses, such as its family, all files."""
     sources = {}
     for kind, registry in REGISTRIES.items():
+        if not registry.is_chosen:
+            sources[kind] = "", _every_file(registry)
+            continue
         chosen = config.get(kind)
         name = chosen.get("name") if isinstance(chosen, Mapping) else None
         if kind not in NO_INFLUENCE and name in registry.names():
@@ -132,7 +135,10 @@ def _files_of_choice(registry: Registry, name: str) -> list[str]:
     cls = registry.entry(name).cls
     if cls is not None:
         return _plugin_files(cls)
-    # chosen when the engine is built, so that any of them may matter
+    return _every_file(registry)  # chosen when the engine is built, so that any of them may matter
+
+
+def _every_file(registry: Registry) -> list[str]:
     return sorted({file for entry in registry.entries() if entry.cls for file in _plugin_files(entry.cls)})
 
 

@@ -17,6 +17,7 @@ import torch
 from hypothesis import strategies as st
 
 from framework.interfaces.attention import AttentionBackend, AttentionSpec, BatchLayout, GraphSupport
+from framework.registry import ATTENTIONS
 
 _PADDING_ROWS = 2
 """The padding rows of a step that is laid out as in a graph."""
@@ -51,6 +52,8 @@ class Problem:
     rows: tuple[tuple[int, int], ...]
     num_padding: int
     seed: int
+    window: int | None = None
+    softcap: float | None = None
 
     def describe(self) -> str:
         """The shapes in words."""
@@ -58,8 +61,12 @@ class Problem:
         return (
             f"{self.dtype} on {self.target.device}, {self.num_heads} query and {self.num_kv_heads} KV heads of size "
             f"{self.head_size}, blocks of {self.block_size} tokens, {self.num_padding} padding tokens, seed {self.seed}"
-            f"\nrows (tokens): {rows}"
+            f"\nrows (tokens): {rows}" + f"\nwindow {self.window}, soft cap {self.softcap}" * (self.spec != self._plain)
         )
+
+    @property
+    def _plain(self) -> AttentionSpec:
+        return dataclasses.replace(self.spec, windows=(), softcap=None)
 
     @property
     def spec(self) -> AttentionSpec:
@@ -76,6 +83,8 @@ class Problem:
             max_num_seqs=len(self.rows) + _PADDING_ROWS,
             max_num_batched_tokens=sum(map(sum, self.rows)) + self.num_padding,
             max_model_len=max(map(sum, self.rows)),
+            windows=() if self.window is None else (None, self.window),  # of two layers, of which the second is tried
+            softcap=self.softcap,
         )
 
 
@@ -86,6 +95,9 @@ def problems(draw: st.DrawFn, target: Target) -> Problem:
     decode_rows = draw(st.lists(st.tuples(length | st.just(0), st.just(1)), max_size=6))
     chunks = draw(st.lists(st.tuples(length | st.just(0), st.integers(2, 40)), max_size=3, min_size=not decode_rows))
     num_kv_heads = draw(st.integers(1, 3))
+    backend = ATTENTIONS.get(target.name)
+    window = st.none() | st.integers(1, 100) if backend.supports_windows else st.none()
+    softcap = st.none() | st.just(0.7) if backend.supports_softcap else st.none()
     return Problem(
         target=target,
         dtype=draw(st.sampled_from(target.dtypes)),
@@ -96,6 +108,8 @@ def problems(draw: st.DrawFn, target: Target) -> Problem:
         rows=(*decode_rows, *chunks),
         num_padding=draw(st.integers(0, 3)),
         seed=draw(st.integers(0, 2**32 - 1)),
+        window=draw(window),
+        softcap=draw(softcap),
     )
 
 
@@ -197,18 +211,28 @@ def decode_layout(
     )
 
 
-def oracle(q_CNH: np.ndarray, k_LMH: np.ndarray, v_LMH: np.ndarray, scale: float) -> np.ndarray:
+def oracle(
+    q_CNH: np.ndarray,
+    k_LMH: np.ndarray,
+    v_LMH: np.ndarray,
+    scale: float,
+    window: int | None = None,
+    softcap: float | None = None,
+) -> np.ndarray:
     """Causal attention of the last C of L tokens, one token and one head at a time, in float64."""
     num_new, num_heads, _ = q_CNH.shape
     length, num_kv_heads, _ = k_LMH.shape
     out_CNH = np.zeros(q_CNH.shape)
     for token in range(num_new):
-        visible = length - num_new + token + 1
+        end = length - num_new + token + 1
+        visible = slice(0 if window is None else max(0, end - window), end)
         for head in range(num_heads):
             kv_head = head // (num_heads // num_kv_heads)
-            scores = k_LMH[:visible, kv_head] @ q_CNH[token, head] * scale
+            scores = k_LMH[visible, kv_head] @ q_CNH[token, head] * scale
+            if softcap is not None:
+                scores = softcap * np.tanh(scores / softcap)
             weights = np.exp(scores - scores.max())
-            out_CNH[token, head] = weights @ v_LMH[:visible, kv_head] / weights.sum()
+            out_CNH[token, head] = weights @ v_LMH[visible, kv_head] / weights.sum()
     return out_CNH
 
 
@@ -246,6 +270,6 @@ def _compare(
         num_checked = min(stop - start, problem.target.max_checked)
         q_CNH = q[row][stop - num_checked : stop].double().numpy()
         k_LMH, v_LMH = (x[row][:stop].to(problem.spec.kv_dtype).double().numpy() for x in (k, v))
-        want = oracle(q_CNH, k_LMH, v_LMH, problem.spec.scale)
+        want = oracle(q_CNH, k_LMH, v_LMH, problem.spec.scale, problem.window, problem.softcap)
         got = out_TNH[end - num_checked : end].double().cpu().numpy()
         np.testing.assert_allclose(got, want, rtol=tolerance, atol=tolerance, err_msg=f"row {row}, {start}:{stop}")

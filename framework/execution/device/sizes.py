@@ -115,7 +115,8 @@ def activation_bytes(config: ModelConfig, num_tokens: int, num_rows: int, item_b
     At its fullest a layer holds the residual, its normed input, and the gate and up products with their own result;
     the head holds logits in the model's dtype.
     """
-    layer = 2 * config.hidden_size + 3 * config.intermediate_size // tp
+    features = max(config.intermediate_size, config.experts_per_token * config.expert_size)
+    layer = 2 * config.hidden_size + 3 * features // tp
     return item_bytes * (num_tokens * layer + num_rows * config.vocab_size // tp)
 
 
@@ -123,7 +124,8 @@ def model_costs(config: ModelConfig, item_bytes: int, kv_item_bytes: int) -> Mod
     """What the steps of `config` cost, all of it or the share of one rank."""
     untied = 0 if config.tie_embeddings else config.vocab_size * config.hidden_size  # looked up, not read
     return ModelCosts(
-        weight_bytes=(config.num_parameters - untied) * item_bytes,
+        # Of experts, those of one token: a step reads at least these, and how many more depends on the router.
+        weight_bytes=(config.num_active_parameters - untied) * item_bytes,
         kv_bytes_per_token=config.kv_values_per_token * kv_item_bytes,
         flops_per_token=config.matmul_flops_per_token,
         attention_flops_per_token_pair=4 * config.num_layers * config.num_heads * config.head_size,

@@ -14,6 +14,7 @@ from framework.execution.device.dtype import choose_dtype, choose_kv_dtype
 from framework.execution.device.sizes import Room, Sizes, choose_step, preferred_block_size
 from framework.execution.graphs.choose_graph import choose_graph
 from framework.execution.graphs.setup_graphs import check_graphs
+from framework.execution.kernels.cuda.applies import unfused_reason
 from framework.execution.rank.choose_attention import choose_attention
 from framework.interfaces.attention import AttentionBackend, AttentionSpec
 from framework.interfaces.errors import IncompatibleError
@@ -67,6 +68,11 @@ def choose(cfg: Settings) -> Choices:
     engine = cfg.engine
     config = load_config(cfg.model, max_model_len=engine.max_model_len)
     check_split(config, executor.tp)
+    if config.experts is not None and device.type != "cpu":
+        raise IncompatibleError(
+            f"this {config.architecture} has {config.experts.number} experts, which run in plain PyTorch on a CPU only "
+            f"so far; set executor.device=cpu, or executor=simulated for the time on {device}"
+        )
     _check_ranks(executor, cfg.graph.name, device)
     dtype_name, dtype_reason = choose_dtype(executor.dtype, device.type, weights_dtype(cfg.model, config))
     dtype = torch_dtype(dtype_name)
@@ -89,19 +95,23 @@ def choose(cfg: Settings) -> Choices:
         head_size=config.head_size,
         block_size=0,  # that of the backend, below
         num_layers=config.num_layers,
-        scale=config.head_size**-0.5,
+        scale=config.attention_scale,
         max_num_seqs=rows,
         max_num_batched_tokens=tokens,
         max_model_len=max_model_len,
+        windows=config.windows_within(max_model_len),
+        softcap=config.attention_softcap,
     )
     attention, attention_name, passed_over = choose_attention(cfg.attention, spec, engine.block_size)
     if engine.block_size is None:
         choice = {"name": attention_name} if cfg.attention.name == "auto" else cfg.attention
         reasons["block_size"] = preferred_block_size(choice, device.type)[1]
+    if spec.windows:
+        reasons["windows"] = "layers with a window attend to it alone, and keep keys and values of whole contexts"
     sizes = Sizes(rows, tokens, attention.spec.block_size, reasons)
     sampler = SAMPLERS.build(cfg.sampler, config.vocab_size, device)
     strategy, graph_name = choose_graph(cfg, attention, sampler, device.type)
-    kernels = _choose_kernels(executor.kernels, cfg.compile.level, attention, attention_name, device)
+    kernels = _choose_kernels(executor.kernels, cfg.compile.level, attention, attention_name, device, config)
     check_graphs(strategy, graph_name, attention, sampler, kernels, device)
     return Choices(
         cfg=with_sizes(cfg, sizes.effective()),
@@ -144,7 +154,9 @@ def _check_ranks(executor: LocalSettings, graph: str, device: torch.device) -> N
         )
 
 
-def _choose_kernels(wanted: str, level: str, attention: AttentionBackend, name: str, device: torch.device) -> str:
+def _choose_kernels(
+    wanted: str, level: str, attention: AttentionBackend, name: str, device: torch.device, config: ModelConfig
+) -> str:
     if device.type == "cpu":
         if wanted == "fused":
             raise IncompatibleError("executor.kernels=fused: these are for CUDA GPUs; set executor.kernels=auto")
@@ -159,6 +171,9 @@ def _choose_kernels(wanted: str, level: str, attention: AttentionBackend, name: 
             f"executor.kernels=fused: attention={name} writes the cache itself; choose attention=triton or flash, or "
             f"executor.kernels=torch"
         )
+    reason = unfused_reason(config)
+    if wanted == "fused" and reason is not None:
+        raise IncompatibleError(f"executor.kernels=fused: {reason}; set executor.kernels=torch")
     if wanted == "auto":
-        return "fused" if attention.separate_write and level == "off" else "torch"
+        return "fused" if attention.separate_write and level == "off" and reason is None else "torch"
     return wanted

@@ -30,7 +30,7 @@ def choose_attention(
     """
     if choice["name"] != "auto":
         spec = _with_blocks(choice, spec, block_size)
-        reason = ATTENTIONS.get(choice["name"]).unsupported_reason(spec)
+        reason = _reason(choice["name"], spec)
         if reason is not None:
             asked = f"attention={choice['name']}"
             raise IncompatibleError(reason if reason.startswith(asked) else f"{asked}: {reason}")
@@ -39,11 +39,16 @@ def choose_attention(
     for name in _PREFERENCE[spec.device.type]:
         choice = {"name": name}
         spec = _with_blocks(choice, spec, block_size)
-        reason = ATTENTIONS.get(name).unsupported_reason(spec)
+        reason = _reason(name, spec)
         if reason is None:
             return ATTENTIONS.build(choice, spec), name, passed_over
         passed_over[name] = reason
     raise IncompatibleError(f"attention=auto: nothing runs on {spec.device}: {passed_over}")
+
+
+def _reason(name: str, spec: AttentionSpec) -> str | None:
+    backend: type[AttentionBackend] = ATTENTIONS.get(name)
+    return backend.lacks(spec) or backend.unsupported_reason(spec)
 
 
 def _with_blocks(choice: Mapping[Any, Any], spec: AttentionSpec, block_size: int | None) -> AttentionSpec:

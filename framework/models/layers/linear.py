@@ -60,6 +60,10 @@ class _Piece:
     target_start: int
 
 
+MERGED = "merged"
+"""The shard id of a checkpoint tensor that holds all pieces of a merged layer, one after the other."""
+
+
 class _OutputSplitLinear(LinearLayer):
     """Output features split over the ranks, from one or more checkpoint tensors laid one after the other."""
 
@@ -76,13 +80,17 @@ class _OutputSplitLinear(LinearLayer):
         return self.apply_linear(x)
 
     def full_shape(self, param_name: str, shard_id: ShardId = None) -> tuple[int, ...]:
-        rows = self._pieces[shard_id].full_rows
+        pieces = self._pieces.values() if shard_id == MERGED else [self._pieces[shard_id]]
+        rows = sum(piece.full_rows for piece in pieces)
         return (rows, self.in_features) if param_name == "weight" else (rows,)
 
     def load(self, param_name: str, source: WeightSource, shard_id: ShardId = None) -> None:
-        piece = self._pieces[shard_id]
-        target = getattr(self, param_name).data[piece.target_start : piece.target_start + piece.num_rows]
-        target.copy_(source[piece.source_start : piece.source_start + piece.num_rows])
+        before = 0  # rows of the pieces that come first in a merged tensor
+        for piece in self._pieces.values() if shard_id == MERGED else [self._pieces[shard_id]]:
+            target = getattr(self, param_name).data[piece.target_start : piece.target_start + piece.num_rows]
+            start = before + piece.source_start
+            target.copy_(source[start : start + piece.num_rows])
+            before += piece.full_rows
 
     def share_of_blocks(self, source: QuantizedRows, shard_id: ShardId = None) -> QuantizedRows | None:
         return source.row_slice(self._pieces[shard_id].source_start, self._pieces[shard_id].num_rows)

@@ -1,6 +1,7 @@
 """Inverse frequencies of rotary position embeddings and their scalings to longer contexts.
 
-Every function returns [H / 2] float32 radians a position, equal to `transformers`' bit for bit.
+`head_size` is the part of a head that is rotated. Every function returns [H / 2] float32 radians per position, equal to
+`transformers`' bit for bit.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ def attention_scaling(rope: RopeConfig) -> float:
         return 1.0
     if rope.attention_factor is not None:
         return rope.attention_factor
+    if rope.rope_type == "longrope":  # arXiv 2402.13753, section 3.3
+        return 1.0 if rope.factor <= 1 else math.sqrt(1 + math.log(rope.factor) / math.log(rope.original_max_position))
 
     def mscale(weight: float) -> float:
         return 1.0 if rope.factor <= 1 else 0.1 * weight * math.log(rope.factor) + 1.0
@@ -69,10 +72,13 @@ def _llama3(rope: RopeConfig, base: Tensor) -> Tensor:
 
 
 def _divided(rope: RopeConfig, head_size: int) -> Tensor:
-    """LongRoPE (arXiv 2402.13753) with one list of divisors."""
+    """LongRoPE (arXiv 2402.13753) with the list of divisors that runs."""
     divisors = torch.tensor(rope.divisors, dtype=torch.float32, device="cpu")
     if len(divisors) != head_size // 2:
-        raise ValueError(f"long_factor has {len(divisors)} numbers, but half a head has {head_size // 2}")
+        raise ValueError(
+            f"a list of longrope's factors has {len(divisors)} numbers, but half of what is rotated of a head has "
+            f"{head_size // 2}; correct the config"
+        )
     return 1.0 / (divisors * rope.rope_theta ** _exponents(head_size))
 
 

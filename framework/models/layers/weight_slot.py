@@ -41,3 +41,14 @@ class WeightSlot:
 
     def load(self, source: WeightSource) -> None:
         self.layer.load(self.param_name, source, self.shard_id)
+
+
+def linear_slots(name: str, layer: LoadableLayer, bias: bool, shard_id: ShardId = None) -> dict[str, WeightSlot]:
+    """Checkpoint name -> slot, of a linear layer's weight and of its bias if the checkpoint has one.
+
+    `bias` is asked for, since only rank 0 of a row-parallel layer holds its bias.
+    """
+    slots = {f"{name}.weight": WeightSlot(layer, "weight", shard_id)}
+    if bias:
+        slots[f"{name}.bias"] = WeightSlot(layer, "bias", shard_id)
+    return slots

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from framework.models.config import ModelConfig, token_ids
+from framework.models.config import ModelConfig
+from framework.models.hf_values import token_ids
 from framework.toolkit.read_file import read_json_object
 
 if TYPE_CHECKING:

@@ -19,12 +19,21 @@ def cache_shape(num_blocks: int, num_kv_heads: int, block_size: int, head_size: 
 
 
 def paged_attention(
-    q_TNH: Tensor, k_TMH: Tensor, v_TMH: Tensor, kv_cache: Tensor, batch: BatchLayout, block_size: int, scale: float
+    q_TNH: Tensor,
+    k_TMH: Tensor,
+    v_TMH: Tensor,
+    kv_cache: Tensor,
+    batch: BatchLayout,
+    block_size: int,
+    scale: float,
+    window: int | None = None,
+    softcap: float | None = None,
 ) -> Tensor:
     """Write the step's K and V to their slots, and attend. Returns [T, N, H] in the dtype of q.
 
     q, k and v have the same dtype. The cache may have another one. Both are float32 or bfloat16. The results of the
     tokens that pad the batch are zeros.
+    `window` and `softcap` are as in `AttentionSpec`.
     """
     num_tokens, num_heads, head_size = q_TNH.shape
     num_kv_heads = k_TMH.shape[1]
@@ -62,6 +71,8 @@ def paged_attention(
         head_size,
         block_size,
         scale,
+        window or 0,
+        softcap or 0.0,
         torch.get_num_threads(),
     )
     return out_TNH

@@ -40,7 +40,8 @@ _ARGUMENTS: dict[str, list[type]] = {
         *(_POINTER, _INT64, _POINTER, _INT64, _POINTER, _INT64, _INT),  # q, k, v, each with its stride; dtype
         *(_POINTER, _POINTER, _INT),  # out, cache, cache dtype
         *(_POINTER, _POINTER, _POINTER, _POINTER, _INT64),  # slots, query starts, lengths, block table, stride
-        *(_INT64, _INT64, _INT64, _INT64, _INT64, _FLOAT, _INT),  # R, N, M, H, block size, scale, threads
+        *(_INT64, _INT64, _INT64, _INT64, _INT64, _FLOAT),  # R, N, M, H, block size, scale
+        *(_INT64, _FLOAT, _INT),  # window, soft cap, threads
     ],
     "servelab_rms_norm": [_POINTER, _POINTER, _POINTER, _POINTER, _INT, _INT64, _INT64, _FLOAT, _INT],
     "servelab_silu_and_mul": [_POINTER, _POINTER, _INT, _INT64, _INT64, _INT],

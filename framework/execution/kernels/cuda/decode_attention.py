@@ -60,12 +60,12 @@ def _plan_kernel(
 
 @triton.jit(do_not_specialize=["num_rows", "stride_table"])  # the block table of an eager step can have any width
 def _decode_kernel(
-    out_ptr, partial_ptr, lse_ptr, counter_ptr, q_ptr, k_cache_ptr, v_cache_ptr, table_ptr, seq_len_ptr,
+    out_ptr, partial_ptr, lse_ptr, counter_ptr, q_ptr, k_cache_ptr, v_cache_ptr, table_ptr, seq_len_ptr, skipped_ptr,
     tile_start_ptr, range_row_ptr, scale_log2, num_rows, stride_q_token, stride_q_head, stride_table,
     stride_block, stride_offset, stride_head,
     NUM_KV_HEADS: tl.constexpr, GROUP: tl.constexpr, GROUP_PAD: tl.constexpr, HEAD_SIZE: tl.constexpr,
     HEAD_PAD: tl.constexpr, BLOCK_SIZE: tl.constexpr, TILE: tl.constexpr, RANGES: tl.constexpr,
-    COMBINE: tl.constexpr, PRECISION: tl.constexpr, PDL: tl.constexpr,
+    COMBINE: tl.constexpr, PRECISION: tl.constexpr, WINDOWED: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     let_next_start(PDL)  # the plan is older than the kernel before this one, so it can be read without waiting
     this_range = tl.program_id(0) // NUM_KV_HEADS
@@ -90,6 +90,9 @@ def _decode_kernel(
         row_start = tl.load(tile_start_ptr + row)
         row_end = tl.load(tile_start_ptr + row + 1)
         seq_len = tl.load(seq_len_ptr + row)
+        skipped = 0
+        if WINDOWED:
+            skipped = tl.load(skipped_ptr + row)
         q_offset = row.to(tl.int64) * stride_q_token + head[:, None] * stride_q_head + column[None, :]
         q = tl.load(q_ptr + q_offset, mask=mask_GH, other=0.0)
         q, score_scale = query_for_cache(q, scale_log2, k_cache_ptr.dtype.element_ty)
@@ -110,7 +113,11 @@ def _decode_kernel(
         for start in range(begin, end, TILE):
             position = start + tl.arange(0, TILE)
             inside = position < end
-            if BLOCK_SIZE % TILE == 0:
+            if WINDOWED:
+                place = position + skipped
+                block = tl.load(row_table_ptr + place // BLOCK_SIZE, mask=inside, other=0).to(tl.int64)
+                at = block * stride_block + (place % BLOCK_SIZE) * stride_offset + kv_head * stride_head
+            elif BLOCK_SIZE % TILE == 0:
                 block = tl.load(row_table_ptr + start // BLOCK_SIZE).to(tl.int64)
                 at = block * stride_block + (position % BLOCK_SIZE) * stride_offset + kv_head * stride_head
             else:
@@ -230,7 +237,10 @@ class DecodePlan:
     range_row_P: Tensor
     """The row in which each range begins."""
     seq_lens_R: Tensor
+    """How many positions of each row are read"""
     block_table_RB: Tensor
+    skipped_R: Tensor | None
+    """How many positions lie before the first one that is read, where there is a window"""
 
 
 class PagedDecode:
@@ -264,11 +274,15 @@ class PagedDecode:
             lengths_R = torch.zeros(max_num_rows, dtype=torch.int32, device=device)
             self.plan(lengths_R, lengths_R.unsqueeze(1))
 
-    def plan(self, seq_lens_R: Tensor, block_table_RB: Tensor) -> DecodePlan:
+    def plan(self, seq_lens_R: Tensor, block_table_RB: Tensor, window: int | None = None) -> DecodePlan:
         """Cut the step's contexts ([R] int32 lengths, [R, B] int32 tables) into ranges. This runs on the device alone.
 
-        Rows of length 0 must come last.
+        Rows of length 0 must come last. With a window, only the last `window` positions of each row are cut.
         """
+        skipped_R = None
+        if window is not None:
+            skipped_R = (seq_lens_R - window).clamp(min=0)
+            seq_lens_R = seq_lens_R - skipped_R
         num_rows = seq_lens_R.shape[0]
         device = seq_lens_R.device
         tile_start_R1 = torch.empty(num_rows + 1, dtype=torch.int32, device=device)
@@ -279,7 +293,7 @@ class PagedDecode:
             ROWS_PAD=_FEW_ROWS if num_rows <= _FEW_ROWS else self._max_rows_pad,  # one compilation per size
             num_warps=4,
         )  # fmt: skip
-        return DecodePlan(tile_start_R1, range_row_P, seq_lens_R, block_table_RB)
+        return DecodePlan(tile_start_R1, range_row_P, seq_lens_R, block_table_RB, skipped_R)
 
     def __call__(self, q_RNH: Tensor, kv_cache: Tensor, plan: DecodePlan, out_RNH: Tensor) -> None:
         """Attention of the last token of each row. Its KV is in the cache, [2, num_blocks, block_size, M, H], strided.
@@ -289,11 +303,13 @@ class PagedDecode:
         k_cache, v_cache = kv_cache.unbind(0)
         _decode_kernel[(self.num_ranges * self.num_kv_heads,)](
             out_RNH, self._partial, self._lse, self._counter, q_RNH, k_cache, v_cache, plan.block_table_RB,
-            plan.seq_lens_R, plan.tile_start_R1, plan.range_row_P, self.scale_log2, q_RNH.shape[0],
+            plan.seq_lens_R, plan.seq_lens_R if plan.skipped_R is None else plan.skipped_R,
+            plan.tile_start_R1, plan.range_row_P, self.scale_log2, q_RNH.shape[0],
             q_RNH.stride(0), q_RNH.stride(1), plan.block_table_RB.stride(0), *k_cache.stride()[:3],
             NUM_KV_HEADS=self.num_kv_heads, GROUP=self.group, GROUP_PAD=self._group_pad, HEAD_SIZE=self.head_size,
             HEAD_PAD=self._head_pad, BLOCK_SIZE=self.block_size, TILE=self.tile.tokens, RANGES=self.num_ranges,
             COMBINE=_COMBINE, PRECISION="ieee" if q_RNH.dtype == torch.float32 else "tf32",
+            WINDOWED=plan.skipped_R is not None,
             num_warps=self.tile.num_warps, num_stages=self.tile.num_stages,
             **launch_options(),
         )  # fmt: skip

@@ -21,7 +21,8 @@ from framework.execution.kernels.cuda.norm import rms_norm
 from framework.execution.kernels.cuda.qkv import QKVShape, rotate_and_write
 from framework.execution.kernels.cuda.skinny import skinny_linear
 from framework.execution.kernels.cuda.split_linear import add_product, product_in_float32, split_linear
-from framework.models.decoder import DecoderLayer, DecoderLM
+from framework.models.decoder import DecoderLM
+from framework.models.decoder_layer import DecoderLayer
 from framework.models.layers.linear import RowParallelLinear
 from framework.models.layers.norm import RMSNorm
 
@@ -87,11 +88,11 @@ class FusedDecoder:
         added_TD: Tensor | None = None
         for index, layer in enumerate(model.layers):
             attention, mlp = layer.self_attn, layer.mlp
-            normed_TD = _add_and_norm(layer.input_layernorm, added_TD, residual_TD)
+            normed_TD = _add_and_norm(_there(layer.input_layernorm), added_TD, residual_TD)
             qkv_TX = product(normed_TD, attention.qkv_proj.weight) if ours else attention.qkv_proj(normed_TD)
             out_TX = attend(index, self._rotate(layer, qkv_TX, position_T, slot_T, kv_caches[index])).flatten(1)
             added_TD = self._added(attention.o_proj, out_TX)
-            normed_TD = _add_and_norm(layer.post_attention_layernorm, added_TD, residual_TD)
+            normed_TD = _add_and_norm(_there(layer.post_attention_layernorm), added_TD, residual_TD)
             if ours:
                 gated_TI = product(normed_TD, mlp.gate_up_proj.weight, gated=True)
             else:
@@ -129,11 +130,11 @@ class FusedDecoder:
         attend: AttendCached,
     ) -> None:
         attention, mlp = layer.self_attn, layer.mlp
-        norm = layer.input_layernorm
+        norm = _there(layer.input_layernorm)
         qkv_TX = skinny_linear(residual_TD, attention.qkv_proj.weight, norm_K=norm.weight, eps=norm.eps)
         q_TNH = self._rotate(layer, qkv_TX, position_T, slot_T, kv_cache)
         skinny_linear(attend(index, q_TNH).flatten(1), attention.o_proj.weight, add_to_RN=residual_TD)
-        norm = layer.post_attention_layernorm
+        norm = _there(layer.post_attention_layernorm)
         gated_TI = skinny_linear(residual_TD, mlp.gate_up_proj.weight, norm_K=norm.weight, eps=norm.eps, gated=True)
         skinny_linear(gated_TI, mlp.down_proj.weight, add_to_RN=residual_TD)
 
@@ -145,6 +146,11 @@ class FusedDecoder:
         if norm is None:
             return rotate_and_write(qkv_TX, self._shape, cos_sin_PH, position_T, slot_T, kv_cache)
         return rotate_and_write(qkv_TX, self._shape, cos_sin_PH, position_T, slot_T, kv_cache, norm.weight, norm.eps)
+
+
+def _there(norm: RMSNorm | None) -> RMSNorm:
+    assert norm is not None, "applies.unfused_reason lets no layer pass that has no norm before a block"
+    return norm
 
 
 def _add_and_norm(norm: RMSNorm, added_TD: Tensor | None, residual_TD: Tensor) -> Tensor:

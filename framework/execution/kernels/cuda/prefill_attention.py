@@ -24,6 +24,7 @@ from torch import Tensor
 from framework.execution.kernels.cuda.fp8 import query_for_cache
 from framework.execution.kernels.cuda.interpreter import interpreted
 from framework.execution.kernels.cuda.pdl import launch_options, let_next_start, wait_for_previous
+from framework.execution.kernels.cuda.prefill_combine import combine_kernel
 from framework.execution.kernels.cuda.processors import num_processors
 from framework.execution.kernels.cuda.shared_memory import fit
 
@@ -43,7 +44,7 @@ def _attend_tiles(
     q, total, weight_sum, best, begin, end, seq_len, query_position, table_ptr, k_cache_ptr, v_cache_ptr, scale_log2,
     stride_block, stride_offset,
     HEAD_SIZE: tl.constexpr, HEAD_PAD: tl.constexpr, BLOCK_SIZE: tl.constexpr, TILE: tl.constexpr,
-    MASKED: tl.constexpr, PRECISION: tl.constexpr,
+    MASKED: tl.constexpr, PRECISION: tl.constexpr, WINDOW: tl.constexpr,
 ):  # fmt: skip
     column = tl.arange(0, HEAD_PAD)
     for start in range(begin, end, TILE):
@@ -68,6 +69,8 @@ def _attend_tiles(
         score = tl.dot(q, tl.trans(k), input_precision=PRECISION) * scale_log2
         if MASKED:
             score = tl.where(position[None, :] <= query_position[:, None], score, -float("inf"))
+        if WINDOW > 0:
+            score = tl.where(position[None, :] > query_position[:, None] - WINDOW, score, -float("inf"))
         new_best = tl.maximum(best, tl.ceil(tl.max(score, 1)))
         weight = tl.exp2(score - new_best[:, None])
         shrink = tl.exp2(best - new_best)
@@ -134,14 +137,15 @@ def _prefill_kernel(
     out_ptr, partial_ptr, lse_ptr, q_ptr, k_cache_ptr, v_cache_ptr, table_ptr, count_ptr, item_ptr, scale_log2,
     stride_q_token, stride_q_head, stride_out_token, stride_table, stride_block, stride_offset, stride_head,
     GROUP: tl.constexpr, HEAD_SIZE: tl.constexpr, HEAD_PAD: tl.constexpr, BLOCK_SIZE: tl.constexpr,
-    TILE_Q: tl.constexpr, TILE: tl.constexpr, CUT: tl.constexpr, PRECISION: tl.constexpr, PDL: tl.constexpr,
+    TILE_Q: tl.constexpr, TILE: tl.constexpr, CUT: tl.constexpr, PRECISION: tl.constexpr, WINDOW: tl.constexpr,
+    PDL: tl.constexpr,
 ):  # fmt: skip
     let_next_start(PDL)  # an earlier kernel than the previous one wrote the plan, so it can be read without waiting
     for number in range(tl.program_id(0), tl.load(count_ptr), tl.num_programs(0)):
         _attend_item(
             out_ptr, partial_ptr, lse_ptr, q_ptr, k_cache_ptr, v_cache_ptr, table_ptr, item_ptr, number, scale_log2,
             stride_q_token, stride_q_head, stride_out_token, stride_table, stride_block, stride_offset, stride_head,
-            GROUP, HEAD_SIZE, HEAD_PAD, BLOCK_SIZE, TILE_Q, TILE, CUT, PRECISION, PDL,
+            GROUP, HEAD_SIZE, HEAD_PAD, BLOCK_SIZE, TILE_Q, TILE, CUT, PRECISION, WINDOW, PDL,
         )  # fmt: skip
     wait_for_previous(PDL)
 
@@ -151,7 +155,8 @@ def _attend_item(
     out_ptr, partial_ptr, lse_ptr, q_ptr, k_cache_ptr, v_cache_ptr, table_ptr, item_ptr, number, scale_log2,
     stride_q_token, stride_q_head, stride_out_token, stride_table, stride_block, stride_offset, stride_head,
     GROUP: tl.constexpr, HEAD_SIZE: tl.constexpr, HEAD_PAD: tl.constexpr, BLOCK_SIZE: tl.constexpr,
-    TILE_Q: tl.constexpr, TILE: tl.constexpr, CUT: tl.constexpr, PRECISION: tl.constexpr, PDL: tl.constexpr,
+    TILE_Q: tl.constexpr, TILE: tl.constexpr, CUT: tl.constexpr, PRECISION: tl.constexpr, WINDOW: tl.constexpr,
+    PDL: tl.constexpr,
 ):  # fmt: skip
     kv_head = tl.program_id(1)
     row, first = tl.load(item_ptr + number * 8), tl.load(item_ptr + number * 8 + 1)
@@ -180,15 +185,21 @@ def _attend_item(
     diagonal = (num_before + tile * TILE_Q // GROUP + 1) // TILE * TILE
     if CUT:
         diagonal = tl.maximum(tl.minimum(diagonal, end // TILE * TILE), begin)
+    first_key = begin
+    if WINDOW > 0:
+        # The tiles before the first query's window are left out, and the others masked.
+        first_seen = tl.maximum(num_before + tile * TILE_Q // GROUP - WINDOW + 1, 0)
+        first_key = tl.maximum(begin, first_seen // TILE * TILE)
+        diagonal = first_key
     total, weight_sum, best = _attend_tiles(
-        q, total, weight_sum, best, begin, diagonal, seq_len, query_position, row_table_ptr,
+        q, total, weight_sum, best, first_key, diagonal, seq_len, query_position, row_table_ptr,
         k_cache_ptr + kv_offset, v_cache_ptr + kv_offset, scale_log2, stride_block, stride_offset,
-        HEAD_SIZE, HEAD_PAD, BLOCK_SIZE, TILE, False, PRECISION,
+        HEAD_SIZE, HEAD_PAD, BLOCK_SIZE, TILE, False, PRECISION, WINDOW,
     )  # fmt: skip
     total, weight_sum, best = _attend_tiles(
         q, total, weight_sum, best, diagonal, end, seq_len, query_position, row_table_ptr,
         k_cache_ptr + kv_offset, v_cache_ptr + kv_offset, scale_log2, stride_block, stride_offset,
-        HEAD_SIZE, HEAD_PAD, BLOCK_SIZE, TILE, True, PRECISION,
+        HEAD_SIZE, HEAD_PAD, BLOCK_SIZE, TILE, True, PRECISION, WINDOW,
     )  # fmt: skip
     is_whole = True
     if CUT:
@@ -204,49 +215,6 @@ def _attend_item(
         tl.store(partial_ptr + partial_offset, total, mask=(index < num_new)[:, None])
         tl.store(lse_ptr + slot * 2 * TILE_Q + query, best)
         tl.store(lse_ptr + slot * 2 * TILE_Q + TILE_Q + query, weight_sum)
-
-
-@triton.jit
-def _combine_kernel(
-    out_ptr, partial_ptr, lse_ptr, count_ptr, item_ptr, tile_item_ptr, stride_out_token,
-    GROUP: tl.constexpr, HEAD_SIZE: tl.constexpr, HEAD_PAD: tl.constexpr, TILE_Q: tl.constexpr, PARTS: tl.constexpr,
-    QUERIES: tl.constexpr, PDL: tl.constexpr,
-):  # fmt: skip
-    let_next_start(PDL)
-    kv_head = tl.program_id(1)
-    query = tl.program_id(2) * QUERIES + tl.arange(0, QUERIES)
-    column = tl.arange(0, HEAD_PAD)
-    for number in range(tl.program_id(0), tl.load(count_ptr + 1), tl.num_programs(0)):
-        item = tl.load(tile_item_ptr + number)
-        first, num_new = tl.load(item_ptr + item * 8 + 1), tl.load(item_ptr + item * 8 + 2)
-        tile, num_parts = tl.load(item_ptr + item * 8 + 4), tl.load(item_ptr + item * 8 + 7)
-        wait_for_previous(PDL)
-        packed = tile * TILE_Q + query
-        wanted = packed < num_new * GROUP
-        if num_parts > 1 and tile * TILE_Q + tl.program_id(2) * QUERIES < num_new * GROUP:
-            best = tl.full((QUERIES,), -1.0e30, tl.float32)
-            weight_sum = tl.zeros((QUERIES,), tl.float32)
-            total = tl.zeros((QUERIES, HEAD_PAD), tl.float32)
-            for start in range(0, num_parts, PARTS):
-                part = start + tl.arange(0, PARTS)
-                there = (part < num_parts)[:, None] & wanted[None, :]
-                slot = ((item + part) * tl.num_programs(1) + kv_head)[:, None]
-                lse = lse_ptr + slot * 2 * TILE_Q + query[None, :]
-                part_best = tl.load(lse, mask=there, other=-1.0e30)
-                part_sum = tl.load(lse + TILE_Q, mask=there, other=0.0)
-                at = (slot * TILE_Q + query[None, :])[:, :, None] * HEAD_PAD + column[None, None, :]
-                part_total = tl.load(partial_ptr + at, mask=there[:, :, None], other=0.0)
-                new_best = tl.maximum(best, tl.max(part_best, 0))
-                shrink, part_shrink = tl.exp2(best - new_best), tl.exp2(part_best - new_best[None, :])
-                total = total * shrink[:, None] + tl.sum(part_total * part_shrink[:, :, None], 0)
-                weight_sum = weight_sum * shrink + tl.sum(part_sum * part_shrink, 0)
-                best = new_best
-            token = (first + packed // GROUP).to(tl.int64)
-            out_offset = token * stride_out_token + (kv_head * GROUP + packed % GROUP) * HEAD_SIZE
-            value = (total / tl.where(wanted, weight_sum, 1.0)[:, None]).to(out_ptr.dtype.element_ty)
-            mask = wanted[:, None] & (column < HEAD_SIZE)[None, :]
-            tl.store(out_ptr + out_offset[:, None] + column[None, :], value, mask=mask)
-    wait_for_previous(PDL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -374,13 +342,16 @@ class PagedPrefill:
             num_programs = max(num_programs, self._enough)
         return PrefillPlan(block_table_RB, count_2, item_I8, tile_item_Q, num_programs, cut)
 
-    def __call__(self, q_TNH: Tensor, kv_cache: Tensor, plan: PrefillPlan, out_TNH: Tensor) -> None:
+    def __call__(
+        self, q_TNH: Tensor, kv_cache: Tensor, plan: PrefillPlan, out_TNH: Tensor, window: int | None = None
+    ) -> None:
         """Attention of the new tokens of every row to all tokens of the row up to them, which are in the cache.
 
         Args:
             q_TNH: may be strided, with H innermost.
             kv_cache: [2 (K, V), num_blocks, block_size, M, H]; may be strided, with H innermost.
             out_TNH: contiguous. Tokens outside the rows are not written.
+            window: how many positions a token sees, its own included; None for all up to it.
         """
         k_cache, v_cache = kv_cache.unbind(0)
         table, tile = plan.block_table_RB, self.tile
@@ -390,11 +361,11 @@ class PagedPrefill:
             self.scale_log2,
             q_TNH.stride(0), q_TNH.stride(1), out_TNH.stride(0), table.stride(0), *k_cache.stride()[:3],
             **shape, BLOCK_SIZE=self.block_size, TILE=tile.keys, CUT=plan.cut,
-            PRECISION="ieee" if q_TNH.dtype == torch.float32 else "tf32",
+            PRECISION="ieee" if q_TNH.dtype == torch.float32 else "tf32", WINDOW=window or 0,
             num_warps=tile.num_warps, num_stages=tile.num_stages, **launch_options(),
         )  # fmt: skip
         if plan.cut:
-            _combine_kernel[(_COMBINE_PROGRAMS, self.num_kv_heads, triton.cdiv(tile.queries, _COMBINE_QUERIES))](
+            combine_kernel[(_COMBINE_PROGRAMS, self.num_kv_heads, triton.cdiv(tile.queries, _COMBINE_QUERIES))](
                 out_TNH, self._partial, self._lse, plan.count_2, plan.item_I8, plan.tile_item_Q, out_TNH.stride(0),
                 **shape, PARTS=_COMBINE_PARTS, QUERIES=_COMBINE_QUERIES, num_warps=4, **launch_options(),
             )  # fmt: skip

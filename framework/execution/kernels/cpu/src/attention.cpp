@@ -19,6 +19,8 @@ constexpr int64_t CHUNK_TOKENS = 64;
 
 struct Shape {
     int64_t N, M, H, block_size, group;
+    int64_t window;  // how many positions a query sees, its own included; 0 for all
+    float cap;       // of scores; 0 for none
 };
 
 // c[M][cols] = (c +) a[M][K] * b[K][cols]; writes whole vectors, up to W - 1 columns past `cols`.
@@ -62,8 +64,19 @@ static void fetch(const C* block, int64_t elements) {
     for (int64_t i = 0; i < int64_t(elements * sizeof(C)); i += 64) __builtin_prefetch(p + i);
 }
 
-// Turns a row's scores into exp(score - max), zero past `valid`; updates the running max and sum and rescales `out`.
-static void softmax_row(float* scores, int64_t valid, int64_t width, float& row_max, float& row_sum, float* out, int64_t H) {
+// c tanh(s / c), as c - 2 c / (exp(2 s / c) + 1).
+static void cap_row(float* scores, int64_t width, float cap) {
+    for (int64_t j = 0; j < width; j += W) {
+        const vf power = vexp(load(scores + j) * splat(2.0f / cap));
+        store(scores + j, splat(cap) - splat(2.0f * cap) / (power + splat(1.0f)));
+    }
+}
+
+// Turns a row's scores into exp(score - max), zero before `skip` and past `valid`; updates the running max and sum and
+// rescales `out`. All may be masked.
+static void softmax_row(float* scores, int64_t skip, int64_t valid, int64_t width, float& row_max, float& row_sum,
+                        float* out, int64_t H) {
+    for (int64_t j = 0; j < skip; j++) scores[j] = -INFINITY;
     for (int64_t j = valid; j < width; j++) scores[j] = -INFINITY;
     vf top = splat(row_max);
     for (int64_t j = 0; j < width; j += W) top = vmax(load(scores + j), top);
@@ -100,7 +113,8 @@ static void attend(const X* q, int64_t q_stride, X* out, const C* cache, const i
         row_max[r] = -INFINITY;
         row_sum[r] = 0;
     }
-    for (int64_t first = 0; first < end; first += chunk) {
+    const int64_t seen = s.window > 0 ? std::max<int64_t>(0, start - s.window + 1) : 0;  // from here on
+    for (int64_t first = seen / chunk * chunk; first < end; first += chunk) {
         const int64_t n = std::min(chunk, end - first), blocks = (n + bs - 1) / bs, width = (n + W - 1) / W * W;
         const int32_t* ids = table + first / bs;
         const auto keys = [&](int64_t j) { return cache + (ids[j] * s.M + head) * 2 * bs * H; };
@@ -110,7 +124,10 @@ static void attend(const X* q, int64_t q_stride, X* out, const C* cache, const i
         }
         for (int64_t r = 0; r < rows; r++) {
             const int64_t valid = std::clamp<int64_t>(start + r / G + 1 - first, 0, n);
-            softmax_row(scores + r * ld, valid, width, row_max[r], row_sum[r], acc + r * H, H);
+            const int64_t skip =
+                s.window > 0 ? std::clamp<int64_t>(start + r / G - s.window + 1 - first, 0, n) : 0;
+            if (s.cap > 0) cap_row(scores + r * ld, width, s.cap);
+            softmax_row(scores + r * ld, skip, valid, width, row_max[r], row_sum[r], acc + r * H, H);
         }
         for (int64_t j = 0; j < blocks; j++) {
             if (first + chunk + j * bs < end) fetch(keys(chunk_blocks + j), bs * H);  // the next chunk's keys
@@ -180,8 +197,9 @@ extern "C" void servelab_paged_attention(const void* q, int64_t q_stride, const 
                                          int64_t v_stride, int x_dtype, void* out, void* cache, int cache_dtype,
                                          const int64_t* slots, const int32_t* query_start, const int32_t* seq_lens,
                                          const int32_t* tables, int64_t table_stride, int64_t R, int64_t N, int64_t M,
-                                         int64_t H, int64_t block_size, float scale, int num_threads) {
-    const Shape s{N, M, H, block_size, N / M};
+                                         int64_t H, int64_t block_size, float scale, int64_t window, float cap,
+                                         int num_threads) {
+    const Shape s{N, M, H, block_size, N / M, window, cap};
     auto run = [&](auto* x, auto* c) {
         using X = std::remove_pointer_t<decltype(x)>;
         using C = std::remove_pointer_t<decltype(c)>;

@@ -56,7 +56,7 @@ def search(
     @given(examples)
     def try_one(example: T) -> None:
         nonlocal stop_at_s, num_examples
-        if time.monotonic() > stop_at_s and example not in failures:
+        if num_examples and time.monotonic() > stop_at_s and example not in failures:
             return  # out of time: neither a new example nor a smaller one is wanted
         num_examples += not failures
         try:

@@ -85,7 +85,6 @@ def test_every_familiar_name_has_one_meaning() -> None:
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("prompt_logprobs", "never become logits; leave it out"),
         ("best_of", "pass n"),
         ("structured_outputs", "allowed_token_ids"),
         ("temprature", "did you mean temperature"),

@@ -43,6 +43,7 @@ def run_cell(cfg: DictConfig, cell: CellInfo | None = None) -> Status:
     from framework.app.launching.inputs import read_inputs
     from framework.app.launching.resume_key import check_unchanged, code_hashes, resume_key
     from framework.records.environment import environment
+    from framework.records.metrics.quality import attention_note
     from framework.records.record import Record, RecordWriter
     from framework.records.tracking.base import publish
 
@@ -73,6 +74,10 @@ def run_cell(cfg: DictConfig, cell: CellInfo | None = None) -> Status:
                 else:
                     _measure(settings, workload, record, tracker, cell.folder)
                     record.status, record.reason = _served(record.requests, workload.left_out)
+                    if record.status == "completed":
+                        record.reason = "; ".join(
+                            filter(None, (attention_note(record.effective, record.metrics), record.reason))
+                        )
             except IncompatibleError as error:
                 # A sweep goes on without a combination that cannot work. A single run of it gets an error.
                 record.status, record.reason = "skipped" if cell.group else "failed", str(error)

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from framework.app.build import build
-from framework.app.outputs import Completion, GenerationOutput, StreamChunk
+from framework.app.outputs import Completion, GenerationOutput, PositionLogprobs, StreamChunk
 from framework.app.prompts import Messages, Prompt, plain_messages, prompts_of, text_and_ids
 from framework.app.shared_engine import SharedEngine
 from framework.config.api import api_overrides
@@ -239,6 +239,9 @@ class LLM:
         last = self._shared.next(request_id)
         if index == 0:
             output.request_id, output.record = str(request_id), last.record
+            if last.error is None and last.prompt_logprobs is not None:
+                entries = (PositionLogprobs(entry, self._decode_one) for entry in last.prompt_logprobs)
+                output.prompt_logprobs = [None, *entries]
         if last.error is None:
             output.outputs.append(Completion.of(index, last, self._decode_one))
         else:

@@ -7,8 +7,10 @@ import gc
 import resource
 from collections.abc import Callable, Sequence
 
+from framework.app.build import build
+from framework.app.quality import AnswerSample, answer_quality, attention_quality
 from framework.config.settings import Settings
-from framework.config.typed import objectives
+from framework.config.typed import objectives, with_exact_attention
 from framework.engine.engine import Engine
 from framework.execution.built import BuiltEngine
 from framework.execution.policies import build_policies, renewal
@@ -18,7 +20,7 @@ from framework.interfaces.workload import TimedRequest, Workload, WorkloadContex
 from framework.records.environment import environment
 from framework.records.metrics.recorder import Recorder
 from framework.records.metrics.slo import Slo
-from framework.records.metrics.summary import summarize
+from framework.records.metrics.summary import Metrics, summarize
 from framework.records.metrics.utilization import utilization
 from framework.records.plain import plain
 from framework.records.record import Record, cell_id
@@ -83,14 +85,16 @@ def measure(
     """
     simulated = EXECUTORS.get(cfg.executor.name).is_simulated  # its tokens are not words
     recorder = Recorder(keep_outputs=keep_outputs, tokenizer=None if simulated else built.tokenizer)
+    sample = AnswerSample()
+    observers = [recorder, *observers, *([] if simulated else [sample])]
     built.engine.clock.restart()
     gc.freeze()  # what is there now need not be looked through again and again
     try:
         if serve is not None:
-            serve([recorder, *observers])
+            serve(observers)
         else:
             limit = cfg.workload.get("max_concurrency")
-            drive(built.engine, requests, [recorder, *observers], max_concurrency=limit)
+            drive(built.engine, requests, observers, max_concurrency=limit)
     finally:
         gc.unfreeze()
         record.requests, record.steps = recorder.requests, recorder.steps
@@ -109,6 +113,20 @@ def measure(
             memory_bandwidth_utilization=bandwidth,
             model_flops_utilization=flops,
         )
+    if not simulated and isinstance(built.engine, Engine):
+        _add_quality(record, lambda: answer_quality(built, sample, cfg.metrics.scored_tokens))
+        if not record.effective.get("attention_exact", True):
+            longest = max((r.num_prompt_tokens + r.num_output_tokens for r in record.requests), default=0)
+            exact = with_exact_attention(cfg, built.single_engine.executor.num_blocks)
+            _add_quality(record, lambda: attention_quality(built, lambda: build(exact), longest))
+
+
+def _add_quality(record: Record, score: Callable[[], Metrics]) -> None:
+    """Add what `score` finds to the metrics. The run is over, and an error here takes nothing from its record."""
+    try:
+        record.metrics |= score()
+    except Exception as error:  # noqa: BLE001 (recorded)
+        record.effective["quality_error"] = f"{type(error).__name__}: {error}"
 
 
 def measure_again(built: BuiltEngine, cfg: Settings) -> Record:

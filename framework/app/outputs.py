@@ -19,16 +19,17 @@ class Logprob:
 
     logprob: float
     rank: int | None
-    """1 for the most likely token; None for a sampled token that is not among those asked for."""
+    """1 for the most likely token; None for a sampled token that is not among those asked for. Tokens of prompts always
+    have one."""
     decoded_token: str | None
     """None without a tokenizer."""
 
 
 class PositionLogprobs(dict[int, Logprob]):
-    """Token id -> `Logprob` at one position: the sampled token first, then the most likely ones.
+    """Token id -> `Logprob` at one position: the sampled token or that of the prompt first, then the most likely ones.
 
     Attributes:
-        token_id: the sampled token.
+        token_id: the first one.
         logprob: its log-probability.
         top: the most likely (token id, log-probability) pairs, most likely first.
     """
@@ -38,7 +39,7 @@ class PositionLogprobs(dict[int, Logprob]):
         ranks = {token: rank for rank, (token, _) in enumerate(entry.top, 1)}
         for token, logprob in [(entry.token_id, entry.logprob), *entry.top]:
             if token not in self:
-                self[token] = Logprob(logprob, ranks.get(token), decode(token))
+                self[token] = Logprob(logprob, ranks.get(token, entry.rank), decode(token))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -92,6 +93,8 @@ class GenerationOutput:
     """Of its first request at the engine; empty if that was refused."""
     outputs: list[Completion] = field(default_factory=list)
     """The `n` answers."""
+    prompt_logprobs: list[PositionLogprobs | None] | None = None
+    """One per token of the prompt, if asked for. The first is None, since nothing comes before it."""
     record: RequestRecord | None = None
     """Times and counts of the first answer's request; the others have theirs as `Completion.record`."""
     error: Exception | None = None
@@ -111,11 +114,6 @@ class GenerationOutput:
     def num_cached_tokens(self) -> int | None:
         """Prompt tokens that the prefix cache held when the request was admitted."""
         return None if self.record is None else self.record.num_cached_tokens
-
-    @property
-    def prompt_logprobs(self) -> None:
-        """None: they are not served."""
-        return
 
 
 @dataclass(slots=True)

@@ -147,6 +147,9 @@ class MetricsConfig:
     percentiles: list[float] = field(default_factory=lambda: [50.0, 90.0, 99.0])
     """The percentiles to report, each above 0 and below 100. [50,95,99.9] gives ttft_s/p50, ttft_s/p95, ttft_s/p99.9
     and so on."""
+    scored_tokens: int = 2048
+    """How many tokens, prompts included, the model scores after the run to tell how probable its answers are
+    (`answer_logprob`). 0 scores none."""
 
     def __post_init__(self) -> None:
         key, shown = "metrics.percentiles", f"[{','.join(f'{percent:g}' for percent in self.percentiles)}]"
@@ -155,6 +158,8 @@ class MetricsConfig:
         require(len(self.percentiles) > 0, key, shown, "must be at least one", "[50,90,99]")
         distinct = len(set(self.percentiles)) == len(self.percentiles)
         require(distinct, key, shown, "must name each once", "[50,90,99]")
+        scored = self.scored_tokens
+        require(scored >= 0, "metrics.scored_tokens", scored, "must be at least 0", "0 to score no answers")
 
 
 @dataclass

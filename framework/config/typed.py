@@ -6,7 +6,18 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from framework.config.settings import Settings
+from framework.config.settings import PluginChoice, Settings
+
+
+def with_exact_attention(cfg: Settings, num_blocks: int) -> Settings:
+    """A copy of `cfg` that runs attention as plain PyTorch does, over a KV cache of the model's own type."""
+    return dataclasses.replace(
+        cfg,
+        attention=PluginChoice(name="sdpa"),
+        graph=PluginChoice(name="eager"),
+        executor=PluginChoice({**cfg.executor, "kv_dtype": "auto", "kernels": "auto"}),
+        engine=dataclasses.replace(cfg.engine, num_blocks=num_blocks),
+    )
 
 
 def objectives(cfg: Settings) -> dict[str, float]:

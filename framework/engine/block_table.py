@@ -33,3 +33,6 @@ class BlockTable:
     """Computed and known tokens at which the next block can be offered."""
     shareable_tokens: int = EVERYTHING
     """Leading tokens whose blocks the prefix cache can hold: all, or those that keys stand for."""
+    readable_tokens: int = EVERYTHING
+    """Leading tokens that may come from the prefix cache. It holds no logits, so a position whose log-probability is
+    wanted has to be computed."""

@@ -1,9 +1,10 @@
-"""What a request leaves behind: its last output and its record."""
+"""What a request brings and leaves behind: its next output, its last output and its record."""
 
 from __future__ import annotations
 
 from framework.engine.output import RequestOutput
 from framework.engine.request import Request
+from framework.interfaces.executor import TokenLogprobs
 from framework.interfaces.records import RequestRecord, stated
 
 FAILED = "failed"
@@ -28,6 +29,7 @@ def last_output(
         request_id=request.id,
         new_token_ids=new_token_ids,
         new_logprobs=request.logprobs[-1:] if new_token_ids and request.params.logprobs is not None else None,
+        prompt_logprobs=prompt_logprobs_of(request),
         text_delta=delta if request.spec.streams else "",
         finished=True,
         finish_reason=reason,
@@ -38,6 +40,25 @@ def last_output(
         record=_record(request, reason, finish_s, error),
         error=error,
     )
+
+
+def next_output(request: Request, token_id: int) -> RequestOutput:
+    """What one more token of a stream brings."""
+    return RequestOutput(
+        request_id=request.id,
+        new_token_ids=[token_id],
+        new_logprobs=None if request.params.logprobs is None else request.logprobs[-1:],
+        prompt_logprobs=prompt_logprobs_of(request) if request.num_output == 1 else None,
+        text_delta="" if request.text is None else request.text.take_delta(),
+    )
+
+
+def prompt_logprobs_of(request: Request) -> list[TokenLogprobs] | None:
+    """Those of all its tokens from the second on; empty if it ended before all of them were computed."""
+    if request.params.prompt_logprobs is None:
+        return None
+    known = request.prompt_logprobs
+    return known if len(known) == request.num_prompt - 1 else []
 
 
 def failed_output(request: Request, error: Exception, finish_s: float) -> RequestOutput:

@@ -10,7 +10,7 @@ from typing import Protocol, cast
 
 from framework.engine.blame import blaming
 from framework.engine.config import EngineConfig
-from framework.engine.ending import FAILED, OWN_END, failed_output, last_output
+from framework.engine.ending import FAILED, OWN_END, failed_output, last_output, next_output
 from framework.engine.hidden_lengths import HiddenLengths
 from framework.engine.intake import Intake
 from framework.engine.kv_cache import KVCache
@@ -316,6 +316,8 @@ class Engine:
     def _deliver(self, flight: _Flight, result: StepResult) -> None:
         now_s = self.queue.now_s = self.cache.now_s = self.clock.now_s()
         outputs = self.outbox
+        for row, (first, entries) in (result.prompt_logprobs or {}).items():
+            flight.requests[row].take_prompt_logprobs(first, entries)
         token_ids, logprobs, failed, on_tokens = result.token_ids, result.logprobs, result.failed, self._on_tokens
         index = -1
         for request, sampled in zip(flight.requests, flight.batch.samples, strict=True):
@@ -351,14 +353,7 @@ class Engine:
             if reason is not None:
                 outputs.append(self._finish(request, reason, new_token_ids=[token_id]))
             elif request.spec.streams:
-                outputs.append(
-                    RequestOutput(
-                        request_id=request.id,
-                        new_token_ids=[token_id],
-                        new_logprobs=None if request.params.logprobs is None else request.logprobs[-1:],
-                        text_delta="" if request.text is None else request.text.take_delta(),
-                    )
-                )
+                outputs.append(next_output(request, token_id))
         self._touched = None
         record = flight.record
         record.finish_s, record.run_s = now_s, result.run_s

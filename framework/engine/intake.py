@@ -172,9 +172,18 @@ class Intake:
             bad = next((token for token in ids if not 0 <= token < self.vocab_size), None)
             if bad is not None:
                 raise ValueError(f"{name} names token id {bad}; this model's ids are 0 to {self.vocab_size - 1}")
+        if params.prompt_logprobs is not None and self.simulated_block_size is not None:
+            raise ValueError(
+                f"prompt_logprobs={params.prompt_logprobs}: a simulated engine computes no logits; leave it out, or "
+                f"choose another executor than executor=simulated"
+            )
         resolved = params
         if params.max_tokens is None:
             resolved = replace(params, max_tokens=self.max_model_len - num_prompt)
+        if params.logprobs == -1:
+            resolved = replace(resolved, logprobs=self.vocab_size)
+        if params.prompt_logprobs == -1:
+            resolved = replace(resolved, prompt_logprobs=self.vocab_size)
         if params.bad_words or params.allowed_token_ids is not None:
             resolved = through_bias(resolved, self.tokenizer)
         reason = self.refuses(resolved)

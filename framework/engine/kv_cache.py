@@ -100,7 +100,9 @@ class KVCache:
         return request.memory.hashes[:full]
 
     def _num_shareable(self, request: Request) -> int:
-        return min(request.num_known, request.num_tokens - 1, request.memory.shareable_tokens) // self.block_size
+        memory = request.memory
+        most = min(request.num_known, request.num_tokens - 1, memory.shareable_tokens, memory.readable_tokens)
+        return most // self.block_size
 
     def admit(self, request: Request, max_tokens: int) -> int:
         """Match the prefix cache and allocate for up to `max_tokens` further tokens. Returns how many; 0 means that the
@@ -130,8 +132,9 @@ class KVCache:
                 on_hit(block)
         counters = self.counters
         counters.hit_blocks += len(cached)
-        counters.lookup_blocks += request.num_known // self.block_size if self.prefix_caching else 0
         memory = request.memory
+        looks = self.prefix_caching and memory.readable_tokens > 0
+        counters.lookup_blocks += request.num_known // self.block_size if looks else 0
         memory.matched.clear()
         memory.matched_serials.clear()
         blocks = memory.blocks

@@ -17,6 +17,9 @@ class RequestOutput:
     new_token_ids: list[int]
     new_logprobs: list[TokenLogprobs] | None = None
     """The log-probabilities of `new_token_ids`, if they were asked for and the request streams."""
+    prompt_logprobs: list[TokenLogprobs] | None = None
+    """Those of the prompt's tokens from the second on, if asked for: with a stream's first token and in the last
+    output. Empty if the request ended before its prompt was computed."""
     text_delta: str = ""
     finished: bool = False
     finish_reason: str | None = None

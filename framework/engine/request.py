@@ -6,7 +6,7 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from framework.engine.block_table import BlockTable
+from framework.engine.block_table import EVERYTHING, BlockTable
 from framework.engine.output import TextTracker
 from framework.engine.prediction import Prediction
 from framework.interfaces.executor import TokenLogprobs
@@ -62,6 +62,8 @@ class Request:
     scheduled_s: float | None = None
     token_times_s: array[float] = field(default_factory=lambda: array("d"))
     logprobs: list[TokenLogprobs] = field(default_factory=list)
+    prompt_logprobs: list[TokenLogprobs] = field(default_factory=list)
+    """Those of the prompt's tokens from the second on, as far as they have been computed, if they are wanted."""
     text: TextTracker | None = None
     prediction: Prediction | None = None
 
@@ -69,6 +71,8 @@ class Request:
         self.num_known = self.num_tokens = self.num_prompt
         if self.keys is not None:
             self.memory.shareable_tokens = self.keys.num_tokens
+        if self.params.prompt_logprobs is not None:
+            self.take_prompt_logprobs(1, [])
 
     def restart(self) -> None:
         """Forget what caches, plans, the device and steps in flight held of the request. Its known tokens stay."""
@@ -76,7 +80,20 @@ class Request:
         self.num_computed = self.num_inflight = 0
         self.running, self.slot, self.planned_in = False, -1, -1
         old = self.memory
-        self.memory = BlockTable(hashes=old.hashes, contents=old.contents, shareable_tokens=old.shareable_tokens)
+        self.memory = BlockTable(
+            hashes=old.hashes,
+            contents=old.contents,
+            shareable_tokens=old.shareable_tokens,
+            readable_tokens=old.readable_tokens,
+        )
+
+    def take_prompt_logprobs(self, first: int, entries: list[TokenLogprobs]) -> None:
+        """Those of the prompt's tokens from position `first` on. What is known already is computed again after a
+        preemption."""
+        known = self.prompt_logprobs
+        assert first <= len(known) + 1
+        known.extend(entries[len(known) + 1 - first :])
+        self.memory.readable_tokens = EVERYTHING if len(known) >= self.num_prompt - 1 else len(known)
 
     @property
     def params(self) -> SamplingParams:

@@ -180,6 +180,7 @@ def _effective(choices: Choices, rank: Rank) -> dict[str, object]:
         "activation_gib": round(rank.activation_bytes / 2**30, 3),
         "reasons": {"dtype": choices.dtype_reason, **choices.sizes.reasons},
         **({} if rank.kv_error is None else {"kv_error": rank.kv_error}),
+        **({} if choices.attention.exact else {"attention_exact": False, "attention_error": rank.attention_error}),
     }
 
 

@@ -96,6 +96,10 @@ class AttentionBackend(ABC):
     separate_write: bool = False
     """Whether `attend` exists and the cache is [2 (K, V), num_blocks, block_size, M, H]. If so, the framework may fuse
     the cache write with the operations before it, and call `attend` instead of `forward`."""
+    exact: bool = True
+    """Whether each token attends to all tokens before it, up to rounding. False for a window, a sparse selection or any
+    other approximation: `check` then reports how far it is off, and each cell measures perplexity and divergence
+    against exact attention. A backend that is not exact and does not say so ends the cell as failed."""
     supports_windows: bool = False
     """Whether it follows `spec.windows`. One that does not say so is refused for a model that has windows."""
     supports_softcap: bool = False

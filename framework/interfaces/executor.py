@@ -61,6 +61,8 @@ class TokenLogprobs:
     logprob: float
     top: list[tuple[int, float]]
     """The n most likely (token id, log-probability) pairs, most likely first."""
+    rank: int | None = None
+    """1 for the most likely token of all. Only tokens of prompts have it."""
 
 
 @dataclass(slots=True)
@@ -79,6 +81,9 @@ class StepResult:
     failed: dict[int, Exception] | None = None
     """Maps the index (in `token_ids`) of each sampled row that has no token to the reason. Its request ends as failed;
     the others go on."""
+    prompt_logprobs: dict[int, tuple[int, list[TokenLogprobs]]] | None = None
+    """Maps the index of each row that computed positions of a prompt whose log-probabilities are wanted to the position
+    of the first token that these belong to, and one entry per token from there on. None if no row asked."""
 
 
 class Executor(ABC):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from numbers import Integral, Real
@@ -42,7 +43,8 @@ class SamplingParams:
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     """Token id -> value added to its logit."""
     seed: int | None = None
-    """Seed of this request's noise, from 0 to 2^64 - 1; None derives one from the engine's seed and the request id."""
+    """Seed of this request's noise, from 0 to 2^64 - 1; None, and -1, derive one from the engine's seed and the request
+    id."""
     max_tokens: int | None = 16
     """Output tokens at most. None: up to the length limit of the engine, which fills the number in, so that policies
     see one."""
@@ -64,15 +66,20 @@ class SamplingParams:
     ignore_eos: bool = False
     """Do not end at the model's end-of-sequence tokens."""
     logprobs: int | None = None
-    """None returns no log-probabilities. n returns those of the sampled token and of the n most likely tokens."""
-
-    def __new__(cls, **given: object) -> SamplingParams:
-        for name in given:
-            if name not in _DEFAULTS:
-                raise _unknown(name)
-        return object.__new__(cls)
+    """None returns no log-probabilities. n returns those of the sampled token and of the n most likely tokens; -1 those
+    of the whole vocabulary."""
+    prompt_logprobs: int | None = None
+    """As `logprobs`, for each token of the prompt but the first. Such a request computes its whole prompt: it takes
+    nothing from the prefix cache, which holds no logits. Of `n` answers the first one brings them."""
 
     def __post_init__(self) -> None:
+        for name in ("stop", "stop_token_ids", "bad_words"):
+            if getattr(self, name) is None:
+                self._set(name, ())
+        if self.logit_bias is None:
+            self._set("logit_bias", {})
+        if self.seed == -1 and _is_integer(self.seed):
+            self._set("seed", None)
         self._integer("n", 1, "1 for one answer")
         self._number("temperature", 0, None, "0 for greedy")
         if self.top_k == -1 and _is_integer(self.top_k):
@@ -89,7 +96,8 @@ class SamplingParams:
         if self.min_tokens and self.max_tokens is not None and self.min_tokens > self.max_tokens:
             limit = f"at most max_tokens={self.max_tokens}"
             raise _refusal("min_tokens", self.min_tokens, limit, "a lower number, or raise max_tokens")
-        self._integer("logprobs", 0, "None for none", optional=True)
+        self._integer("logprobs", -1, "None for none, or -1 for the whole vocabulary", optional=True)
+        self._integer("prompt_logprobs", -1, "None for none, or -1 for the whole vocabulary", optional=True)
         for name, remedy in _FLAGS.items():
             if not isinstance(getattr(self, name), bool):
                 raise _refusal(name, getattr(self, name), "True or False", remedy)
@@ -117,7 +125,12 @@ class SamplingParams:
         """Those of answer `index` of `n`, as a request of its own."""
         if self.n == 1 and index == 0:
             return self
-        return replace(self, n=1, seed=None if self.seed is None else (self.seed + index) & MAX_SEED)
+        return replace(
+            self,
+            n=1,
+            seed=None if self.seed is None else (self.seed + index) & MAX_SEED,
+            prompt_logprobs=self.prompt_logprobs if index == 0 else None,
+        )
 
     def _number(self, name: str, least: float, most: float | None, remedy: str, *, above: bool = False) -> None:
         value = getattr(self, name)
@@ -168,8 +181,6 @@ _FLAGS = {
     "skip_special_tokens": "True to leave special tokens out of the text",
 }
 NOT_SERVED = {
-    "prompt_logprobs": "a prompt's positions but the last never become logits; leave it out, or ask for the "
-    "log-probabilities of output tokens with logprobs=0",
     "best_of": "answers are not ranked; pass n, logprobs=0 and take the highest cumulative_logprob",
     "use_beam_search": "there is no beam search; pass n for several answers",
     "length_penalty": "there is no beam search; leave it out",
@@ -184,8 +195,28 @@ NOT_SERVED = {
     "spaces_between_special_tokens": "tokenizers put no space there; leave it out",
     "output_kind": "LLM.generate returns whole answers and LLM.stream pieces; leave it out",
     **dict.fromkeys(("extra_args", "logit_processors_args"), "nothing reads it; leave it out"),
+    "flat_logprobs": "log-probabilities come as dicts by token; leave it out",
+    "skip_reading_prefix_cache": "set engine.prefix_caching=false; a request with prompt_logprobs reads nothing of it",
 }
 """vLLM's parameters that are not served, why, and what to do."""
+_NEUTRAL = {"best_of": 1, "length_penalty": 1.0, "detokenize": True, "spaces_between_special_tokens": True}
+"""The values with which such a parameter asks for nothing: these and None; for all others False and None."""
+_fill = SamplingParams.__init__
+
+
+@functools.wraps(_fill)
+def _init(self: SamplingParams, **given: Any) -> None:
+    """Takes what vLLM has and does not serve here, too, if its value asks for nothing."""
+    if not given.keys() <= _DEFAULTS.keys():
+        for name in [name for name in given if name not in _DEFAULTS]:
+            value = given.pop(name)
+            neutral = _NEUTRAL.get(name, False)
+            if name not in NOT_SERVED or not (value is None or (type(value) is type(neutral) and value == neutral)):
+                raise _unknown(name)
+    _fill(self, **given)
+
+
+SamplingParams.__init__ = _init  # type: ignore[method-assign]
 
 
 def _unknown(name: str) -> ValueError:

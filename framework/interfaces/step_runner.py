@@ -22,6 +22,13 @@ class StepLogprobs(Protocol):
         """One entry per sampled row, None for rows that do not ask. Call it after the end of the step."""
 
 
+class StepPromptLogprobs(Protocol):
+    """Log-probabilities of a step's prompt tokens, on their way to the host."""
+
+    def to_host(self) -> dict[int, tuple[int, list[TokenLogprobs]]]:
+        """As in `StepResult.prompt_logprobs`. Call it after the end of the step."""
+
+
 @dataclass(slots=True)
 class StepTokens:
     """What a step brings for its sampled rows, on the device or on its way to the host."""
@@ -30,6 +37,8 @@ class StepTokens:
     """[P] int64 token ids, `NOT_FINITE` where a row has no token. None if no row is sampled."""
     logprobs: StepLogprobs | None = None
     """None if no row asks for log-probabilities."""
+    prompt_logprobs: StepPromptLogprobs | None = None
+    """None if no row asks for those of its prompt and computes a part of it."""
 
 
 class StepRunner(Protocol):

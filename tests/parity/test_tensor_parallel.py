@@ -40,6 +40,8 @@ def params(sampler: str, temperature: float) -> list[SamplingParams]:
     result = []
     for i in range(len(PROMPTS)):
         extra: dict[str, Any] = {"logprobs": 3} if i % 3 == 0 else {}
+        if i % 3 == 1:
+            extra["prompt_logprobs"] = 2
         if sampler == "full" and i % 4 == 1:
             extra |= {"repetition_penalty": 1.3, "presence_penalty": 0.4}
         result.append(
@@ -106,6 +108,10 @@ def check(pair: Pair, temperature: float, **settings: Any) -> list[RequestOutput
             assert one.token_id == other.token_id
             assert one.logprob == pytest.approx(other.logprob, abs=1e-4)
             assert [token for token, _ in one.top] == [token for token, _ in other.top]
+        assert (mine.prompt_logprobs is None) == (theirs.prompt_logprobs is None)
+        for one, other in zip(mine.prompt_logprobs or [], theirs.prompt_logprobs or [], strict=True):
+            assert (one.token_id, one.rank) == (other.token_id, other.rank)
+            assert one.logprob == pytest.approx(other.logprob, abs=1e-4)
     return got
 
 

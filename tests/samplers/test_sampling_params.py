@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,20 +35,21 @@ NAN, INF = math.nan, math.inf
         *(("repetition_penalty", bad, "above 0; pass 1 for none") for bad in (0, 0.0, -1, NAN)),
         *(("presence_penalty", bad, "in [-2, 2]; pass 0 for none") for bad in (-3, 2.5, NAN, False)),
         *(("frequency_penalty", bad, "in [-2, 2]; pass 0 for none") for bad in (-3, 2.5, "0")),
-        *(("logprobs", bad, "an integer, at least 0; pass None for none") for bad in (2.5, True, "2")),
-        ("logprobs", -1, "at least 0"),
+        *(("logprobs", bad, "an integer, at least -1; pass None for none") for bad in (2.5, True, "2")),
+        ("logprobs", -2, "at least -1"),
+        ("prompt_logprobs", -2, "at least -1"),
         *(("max_tokens", bad, "an integer, at least 1") for bad in (2.5, "3", True)),
         ("max_tokens", 0, "at least 1"),
         *(("seed", bad, "an integer, at least 0") for bad in (1.5, "x", True)),
-        ("seed", -1, "at least 0"),
+        ("seed", -2, "at least 0"),
         ("seed", 2**64, "at most 18446744073709551615"),
         *(("logit_bias", {5: bad}, "of finite numbers, but") for bad in ("a", NAN, -INF, None, True)),
         *(("logit_bias", {bad: 1.0}, "of token ids, but") for bad in ("5", 1.5, -1, True)),
-        *(("logit_bias", bad, "a mapping of token ids to numbers") for bad in (None, [5], 3)),
+        *(("logit_bias", bad, "a mapping of token ids to numbers") for bad in ([5], 3)),
         *(("stop", bad, "of strings, none of them empty") for bad in ("", ("a", ""), ["a", 3])),
-        *(("stop", bad, "a string or a list of strings") for bad in (None, 3, b"a", {"a": 1})),
+        *(("stop", bad, "a string or a list of strings") for bad in (3, b"a", {"a": 1})),
         *(("stop_token_ids", bad, "of token ids, but") for bad in ([1.5], [-1], ["a"], [True])),
-        *(("stop_token_ids", bad, "a list of token ids") for bad in (None, 3, "ab")),
+        *(("stop_token_ids", bad, "a list of token ids") for bad in (3, "ab")),
         *(("ignore_eos", bad, "True or False") for bad in (1, None, "no")),
     ],
 )
@@ -57,6 +59,39 @@ def test_a_bad_value_is_named_with_its_limit_and_a_remedy(name: str, value: obje
     assert str(refused.value).startswith(f"{name}=")
     assert says in str(refused.value)
     assert "; pass " in str(refused.value)
+
+
+NEUTRAL = {
+    "stop": None,
+    "stop_token_ids": None,
+    "bad_words": None,
+    "logit_bias": None,
+    "allowed_token_ids": None,
+    "seed": -1,
+    "best_of": 1,
+    "detokenize": True,
+    "spaces_between_special_tokens": True,
+    "logits_processors": None,
+    "guided_decoding": None,
+    "structured_outputs": None,
+    "truncate_prompt_tokens": None,
+    "extra_args": None,
+    "flat_logprobs": False,
+}
+"""What vLLM takes and what asks for nothing."""
+
+
+@pytest.mark.parametrize("name", NEUTRAL)
+def test_a_value_that_asks_for_nothing_is_taken(name: str) -> None:
+    assert SamplingParams(**{name: NEUTRAL[name]}) == SamplingParams()  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("best_of", True), ("best_of", 2), ("detokenize", False), ("detokenize", 1)]
+)
+def test_a_value_that_asks_for_something_is_not(name: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=f"does not serve {name}"):
+        SamplingParams(**{name: value})
 
 
 def test_a_number_of_thousands_of_digits_is_refused_like_any_other() -> None:
@@ -108,8 +143,8 @@ def test_any_value_is_refused_or_fits_where_it_goes(name: str, value: object) ->
         return
     for real in ("temperature", "top_p", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty"):
         assert np.isfinite(np.float32(getattr(params, real)))
-    for whole in ("top_k", "max_tokens", "logprobs"):
-        assert getattr(params, whole) is None or np.int64(getattr(params, whole)) >= 0
+    for whole in ("top_k", "max_tokens", "logprobs", "prompt_logprobs"):
+        assert getattr(params, whole) is None or np.int64(getattr(params, whole)) >= -("logprobs" in whole)
     assert params.seed is None or np.uint64(params.seed) == params.seed
     assert all(np.isfinite(np.float32(bias)) for bias in params.logit_bias.values())
     np.array([*params.logit_bias, *params.stop_token_ids], dtype=np.int64)

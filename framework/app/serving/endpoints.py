@@ -65,10 +65,6 @@ class Endpoints:
     async def complete(self, request: Request) -> Response:
         """POST /v1/completions."""
         body = await self._body(request, CompletionBody)
-        if body.echo and body.logprobs is not None:
-            raise ApiError(
-                400, "echo with logprobs needs log-probabilities of the prompt, which are not served", "echo"
-            )
         given: Any = body.prompt
         if isinstance(given, str) or (given and isinstance(given[0], int)):
             given = [given]
@@ -95,6 +91,11 @@ class Endpoints:
         if bad := [token for token in body.tokens if not 0 <= token < size]:
             raise ApiError(400, f"token id {bad[0]} is out of range; this model's ids are 0 to {size - 1}", "tokens")
         return JSONResponse({"prompt": self.tokenizer.decode(body.tokens, skip_special_tokens=False)})
+
+    async def tokenizer_info(self, request: Request) -> Response:
+        """GET /tokenizer_info, from which lm-eval learns that it can tokenise here."""
+        special = self.tokenizer.special_tokens
+        return JSONResponse({name: special.get(name) for name in ("eos_token", "bos_token", "pad_token")})
 
     async def models(self, request: Request) -> Response:
         """GET /v1/models: the one model."""
@@ -149,7 +150,8 @@ class Endpoints:
             raise ApiError(400, f"the body must be a JSON object, not {type(values).__name__}")
         _check_text(values, "")
         try:
-            body = kind.model_validate(values)
+            given = {name: value for name, value in values.items() if value is not None}  # null is "not given"
+            body = kind.model_validate(given)
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             where = ".".join(map(str, first["loc"]))
@@ -199,18 +201,25 @@ class Endpoints:
         """A response that starts, follows and, if the client goes, aborts the requests at the engine."""
         if self.engine.draining:
             raise ApiError(503, "the server is shutting down")
+        if body.stream and body.prompt_logprobs is not None:
+            raise ApiError(400, "prompt_logprobs cannot be streamed; pass echo and logprobs", "prompt_logprobs")
         num_new, most = len(prompts) * body.n, self.settings.max_streams
         if self.engine.num_open + num_new > most:
             raise ApiError(429, f"serving.max_streams={most} requests are open; try again later")
         try:
-            params = [body.sampling(max_tokens, logprobs, index) for index in range(body.n)]
+            wanted = [count for count in (body.prompt_logprobs, logprobs if echo else None) if count is not None]
+            of_prompt = max(wanted, default=None)
+            max_tokens += body.prompt_only  # the engine generates a token at least
+            params = [body.sampling(max_tokens, logprobs, index, of_prompt) for index in range(body.n)]
             if body.bad_words:  # the tokenizer is here, and not in the engine's process
                 params = [through_bias(one, self.tokenizer) for one in params]
         except ValueError as error:
             raise ApiError(400, str(error), str(error).partition("=")[0]) from None
         return EngineResponse(self, body, prompts, params, chat=chat, echo=echo)
 
-    def start(self, body: Sampling, prompts: list[list[int]], params: list[SamplingParams], echo: bool) -> list[Choice]:
+    def start(
+        self, body: Sampling, prompts: list[list[int]], params: list[SamplingParams], *, echo: bool
+    ) -> list[Choice]:
         """Send every choice of every prompt to the engine."""
         choices: list[Choice] = []
         for prompt in prompts:
@@ -223,7 +232,10 @@ class Endpoints:
                     min_tokens=body.min_tokens,
                     include_stop=body.include_stop_str_in_output,
                 )
-                choices.append(Choice(len(choices), call, tracker, len(prompt) if number == 0 else 0, prefix))
+                choice = Choice(len(choices), call, tracker, len(prompt) if number == 0 else 0, prefix)
+                choice.prompt_only = body.prompt_only
+                choice.echoed = prompt if echo and one.logprobs is not None else None
+                choices.append(choice)
         return choices
 
 
@@ -247,8 +259,10 @@ class EngineResponse(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one HTTP request."""
         endpoints, started_s = self._endpoints, time.monotonic()
-        choices = endpoints.start(self._asked, self._prompts, self._params, self._echo)
+        asked, params = self._asked, self._params
+        choices = endpoints.start(asked, self._prompts, params, echo=self._echo)
         answer = Answer(self._chat, endpoints.settings.model_name, choices, endpoints.tokenizer)
+        answer.num_top, answer.prompt_logprobs = params[0].logprobs or 0, asked.prompt_logprobs
         work = asyncio.ensure_future(self._answer(answer, scope, receive, send))
         gone = asyncio.ensure_future(_disconnected(receive))
         try:
@@ -305,7 +319,7 @@ class EngineResponse(Response):
         async def follow(choice: Choice) -> None:
             if answer.chat:
                 await write(answer.opening(choice))
-            elif choice.prefix:
+            elif choice.prefix and choice.echoed is None:
                 await write(answer.chunk(choice, choice.prefix, (), usage=False))
 
             async def emit(delta: str, seen: int) -> None:

@@ -41,8 +41,6 @@ class EngineLoop:
         self._inbox: queue.SimpleQueue[list[Any] | None] = queue.SimpleQueue()
         self._keys: dict[int, int] = {}
         self._ids: dict[int, int] = {}
-        self._sent: dict[int, int] = {}
-        """Log-probabilities that were sent already, by request id."""
         self._draining = False
         self._num_refused = self._num_unshared = 0
         self._next_stats_s = 0.0
@@ -178,6 +176,8 @@ class EngineLoop:
         if key is None:
             return None
         news = News(key, output.new_token_ids, output.finish_reason, output.new_logprobs)
+        if not output.finished or output.record.num_output_tokens <= 1:  # else the first token brought them
+            news.prompt_logprobs = output.prompt_logprobs
         if output.finished:
             record: RequestRecord = output.record
             del self._keys[output.request_id], self._ids[key]

@@ -67,6 +67,7 @@ def application(endpoints: Endpoints, key: str) -> ASGIApp:
         ("/v1/completions", endpoints.complete, "POST"),
         ("/tokenize", endpoints.tokenize, "POST"),
         ("/detokenize", endpoints.detokenize, "POST"),
+        ("/tokenizer_info", endpoints.tokenizer_info, "GET"),
         ("/v1/models", endpoints.models, "GET"),
         ("/health", endpoints.health, "GET"),
         ("/version", endpoints.version, "GET"),

@@ -5,6 +5,7 @@ Every field that is not listed here is refused by name. Values are checked by `S
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
@@ -47,19 +48,22 @@ class Sampling(BaseModel):
     bad_words: list[StrictStr] = Field(default_factory=list)
     allowed_token_ids: list[StrictInt] | None = None
     n: StrictInt = Field(default=1, ge=1, le=128)
+    prompt_logprobs: StrictInt | None = Field(default=None, ge=0, le=20)
     stream: StrictBool = False
     stream_options: StreamOptions | None = None
     priority: StrictInt = 0
     user: StrictStr = ""
     """Becomes the client of the request, for fair scheduling and per-client metrics."""
 
-    def sampling(self, max_tokens: int, logprobs: int | None, index: int) -> SamplingParams:
+    def sampling(
+        self, max_tokens: int, logprobs: int | None, index: int, prompt_logprobs: int | None
+    ) -> SamplingParams:
         """The parameters of choice `index`. Stop strings stay here, where the text is.
 
         Raises:
             ValueError: naming the value, the limit and the remedy.
         """
-        return SamplingParams(
+        params = SamplingParams(
             n=self.n,
             temperature=self.temperature,
             top_p=self.top_p,
@@ -80,11 +84,17 @@ class Sampling(BaseModel):
             max_tokens=max_tokens,
             logprobs=logprobs,
         ).of_choice(index)
+        return params if prompt_logprobs is None else replace(params, prompt_logprobs=prompt_logprobs)
 
     @property
     def stops(self) -> tuple[str, ...]:
         """Stop strings."""
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+
+    @property
+    def prompt_only(self) -> bool:
+        """Whether the prompt is to be scored and nothing generated."""
+        return False
 
 
 class CompletionBody(Sampling):
@@ -94,6 +104,11 @@ class CompletionBody(Sampling):
     max_tokens: StrictInt = 16
     echo: StrictBool = False
     logprobs: StrictInt | None = Field(default=None, ge=0, le=20)
+
+    @property
+    def prompt_only(self) -> bool:
+        """Whether the prompt is to be scored and nothing generated."""
+        return self.echo and self.max_tokens == 0
 
 
 class ChatBody(Sampling):

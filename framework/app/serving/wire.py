@@ -60,6 +60,8 @@ class News:
     token_ids: list[int]
     finish_reason: str | None = None
     logprobs: list[TokenLogprobs] | None = None
+    prompt_logprobs: list[TokenLogprobs] | None = None
+    """Those of the prompt's tokens from the second on, if they were asked for, with the first token."""
     num_cached_tokens: int = 0
     error: str = ""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import strategies as st
@@ -14,6 +15,7 @@ from framework.conformance.kit.model_run import same_tokens
 from framework.conformance.kit.search import search
 from framework.conformance.kit.serve import serve
 from framework.conformance.kit.traces import Trace, simpler_traces, traces
+from framework.conformance.kit.views import VIEW, guard
 from framework.conformance.kit.watched_policy import VICTIMS, WatchedPolicy, watch
 from framework.interfaces.eviction import EvictionPolicy
 from framework.records.analysis.block_cache import replay_chains
@@ -21,6 +23,8 @@ from framework.registry import SCHEDULERS
 
 BALANCE = "no block is forgotten: all that can be evicted are, in the end"
 SAME_VICTIMS = "the same trace gives the same victims"
+
+_NUM_GUARDED = 15
 
 Chains = tuple[tuple[int, ...], ...]
 
@@ -31,6 +35,7 @@ def checks(choice: Mapping[Any, Any], build: Callable[[], EvictionPolicy], budge
         Check(VICTIMS, lambda: _in_engine(build, budget)),
         Check(BALANCE, lambda: _over_chains(build, budget)),
         Check(SAME_VICTIMS, lambda: _same_victims(build, budget)),
+        Check(VIEW, lambda: _within_view(build, budget)),
         Check("a decision is cheap", lambda: decision_cost(build, budget)),
         Check("same tokens as lru on a model", lambda: same_tokens("eviction", choice)),
     ]
@@ -50,6 +55,17 @@ def _in_engine(build: Callable[[], EvictionPolicy], budget: Budget) -> str:
     if result.violation is not None:
         raise result.violation
     return f"{result.num_examples} random traces under a scheduler that preempts at random, engine.overlap 0 and 1"
+
+
+def _within_view(build: Callable[[], EvictionPolicy], budget: Budget) -> str:
+    def attempt(trace: Trace) -> None:
+        serve(trace, SCHEDULERS.get("chunked_prefill")(), guard(build(), EvictionPolicy), overlap=0)
+
+    fewer = replace(budget, num_examples=min(budget.num_examples, _NUM_GUARDED))
+    result = search(traces(), attempt, fewer, simpler_traces)
+    if result.violation is not None and result.violation.rule == VIEW:  # another check reports others
+        raise result.violation
+    return f"{result.num_examples} random traces, in which it gets its interface and nothing behind it"
 
 
 def _over_chains(build: Callable[[], EvictionPolicy], budget: Budget) -> str:

@@ -9,8 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from framework.conformance.checks.sampler_effects import EFFECT, effects
 from framework.conformance.kit.finding import Budget, Check, NotApplicable, Violation
-from framework.interfaces.sampler import Sampler, TokenHistory
+from framework.conformance.kit.sample_rows import sample_rows
+from framework.interfaces.sampler import Sampler
 from framework.interfaces.sampling_params import SamplingParams
 
 SHAPE = "one int64 token id of the vocabulary a row"
@@ -47,6 +49,7 @@ def checks(choice: Mapping[Any, Any], build: Build, budget: Budget) -> list[Chec
         Check(MATES, lambda: _mates(build)),
         Check(REFILL, lambda: _refill(build)),
         Check(GREEDY, lambda: _greedy(build)),
+        Check(EFFECT, lambda: effects(build)),
         Check(DISTRIBUTION, lambda: _distribution(build, budget)),
     ]
 
@@ -68,7 +71,7 @@ def _shape(build: Build) -> str:
                 continue
             for num_rows in sizes:
                 for name, logits_RV in _kinds_of_logits(num_rows, vocab_size):
-                    tokens_R = _sample(sampler, logits_RV, [params] * num_rows, list(range(num_rows)))
+                    tokens_R = sample_rows(sampler, logits_RV, [params] * num_rows, list(range(num_rows)))
                     case = f"{num_rows} rows, vocabulary of {vocab_size}, {name} logits, {_short(params)}"
                     _check_tokens(tokens_R, num_rows, vocab_size, case)
     return f"{len(_accepted(sampler))} of {len(_SETTINGS)} settings accepted; batches of {sizes} rows"
@@ -100,7 +103,7 @@ def _seeds(build: Build) -> str:
     sampler = build(_VOCAB, torch.device("cpu"))
     for params in _accepted(sampler):
         logits_RV = _kinds_of_logits(32, _VOCAB)[0][1]
-        one, other = (_sample(sampler, logits_RV, [params] * 32, list(range(32))).tolist() for _ in range(2))
+        one, other = (sample_rows(sampler, logits_RV, [params] * 32, list(range(32))).tolist() for _ in range(2))
         if one != other:
             row = next(i for i in range(32) if one[i] != other[i])
             raise Violation(SEEDS, f"row {row} got token {one[row]}, then {other[row]}; {_short(params)}")
@@ -113,10 +116,10 @@ def _mates(build: Build) -> str:
     params = _accepted(sampler) * 4
     logits_RV = _kinds_of_logits(len(params), _VOCAB)[0][1]
     seeds = list(range(100, 100 + len(params)))
-    together = _sample(sampler, logits_RV, params, seeds).tolist()
-    backward = _sample(sampler, logits_RV.flip(0), params[::-1], seeds[::-1]).flip(0).tolist()
+    together = sample_rows(sampler, logits_RV, params, seeds).tolist()
+    backward = sample_rows(sampler, logits_RV.flip(0), params[::-1], seeds[::-1]).flip(0).tolist()
     for row, one in enumerate(params):
-        alone = _sample(sampler, logits_RV[row : row + 1], [one], [seeds[row]]).tolist()[0]
+        alone = sample_rows(sampler, logits_RV[row : row + 1], [one], [seeds[row]]).tolist()[0]
         if not alone == together[row] == backward[row]:
             got = f"{alone} alone, {together[row]} among {len(params)} rows, {backward[row]} in reverse order"
             raise Violation(MATES, f"row {row} got token {got}; {_short(one)}")
@@ -136,11 +139,11 @@ def _refill(build: Build) -> str:
     for params in settings:
         rows, seeds = [params] * 8, list(range(8))
         logits_RV = _kinds_of_logits(8, _VOCAB)[0][1]
-        want = _sample(sampler, logits_RV, rows, seeds).tolist()
+        want = sample_rows(sampler, logits_RV, rows, seeds).tolist()
         captured = sampler.prepare([SamplingParams(temperature=0)] * 8)
         refilled = sampler.prepare(rows, captured)
         used = captured if device.type == "cuda" else refilled
-        got = _sample(sampler, logits_RV, rows, seeds, prepared=used).tolist()
+        got = sample_rows(sampler, logits_RV, rows, seeds, prepared=used).tolist()
         if got != want:
             raise Violation(REFILL, f"tokens {got} from refilled parameters, {want} from fresh ones; {_short(params)}")
     return f"{len(settings)} settings of 8 rows on {device}"
@@ -152,7 +155,7 @@ def _greedy(build: Build) -> str:
     if reason := type(sampler).unsupported_reason(greedy):
         raise NotApplicable(reason)
     logits_RV = _kinds_of_logits(64, _VOCAB)[0][1]
-    tokens = _sample(sampler, logits_RV, [greedy] * 64, list(range(64))).tolist()
+    tokens = sample_rows(sampler, logits_RV, [greedy] * 64, list(range(64))).tolist()
     for row, (token, best) in enumerate(zip(tokens, logits_RV.argmax(-1).tolist(), strict=True)):
         if token != best:
             raise Violation(GREEDY, f"row {row} got token {token}, the most likely one is {best}")
@@ -179,7 +182,7 @@ def _distribution(build: Build, budget: Budget) -> str:
             ("one position of requests with seeds that follow each other", list(range(few))),
         ):
             logits_RV = torch.tensor(logits_V, dtype=torch.float32).repeat(len(seeds), 1)
-            tokens_R = _sample(sampler, logits_RV, [params] * len(seeds), seeds, one_request=seeds[0] == seeds[-1])
+            tokens_R = sample_rows(sampler, logits_RV, [params] * len(seeds), seeds, one_request=seeds[0] == seeds[-1])
             counts_V = np.bincount(tokens_R.numpy(), minlength=_VOCAB)
             p_value = chi_square_p(counts_V, probs_V)
             smallest = min(smallest, p_value)
@@ -210,29 +213,6 @@ def chi_square_p(counts_V: np.ndarray, probs_V: np.ndarray) -> float:
     statistic = float(((observed - expected) ** 2 / expected).sum())
     half_dof = torch.tensor((len(observed) - 1) / 2, dtype=torch.float64)
     return float(torch.special.gammaincc(half_dof, torch.tensor(statistic / 2, dtype=torch.float64)))
-
-
-def _sample(
-    sampler: Sampler,
-    logits_RV: Tensor,
-    params: list[SamplingParams],
-    seeds: list[int],
-    *,
-    one_request: bool = False,
-    prepared: Any = None,
-) -> Tensor:
-    """Each row continues a short text of its own; as `one_request`, the rows are its successive positions."""
-    num_rows, device = len(params), sampler.device
-    positions = list(range(1, num_rows + 1)) if one_request else [5] * num_rows
-    texts = [[1, 2, 3 + seed % 7, 1, 4] for seed in seeds]
-    history = TokenHistory.of_rows(
-        token_ids_RL=torch.tensor(texts, dtype=torch.int32, device=device) % sampler.vocab_size,
-        num_prompt_R=torch.full((num_rows,), 3, device=device),
-        num_tokens_R=torch.full((num_rows,), 5, device=device),
-    )
-    prepared = sampler.prepare(params) if prepared is None else prepared
-    seed_R, position_R = torch.tensor(seeds, device=device), torch.tensor(positions, device=device)
-    return sampler.sample(logits_RV.to(device, copy=True), prepared, seed_R, position_R, history)
 
 
 def _short(params: SamplingParams) -> str:

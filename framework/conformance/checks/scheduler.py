@@ -16,12 +16,14 @@ from framework.conformance.kit.secrets import BURST, SECRET, compare_lengths
 from framework.conformance.kit.serve import serve
 from framework.conformance.kit.starvation import EQUAL_CLIENTS, describe_starvation, equal_clients
 from framework.conformance.kit.traces import Trace, simpler_traces, traces
+from framework.conformance.kit.views import VIEW, guard
 from framework.interfaces.scheduler import Scheduler
 from framework.registry import EVICTIONS
 
 OVERLAPS = (0, 1, 2)
 RULES = (rules.ENDS, rules.RAISES, rules.CALLS, rules.BUDGETS, rules.TOKENS, rules.MEMORY)
 _NUM_SECRETS = 20
+_NUM_GUARDED = 15
 SAME_PLANS = "the same trace gives the same plans"
 
 
@@ -32,6 +34,7 @@ def checks(choice: Mapping[Any, Any], build: Callable[[], Scheduler], budget: Bu
         *(Check(rule, lambda rule=rule: searched.run(rule)) for rule in RULES),  # type: ignore[misc]
         Check(SAME_PLANS, lambda: _same_plans(build, budget)),
         Check(SECRET, lambda: _keeps_secrets(build, budget, searched)),
+        Check(VIEW, lambda: _within_view(build, budget, searched)),
         Check(EQUAL_CLIENTS, lambda: _equal_clients(build, searched)),
         Check("longest wait while others run", lambda: _longest_wait(build, searched)),
         Check("same tokens as chunked_prefill on a model", lambda: same_tokens("scheduler", choice)),
@@ -120,6 +123,25 @@ def _keeps_secrets(build: Callable[[], Scheduler], budget: Budget, searched: _Tr
     if result.violation is not None:
         raise result.violation
     return f"a burst and {result.num_examples} random traces, each served with one length and with another"
+
+
+def _within_view(build: Callable[[], Scheduler], budget: Budget, searched: _Traces) -> str:
+    if searched.broken:
+        raise NotApplicable("not tried while a rule above does not hold")
+
+    def attempt(example: tuple[Trace, int]) -> None:
+        trace, overlap = example
+        serve(trace, guard(build(), Scheduler), EVICTIONS.get("lru")(), overlap=overlap)
+
+    result = search(
+        st.tuples(traces(), st.sampled_from(OVERLAPS)),
+        attempt,
+        replace(budget, num_examples=min(budget.num_examples, _NUM_GUARDED)),
+        lambda example: ((one, example[1]) for one in simpler_traces(example[0])),
+    )
+    if result.violation is not None:
+        raise result.violation
+    return f"{result.num_examples} random traces, in which it gets its interface and nothing behind it"
 
 
 def _equal_clients(build: Callable[[], Scheduler], searched: _Traces) -> str:

@@ -30,11 +30,11 @@ def kv_error(model: DecoderLM, attention: AttentionBackend, kv_caches: Sequence[
         raise IncompatibleError(
             "executor.kv_dtype: its error is not measured for models that cap scores; set it to auto"
         )
-    cached_tokens = spec.block_size * _num_blocks(attention, kv_caches[0])
-    num_tokens = min(_PROBE_TOKENS, cached_tokens, spec.max_model_len, spec.max_num_batched_tokens, model.max_model_len)
+    most = cached_tokens(attention, kv_caches[0])
+    num_tokens = min(_PROBE_TOKENS, most, spec.max_model_len, spec.max_num_batched_tokens, model.max_model_len)
     ids = torch.randint(model.config.vocab_size, (num_tokens,), generator=torch.Generator().manual_seed(0))
     position_T = torch.arange(num_tokens, device=spec.device)
-    metadata = attention.plan(_one_prompt(num_tokens, spec.block_size, position_T))
+    metadata = attention.plan(one_row(0, num_tokens, spec.block_size, spec.device))
     largest = torch.finfo(spec.kv_dtype).max
     errors: list[Tensor] = []
     beyond: list[Tensor] = []
@@ -62,24 +62,24 @@ def kv_error(model: DecoderLM, attention: AttentionBackend, kv_caches: Sequence[
     }
 
 
-def _num_blocks(attention: AttentionBackend, kv_cache: Tensor) -> int:
-    """The number of blocks that a cache was made for."""
-    return kv_cache.numel() // torch.Size(attention.kv_cache_shape(1)).numel()
+def cached_tokens(attention: AttentionBackend, kv_cache: Tensor) -> int:
+    """The number of tokens that a cache was made for."""
+    return attention.spec.block_size * (kv_cache.numel() // torch.Size(attention.kv_cache_shape(1)).numel())
 
 
-def _one_prompt(num_tokens: int, block_size: int, position_T: Tensor) -> BatchLayout:
-    """The layout of a whole prompt in the first blocks."""
-    device = position_T.device
-    num_blocks = -(-num_tokens // block_size)
+def one_row(start: int, stop: int, block_size: int, device: torch.device) -> BatchLayout:
+    """The layout of a step that computes the tokens `start:stop` of a prompt in the first blocks."""
+    num_tokens, num_blocks = stop - start, -(-stop // block_size)
+    position_T = torch.arange(start, stop, device=device)
     return BatchLayout(
         num_rows=1,
         num_tokens=num_tokens,
         num_decode_rows=int(num_tokens == 1),
         query_start_R1=torch.tensor([0, num_tokens], dtype=torch.int32, device=device),
-        seq_lens_R=torch.tensor([num_tokens], dtype=torch.int32, device=device),
+        seq_lens_R=torch.tensor([stop], dtype=torch.int32, device=device),
         block_table_RB=torch.arange(num_blocks, dtype=torch.int32, device=device).unsqueeze(0),
         slot_mapping_T=position_T.clone(),
         positions_T=position_T,
         query_start_host=[0, num_tokens],
-        seq_lens_host=[num_tokens],
+        seq_lens_host=[stop],
     )

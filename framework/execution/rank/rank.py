@@ -15,6 +15,7 @@ from framework.execution.device.sizes import kv_token_bytes
 from framework.execution.graphs.setup_graphs import build_graphs
 from framework.execution.kernels.cpu import native
 from framework.execution.kernels.cpu.optimize import optimize_for_cpu
+from framework.execution.rank.attention_error import attention_error, check_exact
 from framework.execution.rank.choices import Choices
 from framework.execution.rank.compiled import compile_model
 from framework.execution.rank.kv_error import kv_error
@@ -61,6 +62,8 @@ class Rank:
     """The number of CPU threads of the device's thread."""
     kv_error: dict[str, float] | None
     """The accuracy that a KV cache of another type than the model's costs."""
+    attention_error: float | None
+    """How far the attention backend is from exact attention, rounding included."""
 
 
 def build_rank(
@@ -106,6 +109,8 @@ def build_rank(
         network = _network(loaded, attention, choices.kernels, num_blocks)
     narrowed = choices.kv_dtype != choices.dtype
     error = on_device(kv_error, loaded.model, attention, network.kv_caches) if narrowed else None
+    deviation = on_device(attention_error, attention, network.kv_caches)
+    check_exact(attention, choices.attention_name, deviation)
     group.progress.enter(Phase.CAPTURE)
     eager = EagerSteps(network, attention, state, Sampling(network, choices.sampler, state))
     graphs = build_graphs(choices.strategy, eager)
@@ -119,6 +124,7 @@ def build_rank(
         activation_bytes=reserved,
         threads=on_device(torch.get_num_threads),
         kv_error=error,
+        attention_error=deviation,
     )
 
 

@@ -9,7 +9,7 @@ from framework.execution.step.eager_steps import EagerSteps
 from framework.execution.step.pending import PendingStep, Readback
 from framework.interfaces.errors import PluginError
 from framework.interfaces.executor import StepBatch
-from framework.interfaces.graph import GraphStrategy
+from framework.interfaces.graph import GraphScope, GraphStrategy
 from framework.interfaces.sampler import NOT_FINITE
 from framework.interfaces.step_runner import StepRunner
 
@@ -48,6 +48,8 @@ class Runner:
             self._eager.sampling.admit(batch.admissions)
             if self.graphs is not None:
                 self.graphs.slots_changed()
+        if self._strategy.scope is not GraphScope.PIECES and self._eager.sampling.prompt_parts(batch):
+            batch.eager = True  # a captured step keeps the hidden states of its last tokens only
         key = None if self.graphs is None else select_graph(self._strategy, batch)
         steps = self._eager if key is None or self.graphs is None else self.graphs
         tokens = steps.run(batch, key)
@@ -59,6 +61,7 @@ class Runner:
             dtype=str(self.attention.spec.dtype).removeprefix("torch."),
             release=self._readbacks.append,
             logprobs=tokens.logprobs,
+            prompt_logprobs=tokens.prompt_logprobs,
             graph_key=graph_name(self._strategy.scope, key),
             num_padding_tokens=key.num_tokens - batch.num_tokens if key else 0,
         )

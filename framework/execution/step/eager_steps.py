@@ -11,6 +11,7 @@ from torch import Tensor
 
 from framework.execution.step.device_state import DeviceState
 from framework.execution.step.network import Attend, Network
+from framework.execution.step.prompt_logprobs import PromptLogprobs
 from framework.execution.step.sampling import Sampling
 from framework.execution.step.step_inputs import StepInputs
 from framework.interfaces.attention import AttentionBackend
@@ -38,15 +39,18 @@ class EagerSteps:
         """Run `batch` with another forward pass than the network's own."""
         inputs = StepInputs.of(batch, self.state)
         hidden_TD = forward(inputs, self.network.attend(self.attention, self.attention.plan(inputs.layout)))
+        parts = self.sampling.prompt_parts(batch)
+        whole_logits = self.sampling.whole_logits
+        prompt_logprobs = PromptLogprobs.of(parts, hidden_TD, self.state, whole_logits) if parts else None
         if not inputs.sampled_slots:
-            return StepTokens()
+            return StepTokens(prompt_logprobs=prompt_logprobs)
         hidden_PD = hidden_TD if len(inputs.sampled_slots) == batch.num_tokens else hidden_TD[inputs.last_P]
         slot_P, position_P = inputs.slot_P, inputs.position_P
         tokens_P, logprobs = self.sampling.sample(
             hidden_PD, inputs.sampled_slots, slot_P, position_P, max_position=inputs.max_position
         )
         self.state.token_ids_SL[slot_P, position_P] = tokens_P.clamp(min=0).int()  # NOT_FINITE is below 0
-        return StepTokens(tokens_P, logprobs)
+        return StepTokens(tokens_P, logprobs, prompt_logprobs)
 
     def slots_changed(self) -> None:
         pass

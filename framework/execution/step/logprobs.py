@@ -48,7 +48,7 @@ class DeviceLogprobs:
         k_max = min(max(count or 0 for count in num_top), all_AV.shape[1])
         top_AK = all_AV.topk(k_max)
         logprob_A = all_AV.gather(1, token_A.unsqueeze(1)).squeeze(1)
-        return cls(num_top, *map(_to_host, (token_A, logprob_A, top_AK.indices, top_AK.values)))
+        return cls(num_top, *map(to_pinned, (token_A, logprob_A, top_AK.indices, top_AK.values)))
 
     def to_host(self) -> list[TokenLogprobs | None]:
         tokens, logprobs = self.token_A.tolist(), self.logprob_A.tolist()
@@ -77,7 +77,7 @@ class PackedLogprobs:
     @classmethod
     def of(cls, packed_RW: Tensor, token_ids_R: Tensor, counts: Sequence[int]) -> PackedLogprobs:
         """Send what `top_logprobs` gave for the sampled tokens, without waiting for the device."""
-        return cls(counts, _to_host(token_ids_R), _to_host(packed_RW))
+        return cls(counts, to_pinned(token_ids_R), to_pinned(packed_RW))
 
     def to_host(self) -> list[TokenLogprobs | None]:
         bits_RW = self.packed_RW.numpy()
@@ -111,7 +111,7 @@ def _sent(host: Tensor, device: torch.device) -> Tensor:
     return host.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else host
 
 
-def _to_host(tensor: Tensor) -> Tensor:
+def to_pinned(tensor: Tensor) -> Tensor:
     """A copy in pinned memory that is complete when the step is. On a CPU it is the tensor itself."""
     if not tensor.is_cuda:
         return tensor

@@ -11,7 +11,7 @@ from torch import Tensor
 from framework.interfaces.errors import NotFiniteError
 from framework.interfaces.executor import StepResult, TokenLogprobs
 from framework.interfaces.sampler import NOT_FINITE
-from framework.interfaces.step_runner import StepLogprobs
+from framework.interfaces.step_runner import StepLogprobs, StepPromptLogprobs
 
 
 class Readback:
@@ -67,11 +67,12 @@ class PendingStep:
         release: Callable[[Readback], None],
         dtype: str,
         logprobs: StepLogprobs | None = None,
+        prompt_logprobs: StepPromptLogprobs | None = None,
         graph_key: str = "eager",
         num_padding_tokens: int = 0,
     ) -> None:
         self._step, self._readback, self._check, self._release = step, readback, check, release
-        self._dtype = dtype
+        self._dtype, self._prompt_logprobs = dtype, prompt_logprobs
         self._logprobs, self._graph_key, self._num_padding_tokens = logprobs, graph_key, num_padding_tokens
 
     def done(self) -> bool:
@@ -103,6 +104,7 @@ class PendingStep:
             token_ids=token_ids,
             logprobs=logprobs,
             failed=failed,
+            prompt_logprobs=self._prompt_logprobs.to_host() if self._prompt_logprobs else None,
             graph_key=self._graph_key,
             num_padding_tokens=self._num_padding_tokens,
             run_s=run_s,

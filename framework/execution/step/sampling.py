@@ -16,7 +16,8 @@ from framework.execution.step.device_state import DeviceState
 from framework.execution.step.logprobs import DeviceLogprobs, PackedLogprobs, counts_of
 from framework.execution.step.network import Network
 from framework.execution.step.pick import pick_tokens, redraw_tokens, whole_rows
-from framework.interfaces.executor import Admission
+from framework.execution.step.prompt_logprobs import PromptPart, parts_of
+from framework.interfaces.executor import Admission, StepBatch
 from framework.interfaces.sampler import Sampler, TokenHistory
 from framework.interfaces.sampling_params import SamplingParams
 from framework.interfaces.step_runner import StepLogprobs
@@ -34,6 +35,9 @@ class Sampling:
         """Slots of requests whose rows the sampler redraws."""
         self._logprob_slots: set[int] = set()
         """Slots of requests that ask for log-probabilities."""
+        self._prompt_slots: dict[int, tuple[int, int]] = {}
+        """Slots of requests that ask for the log-probabilities of their prompts, with the length of the prompt and the
+        number of most likely tokens."""
         self._prepared: Any = None
         self._prepared_slots: list[int] = []
 
@@ -47,7 +51,19 @@ class Sampling:
                 (self._logprob_slots, params.logprobs is not None),
             ):
                 slots.add(slot) if asks else slots.discard(slot)
+            self._prompt_slots.pop(slot, None)
+            if params.prompt_logprobs is not None:
+                self._prompt_slots[slot] = admission.num_prompt, params.prompt_logprobs
         self._prepared_slots = []
+
+    def prompt_parts(self, batch: StepBatch) -> list[PromptPart]:
+        """The prompt tokens whose log-probabilities are wanted and can be had from the hidden states of `batch`."""
+        return parts_of(batch, self._prompt_slots) if self._prompt_slots else []
+
+    def whole_logits(self, hidden_RD: Tensor) -> Tensor:
+        """Logits [R, V] of the whole vocabulary, on every rank."""
+        logits_RV = self._network.compute_logits(hidden_RD)
+        return self._head.gather(logits_RV) if self._head.split else logits_RV
 
     def params(self, slots: Sequence[int]) -> list[SamplingParams]:
         """What the requests of `slots` ask for."""

@@ -14,7 +14,16 @@ from framework.records.analysis.grouping import Group, context, is_context, is_s
 
 _EFFECTIVE = "effective."
 _OUTCOMES = (
-    *("load_s", "compile_s", "weights_reused", "kv_error", "activation_gib", "graphs_captured", "graph_capture_s"),
+    *(
+        "load_s",
+        "compile_s",
+        "weights_reused",
+        "kv_error",
+        "attention_error",
+        "activation_gib",
+        "graphs_captured",
+        "graph_capture_s",
+    ),
     *(
         "graph_memory_gib",
         "requests_of_replicas",
@@ -23,6 +32,8 @@ _OUTCOMES = (
         "ranks",
         "attention_passed_over",
         "allreduce_passed_over",
+        "attention_exact",
+        "quality_error",
     ),
     *("not_simulated", "model_source"),
 )

@@ -34,6 +34,13 @@ _METRICS: dict[str, tuple[str, str, float]] = {
     "requests_completed": ("requests completed", "", 1),
     "requests_rejected": ("requests rejected", "", 1),
     "requests_aborted": ("requests aborted", "", 1),
+    "perplexity": ("perplexity", "", 1),
+    "perplexity_exact": ("perplexity under exact attention", "", 1),
+    "kl_exact_nats": ("divergence from exact attention", "nats per token", 1),
+    "answer_logprob": ("log-probability of answers", "nats per token", 1),
+    "distinct_1": ("distinct tokens", "share of an answer", 1),
+    "distinct_2": ("distinct pairs of tokens", "share of an answer", 1),
+    "repetition_fraction": ("repeated runs of four tokens", "share of an answer", 1),
 }
 _KEYS = {
     "workload.rate_per_s": "request rate (requests/s)",

@@ -8,12 +8,13 @@ from collections.abc import Sequence
 
 from framework.records.analysis.cells import Cell
 from framework.records.metrics.percentiles import needed_count, percent_of
+from framework.records.metrics.quality import ATTENTION
 
 _CLIENT = re.compile(r"^client/.*/(?=(ttft_s|goodput_requests_per_s)\b)")
 _LESS_IS_BETTER = (
     *("duration_s", "ttft_s", "tpot_s", "itl_s", "e2e_s", "queue_s", "plan_s", "startup_s", "peak_memory_gib"),
     *("preemptions", "evictions", "padding_fraction", "requests_rejected", "requests_failed", "requests_aborted"),
-    *("steps", "unfair_service_fraction", "length_error_tokens"),
+    *("steps", "unfair_service_fraction", "length_error_tokens", *ATTENTION),
 )
 _MORE_IS_BETTER = (
     *("output_tokens_per_s", "total_tokens_per_s", "requests_per_s", "goodput_requests_per_s", "requests_completed"),
@@ -73,6 +74,17 @@ def default_metrics(cells: Sequence[Cell]) -> list[str]:
     known = [name for name in _DEFAULT if any(name in cell.metrics for cell in cells)]
     varying = [name for name in known if len({cell.metrics.get(name) for cell in cells}) > 1]
     return varying or known or known_metrics(cells)[:4]
+
+
+def is_approximate(cell: Cell) -> bool:
+    """Whether it ran an attention backend that is not exact."""
+    return cell.keys.get("effective.attention_exact") is False
+
+
+def with_quality(names: Sequence[str], cells: Sequence[Cell]) -> list[str]:
+    """`names`, and the quality of attention if one of `cells` traded it for speed."""
+    added = ATTENTION if any(map(is_approximate, cells)) else ()
+    return list(dict.fromkeys([*names, *added]))
 
 
 def check_metrics(names: Sequence[str], cells: Sequence[Cell]) -> list[str]:

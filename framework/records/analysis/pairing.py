@@ -27,10 +27,18 @@ from framework.records.analysis.grouping import (
     show,
     some,
 )
-from framework.records.analysis.metric_names import check_metrics, default_metrics, direction, too_few
+from framework.records.analysis.metric_names import (
+    check_metrics,
+    default_metrics,
+    direction,
+    is_approximate,
+    too_few,
+    with_quality,
+)
 from framework.records.analysis.notes import explain
 from framework.records.analysis.observations import REQUESTS_HASH, observed, observed_pairs
 from framework.records.analysis.statistics import CONFIDENCE, MIN_SEEDS, holm, mean, paired_difference, welch_difference
+from framework.records.metrics.quality import ATTENTION
 
 _SERVED = "effective.workload."
 """The recorded result of the workload that was asked for."""
@@ -66,6 +74,7 @@ def compare_cells(
         reasons += [f"{one.folder}: damaged: {one.why}" for one in damaged[:10]]
         found = f"{len(everything)} records" + (f" ({len(damaged)} more are damaged)" if damaged else "")
         raise ValueError(f"none of the {found} is completed:" + "".join(f"\n  {line}" for line in reasons))
+    cells, unmeasured = _without_unmeasured(cells)
     differing = differing_keys(cells)
     keys = list(dict.fromkeys(known_key(k, cells) for k in by)) or [k for k in differing if not is_seed(k)]
     groups = make_groups(cells, keys)
@@ -78,12 +87,13 @@ def compare_cells(
         shown=shown,
         baseline=parse_baseline(baseline, keys, cells) or _first(groups),
         seeds=[key for key in differing if is_seed(key)],
-        metrics=check_metrics(metrics, cells) or default_metrics(cells),
+        metrics=with_quality(check_metrics(metrics, cells) or default_metrics(cells), cells),
         correction=correction,
         cells=cells,
         groups=groups,
         not_completed=[cell for cell in everything if cell.status != "completed"],
         damaged=damaged,
+        warnings=unmeasured,
     )
     seeds = result.seeds
     others = [key for key in differing if key not in keys and key not in seeds]
@@ -101,6 +111,24 @@ def compare_cells(
             f"{len(hidden)} more keys differ and have no column: {names}. To see them: --all-columns; to choose: --by."
         )
     return result
+
+
+def _without_unmeasured(cells: list[Cell]) -> tuple[list[Cell], list[str]]:
+    """The cells to compare, and a sentence for each that ran approximate attention of unknown quality.
+
+    Raises:
+        ValueError: no cell is left.
+    """
+    unmeasured = [cell for cell in cells if is_approximate(cell) and ATTENTION[-1] not in cell.metrics]
+    told = [
+        f"{cell.folder} is left out: attention={cell.keys.get('attention')} is not exact and its quality is not known"
+        + (f" ({cell.keys['effective.quality_error']})" if "effective.quality_error" in cell.keys else "")
+        for cell in unmeasured
+    ]
+    kept = [cell for cell in cells if cell not in unmeasured]
+    if not kept:
+        raise ValueError("\n  ".join(["nothing is left to compare:", *told[:10]]))
+    return kept, told
 
 
 def _first(groups: Sequence[Group]) -> dict[str, str]:

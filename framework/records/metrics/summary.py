@@ -14,6 +14,7 @@ from framework.interfaces.records import RequestRecord, StepRecord
 from framework.records.metrics.fairness import fairness
 from framework.records.metrics.latency import e2e_s, itl_s, queue_s, tpot_s, ttft_s
 from framework.records.metrics.prediction import prediction_metrics
+from framework.records.metrics.quality import ANSWERS, ATTENTION
 from framework.records.metrics.slo import Slo, attainment
 
 Metrics = dict[str, float | int | None]
@@ -90,7 +91,7 @@ def summarize(
         "peak_memory_gib": peak_memory_gib,
         "startup_s": startup_s,
     }
-    return metrics
+    return metrics | dict.fromkeys((*ATTENTION, *ANSWERS))  # filled by who runs a model
 
 
 def unknown_metric(name: str, percentiles: Sequence[float] = PERCENTILES) -> str | None:

@@ -44,8 +44,8 @@ BUGS = {
     "a preempted request runs again while its last row is in flight": ("plan", "if request.num_inflight:", "if False:"),
     "the whole prompt comes from the cache, leaving nothing to compute": (
         "kv_cache",
-        "return min(request.num_known, request.num_tokens - 1, request.memory.shareable_tokens) // self.block_size",
-        "return request.num_known // self.block_size",
+        "most = min(request.num_known, request.num_tokens - 1, memory.shareable_tokens, memory.readable_tokens)",
+        "most = request.num_known",
     ),
     "a preempted request keeps its computed count": (
         "kv_cache",

@@ -63,6 +63,8 @@ def draw(comparison: Comparison) -> Figure | None:
     points = [(x.value, y.value) for _, x, y in groups]
     key = next((kind for kind in _POLICIES if kind in comparison.by), "")
     policies = [show(group.values.get(key, "")) for group, _, _ in groups]
+    if len({*policies}) == len(policies) or len({*policies}) > len(PALETTE):  # names say it better than colours
+        key, policies = "", [""] * len(groups)
     chosen = colors(list(dict.fromkeys(policies))) if key else {"": PALETTE[2]}
     best: set[int] = set()
     for members in _classes([group for group, _, _ in groups], policies):

@@ -33,8 +33,8 @@ def reads_the_cache(queue: Any, plan: Any) -> None:
     plan._cache  # noqa: B018
 
 
-def reads_the_secret_of_another_engine(queue: Any, plan: Any) -> None:
-    [request.spec.output_tokens for request in reversed(queue.running)]
+def reads_the_predictor(queue: Any, plan: Any) -> None:
+    [request.prediction for request in reversed(queue.running)]
 
 
 def jumps_the_queue(queue: Any, plan: Any) -> None:
@@ -50,7 +50,7 @@ def takes_out_of_the_queue(queue: Any, plan: Any) -> None:
 CHEATS = {
     reads_the_blocks: "reads 'memory' of a RequestView, which has only arrival_s,",
     reads_the_cache: "reads '_cache' of a StepPlan",
-    reads_the_secret_of_another_engine: "reads 'spec' of a RequestView",
+    reads_the_predictor: "reads 'prediction' of a RequestView",
     jumps_the_queue: "sets 'arrival_s' of a RequestView",
     takes_out_of_the_queue: "uses 'remove' of a queue",
 }
@@ -79,12 +79,12 @@ def test_hooks_are_guarded_too() -> None:
 def test_an_eviction_policy_that_reaches_past_its_view() -> None:
     class Cheat(LRU):
         def add(self, block: Any) -> None:
-            block.parent  # noqa: B018
+            block.children  # noqa: B018
             super().add(block)
 
     found = finding(eviction, Cheat, "mine")
     assert found.status == "fails"
-    assert "Cheat reads 'parent' of a CachedBlock" in found.detail
+    assert "Cheat reads 'children' of a CachedBlock" in found.detail
 
 
 @pytest.mark.parametrize(("plugin", "interface"), [(ChunkedPrefill(), Scheduler), (LRU(), EvictionPolicy)])

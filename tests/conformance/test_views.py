@@ -17,7 +17,7 @@ from framework.interfaces.scheduler import Scheduler
 from plugins.eviction.lru import LRU
 from plugins.schedulers.chunked_prefill import ChunkedPrefill
 
-BUDGET = Budget(num_examples=3, search_s=30.0, shrink_s=0.0)
+BUDGET = Budget(num_examples=12, search_s=30.0, shrink_s=0.0)
 
 
 def finding(module: Any, build: Callable[[], Any], name: str) -> Any:

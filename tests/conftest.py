@@ -71,10 +71,38 @@ SLOW = (
     "parallel/test_failures.py::test_a_worker_that_is_gone[19-did not answer for 1.5 s]",
     "parallel/test_hangs.py::test_a_worker_that_hangs_in_its_start[7]",
     "extension/test_new_and_check.py::test_what_new_writes_is_right[eviction]",
+    "launching/test_resume.py::test_a_cell_with_a_broken_record_runs_again_where_it_was",
+    "launching/test_resume.py::test_a_single_run_writes_over_nothing",
+    "launching/test_resume.py::test_sweeps_that_start_together_have_folders_of_their_own",
+    "launching/test_resume.py::test_what_cannot_be_resumed",
+    "launching/test_process.py::test_a_full_disk_is_named_and_the_summary_is_finished",
+    "launching/test_process.py::test_skipped_cells_alone_are_no_success",
+    "launching/test_process.py::test_an_interrupt_ends_the_cells_with_their_records",
+    "launching/test_search.py::test_a_trade_off_knows_both_directions_in_any_order",
+    "launching/test_search.py::test_a_search_that_found_nothing_says_so",
+    "launching/test_search.py::test_goodput_without_a_limit_runs_no_cell",
+    "launching/test_axes.py::test_an_interpolation_is_resolved_in_each_cell",
+    "launching/test_grid.py::test_an_arm_stands_for_several_overrides",
+    "launching/test_grid.py::test_a_key_that_some_choices_lack_skips_their_cells",
+    "launching/test_experiments.py::test_every_level_composes[ablation]",
+    "launching/test_experiments.py::test_its_small_form_runs[schedulers_slo]",
+    "launching/test_in_process.py::test_only_the_last_weights_are_kept_and_only_inside",
+    "serving/test_server.py::test_a_key_guards_everything_but_health",
+    "serving/test_model.py::test_a_real_engine_stops_at_a_stop_string_and_gives_log_probabilities",
+    "config/test_credentials.py::test_nothing_that_a_run_leaves_holds_one[arguments0-0]",
+    "execution/test_step_graphs.py::test_steps_with_chunks_give_the_tokens_of_an_eager_run[MixedForward]",
+    "execution/test_close.py::test_graphs_leave_nothing",
+    "parity/test_tensor_parallel.py::test_greedy_tokens_are_those_of_one_rank[replicated_kv-chunked_prefill-True-0]",
+    "cli/test_run.py::test_help_lists_what_hydra_would",
+    "test_measure.py::test_nothing_is_left_of_earlier_cells",
 )
 """Ends of test ids. Most of these tests take ten seconds or more."""
 
-SLOW_COMMANDS = ("experiment=calibrate", "experiment=search_tradeoff", "executor.tp=2", "eviction=lru,s3fifo")
+SLOW_COMMANDS = (
+    *("experiment=calibrate", "experiment=search_tradeoff", "executor.tp=2", "eviction=lru,s3fifo"),
+    *("scheduler=chunked_prefill,short_first", "eviction=fifo model=tiny", "scheduler=mlfq,fair"),
+    *("-m framework check plugins=[short_first.py]", "workload=nano_bench"),
+)
 """Parts of commands in the documents, of which other commands and other tests try the same at less cost."""
 
 

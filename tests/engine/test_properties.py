@@ -15,7 +15,7 @@ from tests.engine.traces import Trace, all_evictions, all_schedulers, run_trace,
 
 @pytest.mark.parametrize("eviction", all_evictions())
 @pytest.mark.parametrize("scheduler", all_schedulers())
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=7, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(trace=traces(), overlap=st.integers(0, 2), seed=st.integers(0, 1000))
 def test_any_trace(scheduler: str, eviction: str, trace: Trace, overlap: int, seed: int) -> None:
     run_trace(trace, scheduler=scheduler, eviction=eviction, overlap=overlap, seed=seed)

@@ -101,7 +101,8 @@ SLOW = (
 SLOW_COMMANDS = (
     *("experiment=calibrate", "experiment=search_tradeoff", "executor.tp=2", "eviction=lru,s3fifo"),
     *("scheduler=chunked_prefill,short_first", "eviction=fifo model=tiny", "scheduler=mlfq,fair"),
-    *("-m framework check plugins=[short_first.py]", "workload=nano_bench"),
+    *("-m framework check plugins=[short_first.py]", "workload=nano_bench", "hydra/sweeper=capacity"),
+    *("tutorial: python run.py -m scheduler=", "tutorial: python run.py -m plugins="),
 )
 """Parts of commands in the documents, of which other commands and other tests try the same at less cost."""
 

@@ -18,6 +18,7 @@ from framework.interfaces.eviction import NeedsFuture
 from framework.interfaces.observer import Observer
 from framework.interfaces.workload import TimedRequest, Workload, WorkloadContext
 from framework.records.environment import environment
+from framework.records.metrics.quality import answer_statistics
 from framework.records.metrics.recorder import Recorder
 from framework.records.metrics.slo import Slo
 from framework.records.metrics.summary import Metrics, summarize
@@ -78,10 +79,12 @@ def measure(
     keep_outputs: bool = False,
     startup_s: float | None = None,
     serve: Callable[[Sequence[Observer]], None] | None = None,
+    scored: bool = True,
 ) -> None:
     """Run `requests`, or `serve` in their place, and fill `record` with whatever was done, however it ends.
 
-    Time starts here.
+    Time starts here. The quality of answers is measured after the run if it is to be `scored`. That of a server's is
+    not, since whoever ends a server does not wait for it.
     """
     simulated = EXECUTORS.get(cfg.executor.name).is_simulated  # its tokens are not words
     recorder = Recorder(keep_outputs=keep_outputs, tokenizer=None if simulated else built.tokenizer)
@@ -113,7 +116,9 @@ def measure(
             memory_bandwidth_utilization=bandwidth,
             model_flops_utilization=flops,
         )
-    if not simulated and isinstance(built.engine, Engine):
+    if not simulated:
+        record.metrics |= answer_statistics(token_ids for _, token_ids in sample.answers)
+    if scored and serve is None and not simulated and isinstance(built.engine, Engine):
         _add_quality(record, lambda: answer_quality(built, sample, cfg.metrics.scored_tokens))
         if not record.effective.get("attention_exact", True):
             longest = max((r.num_prompt_tokens + r.num_output_tokens for r in record.requests), default=0)
@@ -153,7 +158,8 @@ def measure_again(built: BuiltEngine, cfg: Settings) -> Record:
     record = Record(status="completed", cell_id=cell_id(requested), requested=requested)
     requests = draw(cfg, built, WORKLOADS.build(cfg.workload), record)
     gc.collect()
-    measure(cfg, built, requests, record, [])
+    built.after_run()  # what it counted until now was of earlier cells
+    measure(cfg, built, requests, record, [], scored=False)
     return record
 
 

@@ -15,7 +15,7 @@ from framework.interfaces.request import RequestSpec
 from framework.interfaces.sampling_params import SamplingParams
 from framework.interfaces.scheduler import Queue, Scheduler, StepPlan
 from framework.interfaces.workload import TimedRequest
-from framework.records.metrics.quality import answer_statistics, kl_nats, perplexity
+from framework.records.metrics.quality import kl_nats, perplexity
 from framework.records.metrics.summary import COMPLETED, Metrics
 from framework.registry import EVICTIONS, SCHEDULERS
 
@@ -45,11 +45,11 @@ class AnswerSample(Observer):
 
 
 def answer_quality(built: BuiltEngine, sample: AnswerSample, scored_tokens: int) -> Metrics:
-    """Statistics of all answers, and the mean log-probability per token of some.
+    """The mean log-probability per token of some answers.
 
     Those are taken while they have, prompts included, no more than `scored_tokens` tokens.
     """
-    metrics: Metrics = {**answer_statistics(token_ids for _, token_ids in sample.answers)}
+    metrics: Metrics = {}
     prompts, starts, left = [], [], scored_tokens
     for request, token_ids in sample.answers:
         given = request.prompt_token_ids
@@ -63,7 +63,8 @@ def answer_quality(built: BuiltEngine, sample: AnswerSample, scored_tokens: int)
     if prompts:
         scored = _score(built, prompts, 0, lambda: SCHEDULERS.build({"name": "chunked_prefill"}))
         of_answers = [entry.logprob for one, start in zip(scored, starts, strict=True) for entry in one[start:]]
-        metrics["answer_logprob"] = sum(of_answers) / len(of_answers)
+        if of_answers:
+            metrics["answer_logprob"] = sum(of_answers) / len(of_answers)
     return metrics
 
 
@@ -118,6 +119,8 @@ def _score(
             if output.error is not None:
                 raise output.error
             found[output.request_id] = output.prompt_logprobs or []
+    if not used.has_work:
+        used.reset()  # its prefix cache would find blocks that now hold other content
     return [found[number] for number in range(len(prompts))]
 
 

@@ -147,7 +147,7 @@ class MetricsConfig:
     percentiles: list[float] = field(default_factory=lambda: [50.0, 90.0, 99.0])
     """The percentiles to report, each above 0 and below 100. [50,95,99.9] gives ttft_s/p50, ttft_s/p95, ttft_s/p99.9
     and so on."""
-    scored_tokens: int = 2048
+    scored_tokens: int = 512
     """How many tokens, prompts included, the model scores after the run to tell how probable its answers are
     (`answer_logprob`). 0 scores none."""
 

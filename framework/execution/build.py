@@ -79,7 +79,11 @@ def build_engine(cfg: Settings) -> BuiltEngine:
 
 def _router_load(model: weakref.ref[DecoderLM]) -> dict[str, object]:
     loaded = model()
-    return {} if loaded is None else router_load(loaded)
+    if loaded is None:
+        return {}
+    load = router_load(loaded)
+    reset_router_load(loaded)  # a further run counts its own
+    return load
 
 
 def _executor(cfg: Settings, choices: Choices, stack: ExitStack) -> tuple[LocalExecutor, Rank]:

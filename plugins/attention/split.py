@@ -45,6 +45,7 @@ class Split(AttentionBackend):
     def __init__(self, spec: AttentionSpec, *, prefill: str = "sdpa", decode: str = "sdpa") -> None:
         super().__init__(spec)
         self.prefill, self.decode = _build("prefill", prefill, spec), _build("decode", decode, spec)
+        self.exact = self.prefill.exact and self.decode.exact
         self.graph_support = min(self.decode.graph_support, GraphSupport.DECODE)
         shapes = [(one.kv_cache_shape(5), _probe_shape(one)) for one in (self.prefill, self.decode)]
         if shapes[0] != shapes[1]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import math
 import sys
@@ -14,11 +15,13 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 from scipy import optimize, stats
 
 from framework.app.cli import run as cli
 from framework.app.experiment import hydra_cell
 from framework.app.launching.capacity.bracket import Outcome, Search, answer, next_load, wilson
+from framework.app.launching.capacity.result import CellSearch, print_result
 from framework.app.launching.capacity.sweeper import CapacitySweeper
 from framework.app.launching.resume_key import resume_key
 from framework.app.launching.settings import CapacitySettings
@@ -88,6 +91,32 @@ def test_noise_is_told_from_tolerance() -> None:
     assert answer(SEARCH, search_all(SEARCH, lambda x: 1 - x / 200, 20)).certain_above is None, "none was tried"
     assert not Outcome((1000, 880), (1000, 1000)).is_certain(0.9), "the seeds disagree, whatever the interval says"
     assert Outcome((10, 10), (10, 10)).is_certain(1.0)
+
+
+@pytest.mark.parametrize(
+    ("shares", "capacity", "printed", "following"),
+    [
+        ({}, None, "open", 1),
+        ({1: 1.0, 2: 1.0}, 2, "at least 2", 4),
+        ({1: 0.5}, None, "open", 0.5),
+        ({1: 1.0, 2: 0.5}, 1, "at least 1", 1.414),
+    ],
+)
+def test_a_search_that_was_cut_short_says_so(
+    shares: dict[float, float], capacity: float | None, printed: str, following: float
+) -> None:
+    cell = CellSearch(overrides=["scheduler=fair"])
+    for load, share in shares.items():
+        cell.outcomes[load], cell.folders[load] = Outcome((round(100 * share),), (100,)), []
+    row = cell.row(SEARCH)
+    assert (row["capacity"], row["next_load"], row["is_noisy"]) == (capacity, following, False)
+    assert row["note"].startswith(f"the search was cut short before it tried {following:g}, ")
+    assert "resume=DIR" in row["note"]
+    console = Console(file=io.StringIO(), width=100)
+    print_result("workload.rate_per_s", SEARCH, [cell], console)
+    assert f"{printed} [1]" in console.file.getvalue()  # type: ignore[attr-defined]
+    cell.problem = "it broke"
+    assert (cell.row(SEARCH)["next_load"], cell.row(SEARCH)["note"]) == (None, "it broke")
 
 
 Sweep = Callable[..., int]

@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from framework.app.launching.capacity.bracket import SHORT, Outcome, Search, answer
+from framework.app.launching.capacity.bracket import SHORT, Outcome, Search, answer, next_load
 from framework.records.atomic import write_text
 
 RESULT = "capacity.json"
@@ -35,6 +35,9 @@ class CellSearch:
         found = asdict(answer(search, self.outcomes))
         if self.problem:
             found |= dict.fromkeys(found, None) | {"is_noisy": False}
+        following = self.following(search)
+        if following is not None:
+            found["is_noisy"] = False  # what limits the answer is that the search has not ended
         probes = [
             {
                 "load": load,
@@ -46,11 +49,27 @@ class CellSearch:
             }
             for load, one in sorted(self.outcomes.items())
         ]
-        return {"overrides": self.overrides, **found, "note": self._note(search), "probes": probes}
+        return {
+            "overrides": self.overrides,
+            **found,
+            "next_load": following,
+            "note": self._note(search),
+            "probes": probes,
+        }
+
+    def following(self, search: Search) -> float | None:
+        """The load to try next; None when the search in this cell has ended."""
+        return None if self.problem else next_load(search, self.outcomes)
 
     def _note(self, search: Search) -> str:
         if self.problem:
             return self.problem
+        following = self.following(search)
+        if following is not None:
+            return (
+                f"the search was cut short before it tried {following:g}, so that the capacity is open; "
+                "resume=DIR with the folder of the sweep goes on"
+            )
         found = answer(search, self.outcomes)
         if found.capacity is None:
             return (
@@ -110,9 +129,13 @@ def print_result(key: str, search: Search, cells: Sequence[CellSearch], console:
         if row["note"]:
             notes.append(f"{name}: {row['note']}")
             mark = f" [{len(notes)}]"
-        capacity = "none" if row["capacity"] is None else f"{row['capacity']:g}"
-        if row["capacity"] is not None and row["missed_at"] is None:
-            capacity = f"at least {capacity}"
+        is_open = row["next_load"] is not None
+        if row["capacity"] is None:
+            capacity = "open" if is_open else "none"
+        else:
+            capacity = f"{row['capacity']:g}"
+            if is_open or row["missed_at"] is None:
+                capacity = f"at least {capacity}"
         missed = "" if row["missed_at"] is None else f"{row['missed_at']:g}"
         table.add_row(name.replace("[", "\\["), (capacity + mark).replace("[", "\\["), missed, str(len(cell.outcomes)))
     console.print(table)

@@ -10,7 +10,7 @@ from hydra.core.utils import filter_overrides
 from omegaconf import DictConfig, OmegaConf
 
 from framework.app.launching.axes import bare_key, read_axes
-from framework.app.launching.capacity.bracket import Outcome, Search, next_load
+from framework.app.launching.capacity.bracket import Outcome, Search
 from framework.app.launching.capacity.result import UNITS, CellSearch, print_result, write_result
 from framework.app.launching.ending import read_summary, settle
 from framework.app.launching.folder import claim
@@ -109,7 +109,7 @@ class CapacitySweeper(GridSweeper):
                 self._skip(cell, one, sweep, earlier)
         problem = ""
         try:
-            while wanted := [(cell, load) for cell in cells if (load := self._next(cell)) is not None]:
+            while wanted := [(cell, load) for cell in cells if (load := cell.following(self.search)) is not None]:
                 if content_hashes(configs) != begun:
                     problem = "sources or input files changed, and loads of two versions say nothing of one limit"
                     break
@@ -124,9 +124,6 @@ class CapacitySweeper(GridSweeper):
             problem = f"no cell has a capacity; the first one: {cells[0].problem}"
         sweep.problem = problem
         sweep.write()
-
-    def _next(self, cell: CellSearch) -> float | None:
-        return None if cell.problem else next_load(self.search, cell.outcomes)
 
     def _probe(self, wanted: Sequence[tuple[CellSearch, float]], earlier: Earlier, folder: Path) -> None:
         """Run what has no record yet of these cells at these loads, and note the outcomes."""

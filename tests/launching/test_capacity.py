@@ -244,6 +244,7 @@ def test_options_are_refused(options: dict[str, Any], message: str) -> None:
     ("workload", "slo", "message"),
     [
         ({"name": "chat"}, 1, "raises workload.rate_per_s, and workload=chat has no such key"),
+        ({"name": "sessions", "rate_per_s": 1.0}, 1, "workload=sessions takes it as sessions per second"),
         ({"arrival": "all"}, 1, "workload.arrival=all sends every request at once"),
         ({}, None, "needs an objective: slo.ttft_s=null"),
         ({"seed": 3}, 1, "workload.seed=3 gives the same requests for every seed"),

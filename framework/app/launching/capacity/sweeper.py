@@ -212,6 +212,12 @@ class CapacitySweeper(GridSweeper):
                 "that has one, such as synthetic, azure or mooncake, or set hydra.sweeper.load to another of "
                 f"{', '.join(UNITS)}"
             )
+        if key == "rate_per_s" and name == "sessions":
+            raise ValueError(
+                f"hydra/sweeper=capacity raises {self.key} in {UNITS[self.key]}, and workload=sessions takes it as "
+                "sessions per second, each of several requests that wait for one another; choose a workload whose rate "
+                "is that of its requests, such as synthetic, clients, azure or mooncake"
+            )
         if key == "rate_per_s" and workload.get("arrival") == "all":
             raise ValueError(
                 f"hydra/sweeper=capacity raises {self.key}, and workload.arrival=all sends every request at once, "

@@ -208,6 +208,15 @@ def test_a_closed_load_and_cells_without_a_capacity(
     assert "at least 11" in capsys.readouterr().out
 
 
+def test_each_cell_states_its_own_objectives(sweep: Sweep, tmp_path: Path) -> None:
+    options = ("hydra.sweeper.repeats=1", *(f"hydra.sweeper.{name}=6" for name in ("lowest", "start", "highest")))
+    rest = [text for text in OF_SWEEP if not text.startswith("slo.")]
+    assert sweep(*rest, *options, "slo.ttft_s=1,2", "model.name='9'") == 0
+    assert [cell["slo"] for cell in result(tmp_path)] == [
+        {"ttft_s": limit, "tpot_s": None, "e2e_s": None} for limit in (1, 2)
+    ]
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [

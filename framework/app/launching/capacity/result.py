@@ -24,6 +24,8 @@ class CellSearch:
     """The search in one cell."""
 
     overrides: list[str]
+    slo: dict[str, Any] | None = None
+    """The objectives of the cell; None of one that does not compose."""
     outcomes: dict[float, Outcome] = field(default_factory=dict)
     folders: dict[float, list[str]] = field(default_factory=dict)
     """The folders of the records at each load, below that of the sweep."""
@@ -51,6 +53,7 @@ class CellSearch:
         ]
         return {
             "overrides": self.overrides,
+            "slo": self.slo,
             **found,
             "next_load": following,
             "note": self._note(search),
@@ -100,13 +103,12 @@ class CellSearch:
         return "; ".join(notes)
 
 
-def write_result(folder: Path, key: str, search: Search, slo: dict[str, Any], cells: Sequence[CellSearch]) -> None:
+def write_result(folder: Path, key: str, search: Search, cells: Sequence[CellSearch]) -> None:
     """Write `capacity.json` below the folder of the sweep."""
     values = {
         "load": key,
         "unit": UNITS[key],
         "goal": search.goal,
-        "slo": slo,
         "tolerance": search.tolerance,
         "cells": [cell.row(search) for cell in cells],
     }

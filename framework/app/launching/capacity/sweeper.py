@@ -89,8 +89,9 @@ class CapacitySweeper(GridSweeper):
             assert isinstance(first[0], Exception)
             raise first[0]
         configs = [resolved(one) for one in self._composed.values()]
-        for config in configs:
+        for cell, config in zip((c for c in cells if id(c) in self._composed), configs, strict=True):
             self._check(config)
+            cell.slo = dict(config["slo"])
         if self.dry_run:
             self.list_cells([cell.overrides for cell in cells])
             print(
@@ -117,7 +118,7 @@ class CapacitySweeper(GridSweeper):
         finally:
             sweep = live_sweep(sweep.folder) or sweep
             sweep.cells += earlier.cells.values()
-            write_result(sweep.folder, self.key, self.search, dict(configs[0]["slo"]), cells)
+            write_result(sweep.folder, self.key, self.search, cells)
             sweep.write()
         print_result(self.key, self.search, cells)
         if not problem and all(cell.problem or not cell.outcomes for cell in cells):

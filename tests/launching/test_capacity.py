@@ -13,8 +13,10 @@ from typing import Any
 
 import pytest
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 from rich.console import Console
 from scipy import optimize, stats
 
@@ -247,6 +249,33 @@ def test_a_search_without_a_meaning_is_refused(
 def test_options_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=f"hydra.sweeper.{message}"):
         sweeper(**options)
+
+
+@pytest.mark.parametrize(
+    ("load", "start", "highest", "wanted"),
+    [
+        ("workload.rate_per_s", 0.123456789, 98765.4321, (0.1235, 98770.0)),
+        ("workload.rate_per_s", 1.23456789e-5, 1.0, (1.235e-5, 1.0)),
+        ("workload.max_concurrency", 1234567, 7654321.4, (1234567, 7654321)),
+        ("workload.max_concurrency", 0.3, 0.4, (1, 1)),
+    ],
+)
+def test_a_cell_is_told_the_very_load_of_the_search(
+    load: str, start: float, highest: float, wanted: tuple[float, float]
+) -> None:
+    searching = sweeper(load=load, lowest=start, start=start, highest=highest, repeats=1)
+    search = searching.search
+    assert (search.lowest, search.start, search.highest) == (wanted[0], *wanted)
+    cell = CellSearch(overrides=[])
+    for tried in (search.start, search.highest):
+        searching._composed[id(cell)] = OmegaConf.create(
+            {"seed": 0, "workload": {"rate_per_s": 1.0, "max_concurrency": None}}
+        )
+        ((overrides, config),) = searching._runs(cell, tried)
+        (told,) = OverridesParser.create().parse_overrides(overrides)
+        value = config["workload"][load.rpartition(".")[2]]
+        assert told.value() == value == tried
+        assert type(told.value()) is type(value)
 
 
 @pytest.mark.parametrize(

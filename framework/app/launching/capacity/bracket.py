@@ -98,13 +98,13 @@ def next_load(search: Search, outcomes: Mapping[float, Outcome]) -> float | None
     if not missed:
         if met[-1] >= search.highest or outcomes[met[-1]].is_flooded:
             return None
-        return min(search.highest, _rounded(search, met[-1] * 2))
+        return min(search.highest, rounded(search.is_whole, met[-1] * 2))
     if not met:
-        return None if missed[0] <= search.lowest else max(search.lowest, _rounded(search, missed[0] / 2))
+        return None if missed[0] <= search.lowest else max(search.lowest, rounded(search.is_whole, missed[0] / 2))
     low, high = met[-1], missed[0]
     if high - low <= search.tolerance * low:
         return None
-    middle = _rounded(search, math.sqrt(low * high))
+    middle = rounded(search.is_whole, math.sqrt(low * high))
     return middle if low < middle < high else None
 
 
@@ -138,5 +138,6 @@ def _sides(search: Search, outcomes: Mapping[float, Outcome]) -> tuple[list[floa
     return met, missed
 
 
-def _rounded(search: Search, load: float) -> float:
-    return float(round(load)) if search.is_whole else float(f"{load:.{DIGITS}g}")
+def rounded(is_whole: bool, load: float) -> float:
+    """The nearest load that can be tried."""
+    return max(1.0, float(round(load))) if is_whole else float(f"{load:.{DIGITS}g}")

@@ -10,7 +10,7 @@ from hydra.core.utils import filter_overrides
 from omegaconf import DictConfig, OmegaConf
 
 from framework.app.launching.axes import bare_key, read_axes
-from framework.app.launching.capacity.bracket import Outcome, Search
+from framework.app.launching.capacity.bracket import Outcome, Search, rounded
 from framework.app.launching.capacity.result import UNITS, CellSearch, print_result, write_result
 from framework.app.launching.ending import read_summary, settle
 from framework.app.launching.folder import claim
@@ -64,8 +64,7 @@ class CapacitySweeper(GridSweeper):
         ):
             if not holds:
                 raise ValueError(f"hydra.sweeper.{name}={value} {limit}")
-        if whole:
-            lowest, start, highest = max(1.0, float(round(lowest))), max(1.0, float(round(start))), float(int(highest))
+        lowest, start, highest = (rounded(whole, value) for value in (lowest, start, highest))
         self.key, self.repeats = load, repeats
         self._composed: dict[int, DictConfig] = {}
         """The configuration of each cell, at the load that its workload has without the search."""
@@ -179,7 +178,7 @@ class CapacitySweeper(GridSweeper):
             OmegaConf.update(composed, "seed", seed)
             rest = [text for text in cell.overrides if self.repeats == 1 or text.partition("=")[0] != "seed"]
             own = [] if self.repeats == 1 else [f"seed={seed}"]
-            yield [*rest, f"{self.key}={value:g}", *own], resolved(composed)
+            yield [*rest, f"{self.key}={value!r}", *own], resolved(composed)
 
     def _free_the_load(self, arguments: Sequence[str]) -> None:
         """Leave the load to the search: refuse it on the command line, and drop a study's axis of it."""

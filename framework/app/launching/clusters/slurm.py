@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from hydra_plugins.hydra_submitit_launcher.submitit_launcher import SlurmLaunche
 POLL_S = 5.0
 FILE_LIMIT_S = 20.0
 """How long a shared file system may take to show what a job wrote before it ended."""
+SILENT_POLLS = 12
+"""After so many failed calls of `squeue` in a row the wait ends: a minute, in which a busy controller comes back."""
 BASE_KEYS = (
     *("timeout_min", "cpus_per_task", "gpus_per_node", "tasks_per_node"),
     *("mem_gb", "nodes", "name", "stderr_to_stdout"),
@@ -31,11 +33,16 @@ class SlurmLauncher(OneCell):
     the first lost job while the others still run. This one asks `squeue`, and ends when every job has.
     """
 
+    def __init__(self, **params: Any) -> None:
+        super().__init__(**params)
+        self._waited_for: set[str] = set()
+        """The job arrays of earlier rounds of this search. Their results are there, though jobs may still be ending."""
+
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run a batch of cells.
 
         Raises:
-            ValueError: jobs of an earlier launch of this sweep are still in the queue.
+            ValueError: jobs of an earlier launch of this sweep are still in the queue, or Slurm no longer answers.
             RuntimeError: a job ended without a result, after all the others have ended too.
             KeyboardInterrupt: after Ctrl-C or SIGTERM, with the jobs cancelled.
         """
@@ -46,7 +53,7 @@ class SlurmLauncher(OneCell):
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         Path(str(self.config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
         folder = Path(str(self.params["submitit_folder"]))
-        refuse_queued(folder.parent)
+        refuse_queued(folder.parent, self._waited_for)
         executor = submitit.AutoExecutor(
             cluster="slurm", folder=folder, slurm_max_num_timeout=self.params["max_num_timeout"]
         )
@@ -69,6 +76,7 @@ class SlurmLauncher(OneCell):
             except KeyboardInterrupt:
                 subprocess.run(["scancel", array], check=False)
                 raise
+            self._waited_for.add(array)
         lost = [job for job, result in zip(jobs, results, strict=True) if not result.exists()]
         if lost:
             raise RuntimeError(
@@ -91,17 +99,18 @@ def queued(arrays: Sequence[str]) -> list[str]:
     return [array for array in arrays if array in there]
 
 
-def refuse_queued(folder: Path) -> None:
+def refuse_queued(folder: Path, waited_for: Collection[str] = ()) -> None:
     """Refuse to submit a cell that an earlier launch has submitted, and which would then run twice.
 
     Args:
         folder: where submitit keeps a folder for each job of this sweep, named by its number.
+        waited_for: job arrays of this process whose cells have ended.
 
     Raises:
         ValueError: naming the jobs.
     """
     names = [path.name.partition("_")[0] for path in folder.iterdir()] if folder.is_dir() else []
-    arrays = sorted({name for name in names if name.isdigit()})
+    arrays = sorted({name for name in names if name.isdigit() and name not in waited_for})
     if arrays and (there := queued(arrays)):
         raise ValueError(
             f"Slurm jobs of an earlier launch of this sweep are still in the queue: {' '.join(there)}. Wait until they "
@@ -110,10 +119,21 @@ def refuse_queued(folder: Path) -> None:
 
 
 def wait_for(results: Sequence[Path], busy: Callable[[], Any]) -> None:
-    """Until every job has written its result, or none is `busy` any more and no file can be on its way."""
+    """Until every job has written its result, or none is `busy` any more and no file can be on its way.
+
+    Raises:
+        ValueError: `busy` raised it `SILENT_POLLS` times in a row. Fewer failures count as busy.
+    """
     idle_since_s: float | None = None
+    failures = 0
     while not all(result.exists() for result in results):
-        if busy():
+        try:
+            is_busy, failures = bool(busy()), 0
+        except ValueError:
+            is_busy, failures = True, failures + 1
+            if failures == SILENT_POLLS:
+                raise
+        if is_busy:
             idle_since_s = None
         elif idle_since_s is None:
             idle_since_s = time.monotonic()

@@ -86,7 +86,9 @@ class GraphStrategy(ABC):
 
         A strategy that returns its own runner runs on every device, a CPU included, and the framework does not check
         whether attention backend and sampler can be captured. If it returns None, they are checked as they are for any
-        other strategy. A step that owes log-probabilities of its prompt runs eagerly in any case. Each rank calls this once, before it captures `keys`.
+        other strategy. A step that owes log-probabilities of its prompt runs eagerly in any case.
+
+        Each rank calls this once, before it captures `keys`.
 
         Args:
             eager: runs any batch without a graph (`framework.execution.step.eager_steps.EagerSteps`, which holds the

@@ -158,7 +158,7 @@ def chunk(llm: LLM, num_new: int, context: int) -> dict[str, float]:
     llm.engine.observers.append(recorder)
     for _ in range(12):
         tail = torch.randint(0, 10_000, (num_new,), generator=generator).tolist()
-        llm.engine.add_request(prompt_token_ids=prefix + tail, params=params)
+        llm.engine.add_request(RequestSpec(prompt_token_ids=prefix + tail, params=params))
         while llm.engine.has_work:
             llm.engine.step()
     llm.engine.observers.remove(recorder)

@@ -4,13 +4,30 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from framework.config.settings import PluginChoice, Settings
+from framework.interfaces.cost_model import ITEM_BYTES
 
 
-def with_exact_attention(cfg: Settings, num_blocks: int) -> Settings:
-    """A copy of `cfg` that runs attention as plain PyTorch does, over a KV cache of the model's own type."""
+def with_exact_attention(
+    cfg: Settings, num_blocks: int, effective: Mapping[str, Any] = MappingProxyType({})
+) -> Settings:
+    """A copy of `cfg` that runs attention as plain PyTorch does, over a KV cache of the model's own type.
+
+    Args:
+        num_blocks: blocks of the KV cache of the engine that `cfg` was built into.
+        effective: what that engine took for `block_size`, `dtype` and `kv_dtype`. The copy gets the same block size,
+            and as many blocks as fit into the same memory if its numbers are wider, but enough for a request of
+            `engine.max_model_len`.
+    """
+    if effective:
+        block_size: int = effective["block_size"]
+        same_memory = num_blocks * ITEM_BYTES[effective["kv_dtype"]] // ITEM_BYTES[effective["dtype"]]
+        longest = -(-(cfg.engine.max_model_len or 1) // block_size)
+        num_blocks = min(num_blocks, max(same_memory, longest))
+        cfg = with_sizes(cfg, {"block_size": block_size})
     return dataclasses.replace(
         cfg,
         attention=PluginChoice(name="sdpa"),

@@ -51,7 +51,8 @@ def build_engine(cfg: Settings) -> BuiltEngine:
     choices = choose(cfg)
     cfg = choices.cfg
     policies = _policies(cfg)
-    peaks = measure_peaks(choices.device, choices.dtype)  # before weights and cache take the memory
+    # Before weights and cache take the memory. What a step needs is counted over whole contexts, which windows are not.
+    peaks = None if choices.spec.windows else measure_peaks(choices.device, choices.dtype)
     with ExitStack() as stack:  # closes what was started if anything fails on the way
         executor, rank = _executor(cfg, choices, stack)
         start_engine = _engine_around(cfg, choices, rank, executor)

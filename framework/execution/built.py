@@ -29,7 +29,7 @@ class BuiltEngine:
     costs: ModelCosts
     """The costs of the ranks that `peaks` covers: one real rank, or all simulated ones."""
     peaks: DevicePeaks | None
-    """None on a CPU, where utilisation is not reported."""
+    """None on a CPU and for layers with windows, where utilisation is not reported."""
     startup_s: float
     """Seconds from the start of building to the end of warm-up, without imports."""
     after_run: Callable[[], dict[str, object]] = dict

@@ -86,7 +86,8 @@ class ModelShape:
         return 2 * self.num_layers * self.num_kv_heads * self.head_size
 
 
-_ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float8_e4m3fn": 1}
+ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float8_e4m3fn": 1}
+"""Bytes of one number, by torch's name of its type."""
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -103,12 +104,12 @@ class Deployment:
     @property
     def item_bytes(self) -> int:
         """Of one weight or activation."""
-        return _ITEM_BYTES[self.dtype]
+        return ITEM_BYTES[self.dtype]
 
     @property
     def kv_item_bytes(self) -> int:
         """Of one value in the KV cache."""
-        return _ITEM_BYTES[self.kv_dtype]
+        return ITEM_BYTES[self.kv_dtype]
 
 
 class StepShape(NamedTuple):

@@ -85,7 +85,10 @@ class GraphStrategy(ABC):
         """What runs the steps for which `select` returns a key. None lets the framework capture what `scope` says.
 
         A strategy that returns its own runner runs on every device, a CPU included, and the framework does not check
-        whether attention backend and sampler can be captured. Each rank calls this once, before it captures `keys`.
+        whether attention backend and sampler can be captured. If it returns None, they are checked as they are for any
+        other strategy. A step that owes log-probabilities of its prompt runs eagerly in any case.
+
+        Each rank calls this once, before it captures `keys`.
 
         Args:
             eager: runs any batch without a graph (`framework.execution.step.eager_steps.EagerSteps`, which holds the

@@ -69,6 +69,7 @@ class TritonAttention(AttentionBackend):
             dtype=spec.dtype,
             kv_dtype=spec.kv_dtype,
             tile=prefill_attention.choose_prefill_tile(*types),
+            windows=spec.windows,
         )
 
     @classmethod

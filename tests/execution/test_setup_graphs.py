@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from framework.execution.graphs.setup_graphs import check_graphs
+from framework.execution.graphs.setup_graphs import build_graphs, check_graphs
 from framework.interfaces.attention import GraphSupport
 from framework.interfaces.errors import IncompatibleError
+from framework.interfaces.graph import BatchShape, GraphKey, GraphLimits, GraphScope, GraphStrategy
+from framework.interfaces.step_runner import StepRunner
 from framework.registry import GRAPHS
 from tests.engine import traces  # noqa: F401 (discovers the plugins)
 
@@ -49,6 +51,41 @@ def test_what_a_strategy_needs(
         return
     with pytest.raises(IncompatibleError, match=f"graph={graph}: .*{re.escape(message)}"):
         check_graphs(*arguments)
+
+
+class Undecided(GraphStrategy):
+    """Could bring a runner, but leaves this machine to the framework."""
+
+    scope = GraphScope.STEP
+
+    def keys(self, limits: GraphLimits) -> list[GraphKey]:
+        raise AssertionError("nothing may be captured")
+
+    def select(self, shape: BatchShape) -> GraphKey | None:
+        return None
+
+    def step_runner(self, eager: StepRunner) -> StepRunner | None:
+        return None
+
+
+@pytest.mark.parametrize(
+    ("support", "device", "message"),
+    [
+        (NEVER, "cuda", "cannot run inside a graph"),
+        (DECODE, "cuda", "cannot be captured; choose sampler=full"),
+        (MIXED, "cpu", "captured on CUDA GPUs, not on cpu"),
+    ],
+)
+def test_a_strategy_that_brings_no_runner_after_all(support: GraphSupport, device: str, message: str) -> None:
+    spec = SimpleNamespace(max_num_seqs=4, max_num_batched_tokens=8)
+    eager: Any = SimpleNamespace(
+        attention=SimpleNamespace(spec=spec, graph_support=support),
+        sampling=SimpleNamespace(sampler=SimpleNamespace(graph_safe=False)),
+        state=SimpleNamespace(device=torch.device(device)),
+    )
+    check_graphs(Undecided(), "undecided", eager.attention, eager.sampling.sampler, "fused", torch.device(device))
+    with pytest.raises(IncompatibleError, match=f"graph=undecided: .*{re.escape(message)}"):
+        build_graphs(Undecided(), "undecided", eager)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 from framework.app.llm import LLM
 from framework.execution.graphs.cache import GraphCache
 from framework.interfaces.executor import StepBatch
-from framework.interfaces.graph import BatchShape, GraphKey, GraphLimits, GraphStrategy
+from framework.interfaces.graph import BatchShape, GraphKey, GraphLimits, GraphScope, GraphStrategy
 from framework.interfaces.sampling_params import SamplingParams
 from framework.interfaces.step_runner import StepRunner, StepTokens
 from framework.registry import GRAPHS
@@ -72,6 +73,30 @@ def test_its_runner_gets_the_steps_that_it_selects() -> None:
     assert notes[0] == key
     assert notes[1:3] == ["slots_changed", ("run", 1, key)]  # the warm-up's prompt ran eager
     assert notes[3:] == ["slots_changed", *[("run", 3, key)] * 3, "release"]
+
+
+def test_a_runner_of_pieces_owes_no_prompt_log_probabilities() -> None:
+    class HiddenAway(Padded):
+        """Keeps no hidden states of a prompt."""
+
+        def run(self, batch: StepBatch, key: GraphKey | None) -> StepTokens:
+            return dataclasses.replace(super().run(batch, key), prompt_logprobs=None)
+
+    @GRAPHS.register("in_pieces")
+    class InPieces(OfAThirdParty):
+        scope = GraphScope.PIECES
+
+        def select(self, shape: BatchShape) -> GraphKey | None:
+            return GraphKey(3, 3)
+
+        def step_runner(self, eager: StepRunner) -> StepRunner:
+            return HiddenAway(eager)
+
+    params = SamplingParams(max_tokens=1, prompt_logprobs=0)
+    with LLM("tiny", device="cpu", max_num_seqs=3, max_model_len=32, graph="in_pieces") as llm:
+        (output,) = llm.generate([PROMPTS[0]], [params])
+    assert output.prompt_logprobs is not None
+    assert len(output.prompt_logprobs) == len(PROMPTS[0])
 
 
 def test_nothing_is_captured_after_the_end() -> None:

@@ -6,7 +6,10 @@ from typing import Any
 
 import pytest
 
+from framework.app.llm import LLM
+from framework.execution import build
 from framework.interfaces.records import RequestRecord, StepRecord
+from framework.models.config import ModelConfig
 from framework.records.metrics.utilization import DevicePeaks, ModelCosts, needed_bytes, needed_flops, utilization
 
 COSTS = ModelCosts(weight_bytes=1000, kv_bytes_per_token=10, flops_per_token=100, attention_flops_per_token_pair=1)
@@ -41,3 +44,13 @@ def test_shares_of_the_peaks() -> None:
     assert bandwidth == pytest.approx((2000 + 40) / 2 / 10_000)
     assert flops == pytest.approx((400 + 10) / 2 / 10_000)
     assert utilization(COSTS, peaks, [], []) == (None, None)
+
+
+@pytest.mark.parametrize("window", [None, 8])
+def test_windows_are_not_counted(monkeypatch: pytest.MonkeyPatch, window: int | None) -> None:
+    peaks = DevicePeaks(bytes_per_s=1.0, flops_per_s=1.0)
+    monkeypatch.setattr(build, "measure_peaks", lambda device, dtype: peaks)
+    windows = lambda config, length: () if window is None else (window,) * config.num_layers  # noqa: E731
+    monkeypatch.setattr(ModelConfig, "windows_within", windows)
+    with LLM("tiny", device="cpu", max_model_len=32) as llm:
+        assert llm._built.peaks == (peaks if window is None else None)

@@ -27,8 +27,13 @@ def check_graphs(
     Raises:
         IncompatibleError: naming what stands in the way and what to choose instead.
     """
-    if name == "eager" or strategy.captures_itself:
-        return
+    if name != "eager" and not strategy.captures_itself:
+        _check_capture(strategy, name, attention, sampler, device)
+
+
+def _check_capture(
+    strategy: GraphStrategy, name: str, attention: AttentionBackend, sampler: Sampler, device: torch.device
+) -> None:
     if device.type != "cuda":
         raise IncompatibleError(f"graph={name}: graphs are captured on CUDA GPUs, not on {device}; choose graph=eager")
     if strategy.scope is GraphScope.PIECES:
@@ -49,13 +54,15 @@ def check_graphs(
         )
 
 
-def build_graphs(strategy: GraphStrategy, eager: EagerSteps) -> StepRunner | None:
+def build_graphs(strategy: GraphStrategy, name: str, eager: EagerSteps) -> StepRunner | None:
     """Capture what the strategy lists; None for a strategy that captures nothing, now or later.
 
     Args:
+        name: that of the strategy, for error messages.
         eager: the steps of this rank without graphs, which are captured.
 
     Raises:
+        IncompatibleError: the strategy brings no runner here although it can, and the framework can't capture either.
         ValueError: out of memory while capturing.
     """
     spec = eager.attention.spec
@@ -65,6 +72,8 @@ def build_graphs(strategy: GraphStrategy, eager: EagerSteps) -> StepRunner | Non
         mixed_supported=eager.attention.graph_support >= GraphSupport.MIXED,
     )
     graphs = strategy.step_runner(eager)
+    if graphs is None and strategy.captures_itself:  # so `check_graphs` has not looked at it
+        _check_capture(strategy, name, eager.attention, eager.sampling.sampler, eager.state.device)
     if graphs is None and eager.state.device.type != "cuda":
         return None
     keys = strategy.keys(limits)

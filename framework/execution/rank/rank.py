@@ -113,7 +113,7 @@ def build_rank(
     check_exact(attention, choices.attention_name, deviation)
     group.progress.enter(Phase.CAPTURE)
     eager = EagerSteps(network, attention, state, Sampling(network, choices.sampler, state))
-    graphs = build_graphs(choices.strategy, eager)
+    graphs = build_graphs(choices.strategy, choices.graph_name, eager)
     return Rank(
         runner=Runner(eager, graphs, choices.strategy),
         loaded=loaded,

@@ -25,6 +25,8 @@ class Runner:
         self.network, self.attention, self.state = eager.network, eager.attention, eager.state
         self.sampler = eager.sampling.sampler
         self.graphs, self._eager, self._strategy = graphs, eager, strategy
+        # A captured step keeps the hidden states of its last tokens only, and so may a runner that a strategy brings.
+        self._keeps_last_tokens = strategy.scope is not GraphScope.PIECES or strategy.captures_itself
         self._vocab_size = self.network.model.config.vocab_size
         self._readbacks: list[Readback] = []
 
@@ -48,8 +50,8 @@ class Runner:
             self._eager.sampling.admit(batch.admissions)
             if self.graphs is not None:
                 self.graphs.slots_changed()
-        if self._strategy.scope is not GraphScope.PIECES and self._eager.sampling.prompt_parts(batch):
-            batch.eager = True  # a captured step keeps the hidden states of its last tokens only
+        if self._keeps_last_tokens and self._eager.sampling.prompt_parts(batch):
+            batch.eager = True
         key = None if self.graphs is None else select_graph(self._strategy, batch)
         steps = self._eager if key is None or self.graphs is None else self.graphs
         tokens = steps.run(batch, key)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -64,3 +66,20 @@ def test_short_chunks(
         k, v = kv[row].double().numpy()
         want = torch.from_numpy(oracle(q[starts[row] : starts[row + 1]].double().numpy(), k, v, 0.3))
         torch.testing.assert_close(got.double(), want, rtol=tolerance, atol=tolerance)
+
+
+def test_every_window_is_compiled_ahead(device: str) -> None:
+    asked: list[int | None] = []
+
+    class Noting(PagedPrefill):
+        def __call__(self, *arguments: Any, window: int | None = None) -> None:
+            asked.append(arguments[4] if len(arguments) > 4 else window)
+
+    attend = Noting(
+        num_heads=NUM_HEADS, num_kv_heads=NUM_KV_HEADS, head_size=HEAD_SIZE, block_size=BLOCK, scale=0.3,
+        max_num_rows=4, max_num_tokens=1, dtype=torch.float32, kv_dtype=torch.float32, device=torch.device(device),
+        tile=PrefillTile(16, 16, 4, 2), windows=(None, 40, 40),
+    )  # fmt: skip
+    if device == "cpu":  # where nothing is compiled by itself
+        attend._compile(1, torch.float32, torch.float32, torch.device(device), (None, 40, 40))
+    assert asked == [None, 40]

@@ -14,6 +14,7 @@ Shape letters: R rows, Q tiles, I items, N query heads, M KV heads, H head size,
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -265,7 +266,11 @@ class PrefillPlan:
 
 
 class PagedPrefill:
-    """The kernels and their scratch memory, for one shape of heads. Only one stream may use them at a time."""
+    """The kernels and their scratch memory, for one shape of heads. Only one stream may use them at a time.
+
+    Args:
+        windows: those that calls will ask for; empty if none will ask for any.
+    """
 
     def __init__(
         self,
@@ -281,6 +286,7 @@ class PagedPrefill:
         kv_dtype: torch.dtype,
         device: torch.device,
         tile: PrefillTile,
+        windows: Sequence[int | None] = (),
     ) -> None:
         self.num_kv_heads, self.head_size, self.block_size, self.tile = num_kv_heads, head_size, block_size, tile
         self.group = num_heads // num_kv_heads
@@ -293,10 +299,20 @@ class PagedPrefill:
         self._partial = torch.empty(slots * tile.queries * self._head_pad, dtype=torch.float32, device=device)
         self._lse = torch.empty(slots * 2 * tile.queries, dtype=torch.float32, device=device)
         if device.type == "cuda":
-            self._compile(max_num_tokens, dtype, kv_dtype, device)
+            self._compile(max_num_tokens, dtype, kv_dtype, device, windows or (None,))
 
-    def _compile(self, max_num_tokens: int, dtype: torch.dtype, kv_dtype: torch.dtype, device: torch.device) -> None:
-        """Compile the kernels of small and of large steps, with one token each, so that no step of a run has to."""
+    def _compile(
+        self,
+        max_num_tokens: int,
+        dtype: torch.dtype,
+        kv_dtype: torch.dtype,
+        device: torch.device,
+        windows: Sequence[int | None],
+    ) -> None:
+        """Compile the kernels of small and of large steps, with one token each, so that no step of a run has to.
+
+        The window is a constant of the kernel, so each is compiled.
+        """
         heads = self.num_kv_heads * self.group
         qkv = torch.zeros(1, heads + 2 * self.num_kv_heads, self.head_size, dtype=dtype, device=device)
         cache = torch.zeros(2, 1, self.block_size, self.num_kv_heads, self.head_size, device=device).to(kv_dtype)
@@ -305,7 +321,8 @@ class PagedPrefill:
         large = triton.cdiv(self._enough * self.tile.queries, self.group)
         for num_tokens in (1, large) if large <= max_num_tokens else (1,):
             plan = self.plan(row, row[:1].add(1), row[:1].unsqueeze(0), row[:1].add(1), num_tokens=num_tokens)
-            self(qkv[:, :heads], cache, plan, out)
+            for window in dict.fromkeys(windows):
+                self(qkv[:, :heads], cache, plan, out, window)
 
     def plan(
         self,

@@ -53,6 +53,9 @@ def test_what_would_fail_is_an_exit_code(tmp_path: Path, capsys: pytest.CaptureF
     assert "fails: 0: workload.rate_per_s=0.0 must be above 0" in capsys.readouterr().out
     assert cli.main(["--dry-rnu", *TINY]) == 2
     assert "--dry-rnu is not an option of this command (did you mean --dry-run?)" in capsys.readouterr().err
+    for value in ("true", "false", ""):
+        assert cli.main(["-m", f"--dry-run={value}", *TINY]) == 2
+        assert capsys.readouterr().err.startswith(f"error: --dry-run={value}: --dry-run takes no value")
     assert not list(tmp_path.iterdir())
 
 

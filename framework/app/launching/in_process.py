@@ -67,13 +67,13 @@ class InProcessLauncher(Launcher):
         started_s = time.monotonic()
         how = "Ctrl-C"
         status: Status = "interrupted"
-        folder.mkdir(parents=True, exist_ok=True)
         try:
+            folder.mkdir(parents=True, exist_ok=True)
             with open(folder / LOG, "w", encoding="utf-8") as log, redirect_stdout(log), redirect_stderr(log):
                 done = self._setting.run(composed)
             how = ""
             status = "failed"
-        except OSError as error:  # of the log; a cell records its own
+        except OSError as error:  # of the folder or the log; a cell records its own
             how, status = f"{type(error).__name__}: {error}", "failed"
             raise
         finally:

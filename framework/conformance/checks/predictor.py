@@ -71,9 +71,10 @@ def _wrong(value: Any, num_output: int) -> str:
     """What keeps `value` from being a length, numbers of numpy included; "" if nothing does."""
     if not isinstance(value, Real):
         return f"a {type(value).__name__}, not a number"
-    if not -inf < value < inf:
+    number = float(value)
+    if not -inf < number < inf:
         return "not finite"
-    return "" if value > num_output else f"not above the {num_output} tokens that have been produced"
+    return "" if number > num_output else f"not above the {num_output} tokens that have been produced"
 
 
 def _ordered(asked: Asked) -> None:

@@ -15,13 +15,15 @@ class CategoryMean(Predictor):
 
     Args:
         initial_tokens: the expected length before any request has ended.
-        initial_sigma: standard deviation of the logarithm of a length, until three requests have ended.
+        initial_sigma: standard deviation of the logarithm of a length, until three requests have ended; at most 10.
     """
 
     def __init__(self, *, initial_tokens: float = 256.0, initial_sigma: float = 1.0) -> None:
         for key, value in (("initial_tokens", initial_tokens), ("initial_sigma", initial_sigma)):
             if not 0 < value < float("inf"):
                 raise ValueError(f"predictor.{key}={value} must be a finite number above 0")
+        if initial_sigma > 10:
+            raise ValueError(f"predictor.initial_sigma={initial_sigma} must be at most 10; lengths vary by exp of it")
         self.initial_tokens, self.initial_sigma = initial_tokens, initial_sigma
         self._seen: dict[str, tuple[int, float, float]] = {}
         """By category: requests, mean, and the sum of squared deviations from it."""

@@ -23,7 +23,7 @@ class Histogram(Predictor):
         window: how many lengths are remembered of requests alike.
         least: how many lengths make a sample.
         initial_tokens: the median of the log-normal length.
-        initial_sigma: standard deviation of the logarithm of that length.
+        initial_sigma: standard deviation of the logarithm of that length, at most 10.
     """
 
     def __init__(
@@ -45,6 +45,8 @@ class Histogram(Predictor):
         for name, number in (("initial_tokens", initial_tokens), ("initial_sigma", initial_sigma)):
             if not 0 < number < float("inf"):
                 raise ValueError(f"predictor.{name}={number} must be a finite number above 0")
+        if initial_sigma > 10:
+            raise ValueError(f"predictor.initial_sigma={initial_sigma} must be at most 10; lengths vary by exp of it")
         self.by, self.window, self.least = by, window, least
         self._before = LogNormalLength(initial_tokens, initial_sigma)
         self._samples: dict[str, _Sample] = {}

@@ -15,15 +15,15 @@ class Noisy(Predictor):
     the record names it.
 
     Args:
-        error: standard deviation of the logarithm of the factor.
+        error: standard deviation of the logarithm of the factor, at most 10.
         seed: the seed of the factors.
     """
 
     oracle = True
 
     def __init__(self, *, error: float = 0.5, seed: int = 0) -> None:
-        if not 0 <= error < float("inf"):
-            raise ValueError(f"predictor.error={error} must be a finite number, at least 0")
+        if not 0 <= error <= 10:
+            raise ValueError(f"predictor.error={error} must be from 0 to 10; predictions err by exp of it")
         self.error, self.seed = error, seed
         self._num_output = 0
 

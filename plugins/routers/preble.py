@@ -20,6 +20,8 @@ class Preble(Router):
     Differences: costs are in tokens, where the paper fits seconds per token, so that an output token counts as
     `output_weight` prompt tokens. What a replica caches is what it reported (`asks_cached_blocks`) instead of a tree
     that the router keeps. Blocks to be evicted count by their number; the paper weighs them by how often they were hit.
+    Cached blocks that no running request holds count as free (`num_used_blocks` leaves them out), so that the term of
+    eviction is about 0 until running requests fill the memory. In the paper, evicting them has its cost.
     Prefixes are not copied to further replicas ahead of time.
 
     Args:

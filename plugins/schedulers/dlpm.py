@@ -1,5 +1,7 @@
 """Long cached prefixes first, as long as no client gets more than its share: locality within fairness."""
 
+from math import floor
+
 from framework.interfaces.scheduler import Queue, RequestView, Scheduler, StepPlan, Verdict
 from framework.registry import SCHEDULERS
 from framework.toolkit.schedulers.victim import Victim, continue_running, victim_chooser
@@ -10,13 +12,13 @@ class DeficitLongestPrefix(Scheduler):
     """Cao et al., "Locality-aware Fair Scheduling in LLM Serving" (arXiv 2501.14312), algorithm DLPM. Each client has a
     deficit counter. Waiting requests are taken in the order of their longest cached prefix, but only from clients
     whose counter is above 0. A prompt is charged by the tokens that it computes, an output by its tokens. Where all
-    waiting clients have used their counters up, each gets another quantum.
+    waiting clients have used their counters up, each gets another quantum, until one of them is above 0.
 
     Differences: the paper orders by a walk over SGLang's radix tree, here by the number of cached tokens, of equals the
     first to arrive. With more than `max_waiting` requests only the first of them are looked at.
 
     Args:
-        quantum: tokens that a client is granted at a time: small is fair, large is local.
+        quantum: tokens that a client is granted at a time, at least 1: small is fair, large is local.
         output_weight: service per output token; a computed prompt token is 1.
         max_waiting: waiting requests that are matched with the cache.
         victim: the request that is preempted when blocks run out.
@@ -31,8 +33,8 @@ class DeficitLongestPrefix(Scheduler):
         victim: Victim = "youngest",
     ) -> None:
         for name, value in (("quantum", quantum), ("max_waiting", max_waiting)):
-            if not 0 < value < float("inf"):
-                raise ValueError(f"scheduler.{name}={value} must be a finite number above 0")
+            if not 1 <= value < float("inf"):
+                raise ValueError(f"scheduler.{name}={value} must be a finite number, at least 1")
         if not 0 <= output_weight < float("inf"):
             raise ValueError(f"scheduler.output_weight={output_weight} must be a finite number, at least 0")
         self.quantum, self.output_weight, self.max_waiting = quantum, output_weight, max_waiting
@@ -48,8 +50,11 @@ class DeficitLongestPrefix(Scheduler):
         while left:
             allowed = [request for request in left if self.deficits.get(request.client, 0.0) > 0]
             if not allowed:
-                for client in {request.client for request in left}:
-                    self.deficits[client] = self.deficits.get(client, 0.0) + self.quantum
+                clients = {request.client for request in left}
+                owed = min(-self.deficits.get(client, 0.0) for client in clients)
+                granted = (floor(owed / self.quantum) + 1) * self.quantum  # as many quanta as one of them needs
+                for client in clients:
+                    self.deficits[client] = self.deficits.get(client, 0.0) + granted
                 continue
             if plan.add(allowed[0]) is not Verdict.OK:
                 return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 
 from framework.app.cli.run import main
+from framework.app.launching import in_process
 from framework.execution.rank.reuse import load_once, reusing_weights
 from framework.records.record import read_record
 
@@ -31,6 +33,27 @@ def test_only_the_last_weights_are_kept_and_only_inside() -> None:
         assert get("a") == ("a", False), "freed before the next one was loaded"
     assert get("a") == ("a", False)
     assert loads == ["a", "a", "a", "b", "a", "a", "a"]
+
+
+def test_a_log_that_cannot_be_opened_is_no_interrupt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    GlobalHydra.instance().clear()
+    monkeypatch.setattr(sys, "argv", ["run.py"])
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    monkeypatch.setattr(in_process, "open", _full, raising=False)
+    overrides = ["executor=simulated", "model=tiny", "workload=synthetic", "tracker=files", "seed=0,1"]
+    assert main(["-m", *overrides, "hydra/launcher=in_process", f"hydra.sweep.dir={tmp_path}"]) == 2
+    assert "No space left on device" in capsys.readouterr().err
+    (record,) = [read_record(path.parent) for path in tmp_path.glob("*/summary.json")]
+    assert (record.status, record.reason) == ("failed", f"OSError: {NO_ROOM}")
+
+
+NO_ROOM = OSError(errno.ENOSPC, "No space left on device")
+
+
+def _full(*given: object, **more: object) -> None:
+    raise NO_ROOM
 
 
 def test_cells_share_weights_and_nothing_else(

@@ -105,6 +105,16 @@ def test_dlpm_prefers_cached_prefixes_within_the_quantum() -> None:
     assert fair.admitted.index(5) == 1, "client a has used up more than b"
 
 
+@pytest.mark.parametrize("debt", [0.0, 7.0, 1e17])
+def test_dlpm_grants_at_once_what_rounds_of_a_quantum_would(debt: float) -> None:
+    scheduler = DeficitLongestPrefix(quantum=7, output_weight=0.0)
+    scheduler.deficits = {"a": -debt, "b": -debt - 20}
+    jobs = [Job(prompt_tokens=4, client=client) for client in ("b", "a")]
+    assert serve(scheduler, jobs, max_num_seqs=1).admitted[0] == 1
+    with pytest.raises(ValueError, match=r"scheduler.quantum=0.5 must be a finite number, at least 1"):
+        DeficitLongestPrefix(quantum=0.5)
+
+
 def cached_after(policy: EvictionPolicy, *prompts: list[int]) -> list[int]:
     """How many blocks of each prompt are cached once all were served, of one token per block, in a cache of 20."""
     engine = make_engine(ChunkedPrefill(), policy, num_blocks=20, block_size=1)

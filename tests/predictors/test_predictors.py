@@ -51,6 +51,16 @@ def taught(predictor: Predictor, lengths: list[int], **fields: Any) -> Predictor
     return predictor
 
 
+@pytest.mark.parametrize(
+    ("plugin", "key"), [(Histogram, "initial_sigma"), (CategoryMean, "initial_sigma"), (Noisy, "error")]
+)
+def test_a_spread_that_overflows_is_refused(plugin: Any, key: str) -> None:
+    with pytest.raises(ValueError, match=f"predictor.{key}=10.5 must be .*10; "):
+        plugin(**{key: 10.5})
+    predicted = plugin(**{key: 10.0}).predict(a_request())
+    assert predicted.quantile(0.99) < predicted.mean < float("inf")
+
+
 def test_a_category_mean_is_the_mean_of_what_has_ended() -> None:
     predictor = CategoryMean(initial_tokens=50)
     assert predictor.predict(a_request()).mean == pytest.approx(50)

@@ -159,7 +159,9 @@ def _run(arguments: Sequence[str]) -> int:
 def _check_flags(arguments: Sequence[str]) -> None:
     """Refuse a flag that does not exist in our words, and not with Hydra's page of usage."""
     known = [*get_args_parser()._option_string_actions, dry_run.FLAG]
-    for flag in (text.partition("=")[0] for text in arguments if text.startswith("--")):
+    for flag, is_set, value in (text.partition("=") for text in arguments if text.startswith("--")):
+        if flag == dry_run.FLAG and is_set:
+            raise ValueError(f"{flag}={value}: {flag} takes no value; give {flag} alone, or leave it out")
         if flag not in known:
             close = difflib.get_close_matches(flag, known, n=1)
             hint = f" (did you mean {close[0]}?)" if close else ""

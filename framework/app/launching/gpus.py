@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 from collections.abc import Mapping
 from typing import Any
 
+from omegaconf import DictConfig, OmegaConf
+
 from framework.registry import EXECUTORS
+
+_LAUNCHERS_HERE = ("basic", "process", "in_process", "slurm_rehearsal")
 
 
 def visible_gpus() -> list[str]:
@@ -27,6 +32,17 @@ def visible_gpus() -> list[str]:
 def gpus_wanted(executor: Mapping[str, Any], num_gpus: int) -> int:
     """GPUs that a cell needs by its `executor` section, on a machine that has `num_gpus`."""
     return int(EXECUTORS.get(executor["name"]).num_gpus(executor, num_gpus))
+
+
+def gpus_elsewhere(hydra: DictConfig) -> int | None:
+    """GPUs that the launcher asks for on the machine of a cell; None for a launcher that runs cells on this machine.
+
+    A launcher that says nothing of GPUs is taken to find one.
+    """
+    if hydra.runtime.choices.get("hydra/launcher") in _LAUNCHERS_HERE:
+        return None
+    asked = [OmegaConf.select(hydra.launcher, key) for key in ("gpus_per_node", "ray.remote.num_gpus")]
+    return next((math.ceil(number) for number in asked if number is not None), 1)
 
 
 class Leases:

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from framework.app.launching.axes import read_axes, values
 from framework.app.launching.ending import read_summary, settle
 from framework.app.launching.folder import claim
+from framework.app.launching.gpus import gpus_elsewhere
 from framework.app.launching.inputs import check_inputs
 from framework.app.launching.jobs import compose_cell, key_override, load_cell, new_sweep, subfolder
 from framework.app.launching.presets import freeze_presets
@@ -100,7 +101,8 @@ class GridSweeper(Sweeper):
             raise errors[0]
         earlier = earlier_of(new_sweep(self.config).folder) if self.resume else None
         gpus_per_cell = self.config.hydra.launcher.get("gpus_per_cell")
-        print_outlook(cells, gpus_per_cell=gpus_per_cell, earlier=earlier)
+        elsewhere = gpus_elsewhere(self.config.hydra)
+        print_outlook(cells, gpus_per_cell=gpus_per_cell, elsewhere=elsewhere, earlier=earlier)
 
     def _account(self, folder: Path, launched: list[list[str]], error: Exception) -> bool:
         """Write the records that cells of a launcher that gave up (Ray and submitit do, when one of their workers dies)

@@ -66,14 +66,18 @@ class InProcessLauncher(Launcher):
         sweep.write(now=False)
         started_s = time.monotonic()
         how = "Ctrl-C"
-        folder.mkdir(parents=True, exist_ok=True)
+        status: Status = "interrupted"
         try:
+            folder.mkdir(parents=True, exist_ok=True)
             with open(folder / LOG, "w", encoding="utf-8") as log, redirect_stdout(log), redirect_stderr(log):
                 done = self._setting.run(composed)
             how = ""
+            status = "failed"
+        except OSError as error:  # of the folder or the log; a cell records its own
+            how, status = f"{type(error).__name__}: {error}", "failed"
+            raise
         finally:
             job.cell.wall_s = round(time.monotonic() - started_s, 3)
-            status: Status = "interrupted" if how else "failed"
             job.cell.status, job.cell.reason = settle(folder, config, begun_key(composed, config), how, status)
             configure_log(self._setting.config.hydra.hydra_logging, self._setting.config.hydra.verbose)
             table.on_end(job.cell)

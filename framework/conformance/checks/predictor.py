@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from math import inf
+from numbers import Real
 from typing import Any
 
 from hypothesis import strategies as st
@@ -13,6 +15,8 @@ from framework.conformance.kit.finding import Budget, Check, NotApplicable, Viol
 from framework.conformance.kit.predictions import Asked, predictions, timed
 from framework.conformance.kit.search import search
 from framework.conformance.kit.traces import Trace, simpler_traces, traces
+from framework.conformance.kit.views import VIEW, guard
+from framework.interfaces.errors import PluginError
 from framework.interfaces.predictor import Predictor
 
 NUMBERS = "means and quantiles are finite numbers of tokens, above what has been produced"
@@ -23,6 +27,7 @@ COST = "what a prediction costs"
 
 SHARES = (0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99)
 _NUM_ASKED = 2000
+_NUM_GUARDED = 15
 
 
 def checks(choice: Mapping[Any, Any], build: Callable[[], Predictor], budget: Budget) -> list[Check]:
@@ -31,6 +36,7 @@ def checks(choice: Mapping[Any, Any], build: Callable[[], Predictor], budget: Bu
         Check(NUMBERS, lambda: _each(build, budget, _numbers)),
         Check(ORDERED, lambda: _each(build, budget, _ordered)),
         Check(SAME, lambda: _same(build, budget)),
+        Check(VIEW, lambda: _within_view(build, budget)),
         Check(SECRET, lambda: _keeps_secrets(build, budget)),
         Check(COST, lambda: _cost(build)),
     ]
@@ -54,10 +60,21 @@ def _each(build: Callable[[], Predictor], budget: Budget, look: Callable[[Asked]
 def _numbers(asked: Asked) -> None:
     quantiles = zip(SHARES, asked.quantiles, strict=True)
     for name, value in (("mean", asked.mean), *((f"quantile({share})", value) for share, value in quantiles)):
-        if not (isinstance(value, float | int) and asked.num_output < value < inf):
+        wrong = _wrong(value, asked.num_output)
+        if wrong:
             raise Violation(
-                NUMBERS, f"of request {asked.request_id}, with {asked.num_output} tokens, {name} is {value!r}"
+                NUMBERS, f"of request {asked.request_id}, with {asked.num_output} tokens, {name} is {value!r}: {wrong}"
             )
+
+
+def _wrong(value: Any, num_output: int) -> str:
+    """What keeps `value` from being a length, numbers of numpy included; "" if nothing does."""
+    if not isinstance(value, Real):
+        return f"a {type(value).__name__}, not a number"
+    number = float(value)
+    if not -inf < number < inf:
+        return "not finite"
+    return "" if number > num_output else f"not above the {num_output} tokens that have been produced"
 
 
 def _ordered(asked: Asked) -> None:
@@ -74,6 +91,19 @@ def _same(build: Callable[[], Predictor], budget: Budget) -> str:
                 raise Violation(SAME, f"{one} at first, and {other} the second time\n{trace.describe()}")
 
     return f"{_search(attempt, budget)} random traces, each twice"
+
+
+def _within_view(build: Callable[[], Predictor], budget: Budget) -> str:
+    def attempt(trace: Trace) -> None:
+        try:
+            predictions(trace, guard(build(), Predictor), SHARES)
+        except PluginError as error:
+            if isinstance(error.__cause__, Violation):
+                raise error.__cause__ from error
+            raise
+
+    num_examples = _search(attempt, replace(budget, num_examples=min(budget.num_examples, _NUM_GUARDED)))
+    return f"{num_examples} random traces, in which it gets its interface and nothing behind it"
 
 
 def _keeps_secrets(build: Callable[[], Predictor], budget: Budget) -> str:

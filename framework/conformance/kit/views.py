@@ -40,6 +40,14 @@ class _Views:
     def __init__(self, plugin: str) -> None:
         self.plugin = plugin
         self._known: dict[int, tuple[Any, _View]] = {}
+        self._depth = 0
+        self.first: Violation | None = None
+
+    def refuse(self, message: str) -> Violation:
+        """What to raise. The first is kept and raised again to the engine, since the plugin may catch it."""
+        violation = Violation(VIEW, f"{self.plugin} {message}")
+        self.first = self.first or violation
+        return violation
 
     def around(self, method: Callable[..., Any]) -> Callable[..., Any]:
         """`method` with its arguments wrapped and its result unwrapped."""
@@ -47,7 +55,14 @@ class _Views:
         @functools.wraps(method)
         def call(*given: Any, **more: Any) -> Any:
             shown = {name: self.show(value) for name, value in more.items()}
-            return unwrap(method(*map(self.show, given), **shown))
+            self._depth += 1
+            try:
+                return unwrap(method(*map(self.show, given), **shown))
+            finally:
+                self._depth -= 1
+                if self.first is not None and not self._depth:  # else the plugin called itself, and may catch it
+                    found, self.first = self.first, None
+                    raise found
 
         return call
 
@@ -77,14 +92,14 @@ class _View:
         interface, views = self._interface, self._views
         if name not in _names(interface):
             shown = ", ".join(sorted(_names(interface)))
-            raise Violation(VIEW, f"{views.plugin} reads {name!r} of a {interface.__name__}, which has only {shown}")
+            raise views.refuse(f"reads {name!r} of a {interface.__name__}, which has only {shown}")
         value = getattr(self._of, name)
         if callable(value):
             return lambda *given, **more: value(*map(unwrap, given), **{key: unwrap(one) for key, one in more.items()})
         return _LiveView(value, views) if isinstance(value, Sequence) and interface is Queue else views.show(value)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        raise Violation(VIEW, f"{self._views.plugin} sets {name!r} of a {self._interface.__name__}")
+        raise self._views.refuse(f"sets {name!r} of a {self._interface.__name__}")
 
     def __repr__(self) -> str:
         return repr(self._of)
@@ -115,9 +130,7 @@ class _LiveView(Sequence[Any]):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        raise Violation(
-            VIEW, f"{self._views.plugin} uses {name!r} of a queue, which is a sequence that it may only read"
-        )
+        raise self._views.refuse(f"uses {name!r} of a queue, which is a sequence that it may only read")
 
 
 def unwrap(value: Any) -> Any:

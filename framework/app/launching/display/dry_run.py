@@ -18,6 +18,7 @@ from framework.app.launching.jobs import resolved
 from framework.app.launching.resume import Earlier
 from framework.config.check import check
 from framework.config.explain import explain
+from framework.execution.policies import build_policies
 from framework.interfaces.errors import IncompatibleError
 from framework.records.reasons import listed, once_per_reason
 from framework.registry import EXECUTORS, WORKLOADS
@@ -31,24 +32,27 @@ failing: list[str] = []
 def outlook(cell: DictConfig | Exception) -> tuple[str, str]:
     """What would become of a composed cell, `runs`, `skipped` or `fails`, and why.
 
-    A simulated cell is built. Of others, what only the device can tell (attention, graphs, memory) stays open.
+    The policies of every cell are built, and a simulated cell as a whole. Of others, what only the device can tell
+    (attention, graphs, memory) stays open.
     """
     if isinstance(cell, Exception):
         return "skipped", explain(cell)
     cfg = OmegaConf.masked_copy(cell, [str(key) for key in cell if key != "hydra"])
     try:
-        check(cfg)
-        workload = WORKLOADS.build(cfg.workload)
-        executor = EXECUTORS.build(cfg.executor)
-        if EXECUTORS.get(cfg.executor.name).is_simulated and not (workload.has_text or workload.is_live):
-            with closing(executor.build(cfg).engine):
+        settings = check(cfg)
+        build_policies(settings)
+        workload = WORKLOADS.build(settings.workload)
+        executor = EXECUTORS.build(settings.executor)
+        if EXECUTORS.get(settings.executor.name).is_simulated and not (workload.has_text or workload.is_live):
+            with closing(executor.build(settings).engine):
                 pass
         else:
-            executor.deployment(cfg)
+            executor.deployment(settings)
     except IncompatibleError as error:
         return "skipped", str(error)
-    except (ValueError, OSError) as error:
-        return "fails", str(error)
+    except Exception as error:  # noqa: BLE001 (a plugin may raise anything, and a run records it as failed)
+        text = " ".join(str(error).split())
+        return "fails", text if isinstance(error, ValueError) else f"{type(error).__name__}: {text}"
     return "runs", ""
 
 
@@ -56,6 +60,7 @@ def print_outlook(
     cells: Iterable[tuple[Sequence[str], DictConfig | Exception]],
     *,
     gpus_per_cell: int | None = None,
+    elsewhere: int | None = None,
     earlier: Earlier | None = None,
     console: Console | None = None,
 ) -> None:
@@ -63,10 +68,12 @@ def print_outlook(
 
     Args:
         gpus_per_cell: what the launcher was told; None asks the executor.
+        elsewhere: GPUs that a cell finds on the other machine where it runs; None if cells run on this one, whose GPUs
+            are then compared with what they need.
         earlier: what the folder of a resumed sweep has completed.
     """
     console = console or Console(soft_wrap=True)
-    available = len(visible_gpus())
+    available = len(visible_gpus()) if elsewhere is None else elsewhere
     rows: list[tuple[str, str, str, int | None, list[str]]] = []
     for number, (overrides, cell) in enumerate(cells):
         what, reason = outlook(cell)
@@ -76,14 +83,15 @@ def print_outlook(
             gpus = gpus_wanted(config["executor"], available) if gpus_per_cell is None else gpus_per_cell
             if what == "runs" and earlier is not None and (place := earlier.completed(config)) is not None:
                 what, reason = "is completed", f"in {earlier.folder / place}"
-            elif what == "runs" and gpus > available:
+            elif what == "runs" and elsewhere is None and gpus > available:
                 what, reason = "skipped", f"needs {gpus} GPUs, this machine has {available}"
         rows.append((str(number), what, reason, gpus, list(filter_overrides(overrides))))
     common = set.intersection(*(set(row[4]) for row in rows)) if len(rows) > 1 else set()
     counts = Counter(row[1] for row in rows)
     states = ", ".join(f"{count} {what}" for what, count in sorted(counts.items()))
     most = max((row[3] or 0 for row in rows), default=0)
-    needs = f"up to {most} GPUs per cell, {available} here" if most else "no GPU"
+    needs = f"up to {most} GPUs per cell" if most else "no GPU"
+    needs += f", {available} here" if most and elsewhere is None else ""
     table = Table("cell", "", "GPUs", "overrides", title=f"{len(rows)} cells: {states}; {needs}", title_justify="left")
     for place, what, _, gpus, own in rows:
         differing = " ".join(text for text in own if text not in common)

@@ -122,7 +122,7 @@ def measure(
         _add_quality(record, lambda: answer_quality(built, sample, cfg.metrics.scored_tokens))
         if not record.effective.get("attention_exact", True):
             longest = max((r.num_prompt_tokens + r.num_output_tokens for r in record.requests), default=0)
-            exact = with_exact_attention(cfg, built.single_engine.executor.num_blocks)
+            exact = with_exact_attention(cfg, built.single_engine.executor.num_blocks, built.effective)
             _add_quality(record, lambda: attention_quality(built, lambda: build(exact), longest))
 
 

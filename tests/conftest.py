@@ -64,6 +64,7 @@ SLOW = (
     "launching/test_experiments.py::test_its_small_form_runs[capacity_mooncake]",
     "launching/test_experiments.py::test_its_small_form_runs[eviction_mooncake]",
     "launching/test_capacity.py::test_a_closed_load_and_cells_without_a_capacity",
+    "launching/test_capacity.py::test_each_cell_states_its_own_objectives",
     "conformance/test_registered.py::test_conforms[attention=flex]",
     "serving/test_server.py::test_a_step_that_fails_ends_its_requests_and_not_the_server",
     "serving/test_server.py::test_a_drain_finishes_what_runs_and_refuses_the_rest",

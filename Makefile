@@ -1,6 +1,6 @@
 # make run    set up .venv on the first call, then run one cell: make run ARGS="scheduler=prefill_first seed=1"
 # make test   set up .venv on the first call, then lint, types and tests
-# make slow   the tests that take ten seconds or more each, which make test leaves out
+# make slow   the tests that take long, which make test leaves out: run them before a change of their area lands
 # make docs   build the documents as a site in site/, every link checked
 # make lint   ruff and mypy alone          make format   rewrite in the project's format
 # make clusters   a sweep on each of torchrun, Slurm and Ray, with two hosts or nodes on this machine; minutes

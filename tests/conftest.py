@@ -97,7 +97,7 @@ SLOW = (
     "cli/test_run.py::test_help_lists_what_hydra_would",
     "test_measure.py::test_nothing_is_left_of_earlier_cells",
 )
-"""Ends of test ids. Most of these tests take ten seconds or more."""
+"""Ends of test ids. Most of these tests take four seconds or more on two cores."""
 
 SLOW_COMMANDS = (
     *("experiment=calibrate", "experiment=search_tradeoff", "executor.tp=2", "eviction=lru,s3fifo"),

@@ -96,6 +96,12 @@ SLOW = (
     "parity/test_tensor_parallel.py::test_greedy_tokens_are_those_of_one_rank[replicated_kv-chunked_prefill-True-0]",
     "cli/test_run.py::test_help_lists_what_hydra_would",
     "test_measure.py::test_nothing_is_left_of_earlier_cells",
+    # These are judged by the clock, and a busy machine fails them.
+    "conformance/test_scheduler_checks.py::test_the_case_is_small",
+    "engine/test_forecast.py::test_it_costs_less_than_20_us_per_step",
+    "launching/test_process.py::test_cells_lease_gpus_for_themselves",
+    "parallel/test_hangs.py::test_the_clock_of_a_phase_starts_when_the_last_rank_gets_there",
+    "schedulers/test_random.py::test_long_prompts_in_small_steps_end[0]",
 )
 """Ends of test ids. Most of these tests take four seconds or more on two cores."""
 
